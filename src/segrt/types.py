@@ -1,0 +1,111 @@
+"""Small value types. Strings such as "gpu:0", "-1" or "high-performance" are parsed here, once, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, TypeAlias, cast
+
+from segrt.errors import ConfigError, DeviceError
+
+DEVICE_KINDS = ("cpu", "gpu", "xpu", "npu", "mlu", "dcu", "gcu", "iluvatar_gpu", "metax_gpu")
+
+
+class Mode(str, Enum):
+    """How a backend is chosen: `normal` is FP32 on the plainest provider, `high-performance` the fastest one here."""
+
+    NORMAL = "normal"
+    HIGH_PERFORMANCE = "high-performance"
+
+    @classmethod
+    def parse(cls, value: str | Mode) -> Mode:
+        """Turn "normal" or "high-performance" into a Mode.
+
+        Raises:
+            ConfigError: any other value.
+        """
+        try:
+            return cls(value)
+        except ValueError:
+            raise ConfigError(f"unknown mode {value!r}: use one of {', '.join(m.value for m in cls)}") from None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as the user names it.
+
+    Attributes:
+        kind: one of `DEVICE_KINDS`.
+        ids: device indices, empty for "cpu", at least one otherwise.
+    """
+
+    kind: str
+    ids: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, value: str | Device) -> Device:
+        """Parse "cpu", "gpu", "gpu:1" or "gpu:0,1".
+
+        Raises:
+            DeviceError: an unknown kind, or an index that is not a whole number.
+        """
+        if isinstance(value, Device):
+            return value
+        match = re.fullmatch(r"([a-z_]+)(?::(\d+(?:,\d+)*))?", value.strip().lower()) if isinstance(value, str) else None
+        if match is None or match[1] not in DEVICE_KINDS or (match[1] == "cpu" and match[2]):
+            raise DeviceError(
+                f"unknown device {value!r}: use cpu, or one of {', '.join(DEVICE_KINDS[1:])} "
+                "with optional indices, as in gpu:0 or gpu:0,1"
+            )
+        ids = tuple(dict.fromkeys(int(i) for i in match[2].split(","))) if match[2] else ()
+        return cls(match[1], ids or (() if match[1] == "cpu" else (0,)))
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{','.join(map(str, self.ids))}" if self.ids else self.kind
+
+
+TargetSize: TypeAlias = int | tuple[int, int] | None
+"""None: not set. -1: the image's own size. N: fit inside N x N. (height, width): exactly that."""
+
+MAX_SIDE = 65_535
+
+
+def parse_target_size(value: object) -> TargetSize:
+    """Parse a target size given as a number, a pair (height, width), or one of their spellings as text.
+
+    Text may be `-1`, `512`, `512,256`, `(512,256)`, `[512, 256]` or `None`. A pair of -1 means -1.
+
+    Args:
+        value: int, pair of ints, str or None.
+
+    Returns:
+        TargetSize: None, -1, a positive int, or a pair (height, width) of positive ints.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    parsed: object = value
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in ("none", "null", ""):
+            return None
+        numbers = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
+        if re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*,?\s*)?", numbers):
+            parsed = tuple(int(n) for n in numbers.split(",") if n.strip())
+            parsed = parsed[0] if len(parsed) == 1 else parsed
+    if isinstance(parsed, (list, tuple)) and len(parsed) == 2 and all(type(n) is int for n in parsed):
+        parsed = tuple(parsed)
+        if parsed == (-1, -1):
+            return -1
+        if all(1 <= n <= MAX_SIDE for n in parsed):
+            return cast("tuple[int, int]", parsed)
+    if parsed is None or (type(parsed) is int and (parsed == -1 or 1 <= parsed <= MAX_SIDE)):
+        return cast("int | None", parsed)
+    raise ConfigError(
+        f"target_size {value!r} is not valid: use -1 (the image's own size), one number N (fit inside N x N), or a "
+        f"pair height,width; each from 1 to {MAX_SIDE}"
+    )
+
+
+OnError: TypeAlias = Literal["raise", "skip", "yield"]
