@@ -1,0 +1,37 @@
+# Each target makes the virtual environment that it needs. PYTHON may name another interpreter.
+PYTHON ?= python3
+VENV := .venv
+EXPORT_VENV := .venv-export
+SAMPLE := src/segrt/models/sample.png
+
+.PHONY: demo test lint export-test clean
+
+demo: $(VENV)/.ready
+	$(VENV)/bin/segrt predict $(SAMPLE) --save_path output --overlay
+	@echo "Look at output/sample_overlay.png and output/sample_res.png"
+
+test: $(VENV)/.ready
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# The export tests, which need Paddle.
+export-test: $(EXPORT_VENV)/.ready
+	$(EXPORT_VENV)/bin/python -m pytest tests/export
+
+# Debian's python3 comes without ensurepip, so pip is asked to work on the environment from outside.
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --editable '.[cpu,dev]'
+	touch $@
+
+$(EXPORT_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv --without-pip $(EXPORT_VENV)
+	$(PYTHON) -m pip --python $(EXPORT_VENV)/bin/python install --quiet --editable '.[cpu,dev,export]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(EXPORT_VENV) output dist .pytest_cache .mypy_cache .ruff_cache

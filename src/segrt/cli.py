@@ -1,0 +1,146 @@
+"""The command `segrt`: subcommands, and the PaddleX forms `segrt --pipeline ... --input ...`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from segrt.errors import ConfigError, SegrtError
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+err = Console(stderr=True)
+
+SavePath = Annotated[
+    Path | None, typer.Option("--save_path", "--save-path", help="Where results go: a folder.", show_default=False)
+]
+TargetSizeText = Annotated[
+    str | None,
+    typer.Option(
+        "--target_size",
+        "--target-size",
+        help="Size of inference: -1 (the image's own), N (fit inside N x N) or height,width.",
+        show_default=False,
+    ),
+]
+DeviceText = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:0, ...; the best here if not given.")]
+ModelName = Annotated[str | None, typer.Option("--model_name", "--model", help="A model of `segrt models`.")]
+ModelDir = Annotated[
+    Path | None, typer.Option("--model_dir", "--model-dir", help="A .onnx file, or a folder with one.")
+]
+BatchSize = Annotated[int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Images run together.")]
+Overlay = Annotated[bool, typer.Option("--overlay", help="Also save the photo with the classes and a legend over it.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    pipeline: Annotated[
+        str | None, typer.Option(help="semantic_segmentation, or the path of a pipeline YAML.", show_default=False)
+    ] = None,
+    input: Annotated[str | None, typer.Option(help="An image or a folder of images.", show_default=False)] = None,
+    target_size: TargetSizeText = None,
+    save_path: SavePath = None,
+    device: DeviceText = None,
+    use_hpip: Annotated[bool, typer.Option("--use_hpip", help="The same as --mode high-performance.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Semantic segmentation with the PaddleSeg models on ONNX Runtime."""
+    if version:
+        from segrt import __version__
+
+        print(__version__)
+        return
+    if context.invoked_subcommand is not None:
+        return
+    if pipeline is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+    if input is None:
+        raise ConfigError("--pipeline needs --input: an image or a folder of images")
+    _predict([input], {"pipeline": pipeline, "device": device, "use_hpip": use_hpip}, target_size, save_path)
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[str], typer.Argument(help="Images and folders of images.", show_default=False)],
+    save_path: SavePath = None,
+    target_size: TargetSizeText = None,
+    pipeline: Annotated[str, typer.Option(help="Path of a pipeline YAML.")] = "semantic_segmentation",
+    model_name: ModelName = None,
+    model_dir: ModelDir = None,
+    device: DeviceText = None,
+    batch_size: BatchSize = None,
+    overlay: Overlay = False,
+) -> None:
+    """Segment images, and save label pictures and JSON."""
+    options = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
+    _predict(inputs, options, target_size, save_path, batch_size=batch_size, overlay=overlay)
+
+
+def _predict(
+    inputs: list[str],
+    options: dict[str, Any],
+    target_size: str | None,
+    save_path: Path | None,
+    *,
+    batch_size: int | None = None,
+    overlay: bool = False,
+) -> None:
+    """Run one prediction job; exits 1 if an input failed."""
+    from segrt.pipeline import create_pipeline
+    from segrt.result import SegFailure
+
+    pipeline = create_pipeline(**options)
+    done = failed = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("segmenting", total=None)
+        for result in pipeline.predict(inputs, target_size, batch_size=batch_size, on_error="yield"):
+            if isinstance(result, SegFailure):
+                failed += 1
+                _complain(result.error)
+            else:
+                done += 1
+                result.print(format_json=False)
+                if save_path is not None:
+                    result.save_all(save_path)
+                    if overlay:
+                        result.save_overlay(save_path)
+            progress.advance(task)
+    where = f", results in {save_path}" if save_path and done else ""
+    ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
+    err.print(f"{done} segmented, {failed} failed ({ran}){where}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _complain(error: Exception) -> None:
+    err.print(f"segrt: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the console script: errors become one line and exit status 1, wrong usage 2."""
+    logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=err, show_time=False, show_path=False)])
+    try:
+        app()
+    except ConfigError as error:
+        _complain(error)
+        sys.exit(2)
+    except (SegrtError, OSError) as error:
+        _complain(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

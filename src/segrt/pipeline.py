@@ -1,0 +1,226 @@
+"""The way of a pixel: sources -> preprocess -> session -> postprocess -> result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segrt import config as configuration
+from segrt import store, zoo
+from segrt.backends.session import Session
+from segrt.errors import ConfigError, ModelError, SegrtError
+from segrt.postprocess import labels_from_logits, resize_labels
+from segrt.preprocess import Transforms
+from segrt.render import Labels, voc_palette
+from segrt.result import SegFailure, SegResult, Timings
+from segrt.sources import Frame, frames
+from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
+
+log = logging.getLogger("segrt")
+
+
+class Pipeline:
+    """A model ready to run. Threads may share one.
+
+    Attributes:
+        session: what runs the network: its provider, precision and plan.
+        model_name: the model's name.
+        class_names: the name of each class id, empty where the model names none.
+        batch_size: images that run together, unless `predict` is told otherwise.
+        target_size: size of inference, unless `predict` is told otherwise.
+    """
+
+    def __init__(self, session: Session, *, batch_size: int = 1, target_size: TargetSize = None) -> None:
+        self.session = session
+        self.model_name = session.meta.name
+        self.class_names = session.meta.class_names
+        self.batch_size = batch_size
+        self.target_size = target_size
+        self._transforms = Transforms.parse(list(session.meta.transforms))
+        self._palette = voc_palette()
+        if session.meta.palette:
+            self._palette = np.array(session.meta.palette, np.uint8)
+
+    def predict(
+        self,
+        input: object,
+        target_size: object = None,
+        *,
+        batch_size: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Iterator[SegResult | SegFailure]:
+        """Segment images, lazily and in order.
+
+        Args:
+            input: a file or folder (str or Path), an array (uint8, (H, W, 3) BGR, or grey, or with alpha), a PIL image,
+                or an iterable of these, nested as one likes. Folders are searched recursively, sorted by path.
+            target_size: -1: infer at the image's own size; N: at a size that fits inside N x N; (height, width): at
+                exactly that; None: as the pipeline is set, else at the image's own size.
+            batch_size: images that run together; None: as the pipeline is set.
+            on_error: what to do with an input that can't be segmented: "raise" its error when its turn comes, "skip" it
+                with a warning, or "yield" a SegFailure in its place.
+
+        Yields:
+            SegResult: one an image, its labels at the size of the source; with `on_error="yield"` also SegFailure.
+
+        Raises:
+            ConfigError: target_size, batch_size or on_error is not valid.
+            InputError: an input can't be read, with `on_error="raise"`.
+            ModelError: the model can't run on it.
+        """
+        size = parse_target_size(target_size)
+        size = self.target_size if size is None else size
+        batch_size = self.batch_size if batch_size is None else batch_size
+        if type(batch_size) is not int or batch_size < 1:
+            raise ConfigError(f"batch_size {batch_size!r} is not valid: it must be a whole number from 1")
+        if on_error not in ("raise", "skip", "yield"):
+            raise ConfigError(f"on_error {on_error!r} is not valid: use raise, skip or yield")
+        return self._predict(frames(input), size, batch_size, on_error)
+
+    def _predict(
+        self, items: Iterator[Frame | SegFailure], size: TargetSize, batch_size: int, on_error: OnError
+    ) -> Iterator[SegResult | SegFailure]:
+        stems: set[str] = set()
+        while batch := list(islice(items, batch_size)):
+            for result in self._segment(batch, size, stems):
+                if isinstance(result, SegFailure) and on_error == "raise":
+                    raise result.error
+                if isinstance(result, SegFailure) and on_error == "skip":
+                    log.warning("skipped %s: %s", result.input_path or "an array", result.error)
+                else:
+                    yield result
+
+    def _segment(
+        self, items: list[Frame | SegFailure], size: TargetSize, stems: set[str]
+    ) -> Iterable[SegResult | SegFailure]:
+        """Run one batch: images of one inference size go through the network together."""
+        done: dict[int, SegResult | SegFailure] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, item in enumerate(items):
+            if isinstance(item, SegFailure):
+                done[place] = item
+            else:
+                groups.setdefault(self._transforms.inference_size(item.image.shape[:2], size), []).append(place)
+        for inference, places in groups.items():
+            group = [item for item in (items[place] for place in places) if isinstance(item, Frame)]
+            names = [_stem(frame, stems) for frame in group]
+            for place, result in zip(places, self._run(group, names, inference), strict=True):
+                done[place] = result
+        return [done[place] for place in range(len(items))]
+
+    def _run(self, group: list[Frame], names: list[str], inference: tuple[int, int]) -> Iterator[SegResult | SegFailure]:
+        start = perf_counter()
+        batch = np.empty((len(group), 3, *inference), np.float32)
+        for slot, frame in zip(batch, group, strict=True):
+            self._transforms.apply(frame.image, out=slot)
+        prepared = perf_counter()
+        try:
+            output = self.session.run(batch)
+        except SegrtError as error:
+            yield from (SegFailure(frame.input_path, frame.page_index, error) for frame in group)
+            return
+        ran = perf_counter()
+        share = 1000 / len(group)
+        for frame, stem, item in zip(group, names, output, strict=True):
+            begin = perf_counter()
+            labels = self._labels(item[None], inference, frame.image.shape[:2])
+            post = (perf_counter() - begin) * 1000
+            yield SegResult(
+                labels=labels,
+                image=frame.image,
+                input_path=frame.input_path,
+                page_index=frame.page_index,
+                class_names=self.class_names or tuple(f"class_{i}" for i in range(int(labels.max()) + 1)),
+                palette=self._palette,
+                model_name=self.model_name,
+                provider=self.session.provider,
+                precision=self.session.precision,
+                timings=Timings((prepared - start) * share, (ran - prepared) * share, post),
+                stem=stem,
+            )
+
+    def _labels(self, output: npt.NDArray[Any], inference: tuple[int, int], source: tuple[int, int]) -> Labels:
+        meta = self.session.meta
+        if meta.output == "labels":
+            return resize_labels(output, source)[0]
+        align_corners = meta.upsample.align_corners if meta.upsample else False
+        return labels_from_logits(output, inference, source, align_corners=align_corners)[0][0]
+
+
+def create_pipeline(
+    pipeline: str | Path | None = None,
+    *,
+    config: dict[str, Any] | None = None,
+    device: str | None = None,
+    use_hpip: bool = False,
+    hpi_config: dict[str, Any] | None = None,
+    mode: str | None = None,
+    model_name: str | None = None,
+    model_dir: str | Path | None = None,
+) -> Pipeline:
+    """Build a segmentation pipeline.
+
+    Args:
+        pipeline: "semantic_segmentation", or the path of a pipeline YAML. It may be left out where a model is named.
+        config: the content of such a YAML; wins over `pipeline`, and must name the same one.
+        device: "cpu", "gpu:0", ...: it runs there, or this raises. None: what is best here.
+        use_hpip: the same as mode="high-performance".
+        hpi_config: settings of high-performance mode that override the chosen plan.
+        mode: "normal" (the default) or "high-performance".
+        model_name: a name of the model zoo; overrides the configuration. None anywhere: the bundled model.
+        model_dir: a `.onnx` file, or a folder that holds one; overrides the configuration.
+
+    Returns:
+        Pipeline: with its model loaded.
+
+    Raises:
+        ConfigError: an argument or the configuration is not valid.
+        DeviceError: the device can't run here.
+        MissingExtraError: no ONNX Runtime is installed.
+        ModelError: the model is unknown, not there or damaged.
+    """
+    if pipeline is None and config is None and (model_name or model_dir):
+        pipeline = configuration.PIPELINE
+    module = configuration.load(pipeline, config).module
+    if mode is not None and use_hpip and Mode.parse(mode) is not Mode.HIGH_PERFORMANCE:
+        raise ConfigError(f"use_hpip=True and mode={mode!r} disagree: give one of them")
+    chosen = Mode.parse(mode) if mode else Mode.HIGH_PERFORMANCE if use_hpip else Mode.NORMAL
+    session = Session(
+        _model_file(model_name or module.model_name, Path(model_dir) if model_dir else module.model_dir),
+        device=Device.parse(device) if device else None,
+        mode=chosen,
+    )
+    return Pipeline(session, batch_size=module.batch_size, target_size=module.target_size)
+
+
+def _stem(frame: Frame, taken: set[str]) -> str:
+    """The name under which a result is saved, unlike every earlier one of the same call."""
+    stem = Path(frame.input_path).stem if frame.input_path else "image"
+    if frame.page_index is not None:
+        stem = f"{stem}_{frame.page_index}"
+    unique, count = stem, 1
+    while unique.lower() in taken:  # some file systems don't tell A from a
+        count += 1
+        unique = f"{stem}_{count}"
+    if unique != stem:
+        log.warning("%s is saved as %s: another input of this call is saved as %s", frame.input_path, unique, stem)
+    taken.add(unique.lower())
+    return unique
+
+
+def _model_file(name: str | None, folder: Path | None) -> Path:
+    if folder is None:
+        return store.require(zoo.get(name or zoo.DEFAULT_MODEL))
+    if not folder.is_dir():
+        return folder
+    files = sorted(folder.glob("*.onnx"))
+    if len(files) != 1:
+        raise ModelError(f"model_dir {folder} holds {len(files)} .onnx files: it must hold one, or be the file itself")
+    return files[0]

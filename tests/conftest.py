@@ -1,0 +1,93 @@
+"""Fixtures: tiny models and images made on the spot, and the real data of ../shared where that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from onnx import TensorProto, helper, save_model
+from PIL import Image
+
+from segrt.metadata import KEY, ModelMeta, Upsample
+
+SHARED = Path(__file__).parents[2] / "shared"
+COLOURS = ("red", "green", "blue")
+
+
+def write_colour_model(path: Path, *, stride: int = 4, labels: bool = False, meta: bool = True) -> Path:
+    """A network that gives each pixel its strongest colour: class 0 red, 1 green, 2 blue; logits at 1/stride."""
+    nodes = [helper.make_node("AveragePool", ["x"], ["logits"], kernel_shape=[stride] * 2, strides=[stride] * 2)]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3, "h", "w"])]
+    if labels:
+        nodes.append(helper.make_node("ArgMax", ["logits"], ["labels"], axis=1, keepdims=0))
+        outputs = [helper.make_tensor_value_info("labels", TensorProto.INT64, ["N", "h", "w"])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, "H", "W"])]
+    graph = helper.make_graph(nodes, "colours", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    if meta:
+        content = ModelMeta(
+            name="colours",
+            class_names=COLOURS,
+            output="labels" if labels else "logits",
+            upsample=None if labels else Upsample(stride=stride),
+        )
+        helper.set_model_props(model, {KEY: content.model_dump_json()})
+    save_model(model, str(path))
+    return path
+
+
+@pytest.fixture
+def colour_model(tmp_path: Path) -> Path:
+    """A `.onnx` file that classifies colours, with segrt's metadata."""
+    return write_colour_model(tmp_path / "colours.onnx")
+
+
+@pytest.fixture
+def tiles() -> npt.NDArray[np.uint8]:
+    """A BGR image, uint8 (64, 96, 3): red, green and blue thirds from left to right."""
+    image = np.zeros((64, 96, 3), np.uint8)
+    for third, channel in enumerate((2, 1, 0)):
+        image[:, 32 * third : 32 * third + 32, channel] = 250
+    return image
+
+
+@pytest.fixture
+def tile_labels() -> npt.NDArray[np.int32]:
+    """What the colour model must say of `tiles`."""
+    return np.repeat(np.arange(3, dtype=np.int32), 32)[None].repeat(64, axis=0)
+
+
+@pytest.fixture
+def save_image(tmp_path: Path) -> Callable[[str, npt.NDArray[np.uint8]], Path]:
+    """Writes a BGR array as an image file below the test's folder."""
+
+    def save(name: str, image: npt.NDArray[np.uint8]) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[:, :, ::-1]).save(path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    """The folder with 40 real photos and their labels."""
+    folder = SHARED / "camvid_mini"
+    if not folder.is_dir():
+        pytest.skip("needs the photos of ../shared/camvid_mini, which are not part of the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def paddle_lite() -> Path:
+    """The folder of the trained Paddle model."""
+    folder = SHARED / "models" / "PP-LiteSeg-T_camvid"
+    if not folder.is_dir():
+        pytest.skip("needs the Paddle model of ../shared/models, which is not part of the project")
+    return folder
+
+

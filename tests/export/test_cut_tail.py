@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from segrt.metadata import Upsample
+from segrt.postprocess import labels_from_logits
+from segrt_export.passes.cut_tail import cut_tail
+
+
+def _network(tail: list[NodeProto], output: str, kind: int = TensorProto.INT64, *, stride: int = 4) -> onnx.ModelProto:
+    """An average pooling and a 1 x 1 convolution to five classes, with `size` and `low` for a tail to use."""
+    weights = np.random.default_rng(3).standard_normal((5, 3, 1, 1)).astype(np.float32)
+    constants: dict[str, Any] = {
+        "w": weights, "none": np.zeros(0, np.float32), "2": np.array([2]), "4": np.array([4]), "0": np.array([0]),
+        "other": np.array([7, 9]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1),
+        helper.make_node("Conv", ["p", "w"], ["low"]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Slice", ["shape", "2", "4"], ["hw"]),
+        helper.make_node("Shape", ["low"], ["low_shape"]),
+        helper.make_node("Slice", ["low_shape", "0", "2"], ["nc"]),
+        helper.make_node("Concat", ["nc", "hw"], ["size"], axis=0),
+        helper.make_node("Concat", ["nc", "other"], ["other_size"], axis=0),
+    ]
+    graph = helper.make_graph(
+        [*nodes, *tail],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [helper.make_tensor_value_info(output, kind, None)],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def _resize(mode: str = "half_pixel", size: str = "size") -> NodeProto:
+    return helper.make_node(
+        "Resize", ["low", "none", "none", size], ["high"], mode="linear", coordinate_transformation_mode=mode
+    )
+
+
+ARGMAX = [
+    helper.make_node("ArgMax", ["high"], ["index"], axis=1, keepdims=0),
+    helper.make_node("Cast", ["index"], ["labels"], to=TensorProto.INT32),
+]
+
+
+def _run(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> Any:
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("mode", ["half_pixel", "align_corners"])
+@pytest.mark.parametrize("stride", [4, 8])
+def test_upsampling_and_argmax_go_and_come_back_in_postprocess(mode: str, stride: int) -> None:
+    model = _network([_resize(mode), *ARGMAX], "labels", TensorProto.INT32, stride=stride)
+    x = np.random.default_rng(0).standard_normal((2, 3, 53, 71)).astype(np.float32)
+    expected = _run(model, x)
+    tail = cut_tail(model)
+    assert tail.upsample == Upsample(stride=stride, align_corners=mode == "align_corners")
+    assert tail.output == "logits"
+    assert {n.op_type for n in model.graph.node} == {"AveragePool", "Conv", "Identity"}
+    labels, _ = labels_from_logits(_run(model, x), (53, 71), align_corners=tail.upsample.align_corners)
+    assert (labels == expected).mean() > 0.9999
+
+
+def test_softmax_goes_too() -> None:
+    softmax = helper.make_node("Softmax", ["high"], ["soft"], axis=1)
+    model = _network([_resize(), softmax], "soft", TensorProto.FLOAT)
+    assert cut_tail(model).upsample == Upsample(stride=4)
+    assert "Softmax" not in {n.op_type for n in model.graph.node}
+
+
+@pytest.mark.parametrize(("mode", "size"), [("asymmetric", "size"), ("half_pixel", "other_size")])
+def test_an_upsampling_that_is_not_ours_stays_in_the_graph(mode: str, size: str) -> None:
+    model = _network([_resize(mode, size), *ARGMAX], "labels", TensorProto.INT32)
+    tail = cut_tail(model)
+    assert (tail.output, tail.upsample) == ("logits", None)
+    assert "Resize" in {n.op_type for n in model.graph.node}
+    assert "ArgMax" not in {n.op_type for n in model.graph.node}
+
+
+def test_argmax_without_upsampling() -> None:
+    argmax = helper.make_node("ArgMax", ["low"], ["labels"], axis=1, keepdims=0)
+    model = _network([argmax], "labels")
+    tail = cut_tail(model)
+    assert (tail.output, tail.upsample) == ("logits", None)
+    assert _run(model, np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 5, 2, 2)
+
+
+def test_does_nothing_where_the_pattern_is_not_there() -> None:
+    other = helper.make_node("ReduceSum", ["low"], ["labels"], keepdims=0)
+    model = _network([other], "labels", TensorProto.FLOAT)
+    before = model.SerializeToString()
+    assert cut_tail(model).output == "logits"
+    assert model.SerializeToString() == before

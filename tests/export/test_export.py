@@ -1,0 +1,112 @@
+"""The whole export of a trained model, compared with Paddle Inference. Needs the export extra."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from segrt.errors import ExportError
+from segrt.metadata import KEY, ModelMeta
+from segrt_export.cli import app
+from segrt_export.convert import _reason
+from segrt_export.export import export
+from segrt_export.program import PaddleModel, attribute, load_program, operators
+
+needs_paddle = pytest.mark.skipif(
+    not (find_spec("paddle") and find_spec("paddle2onnx")), reason="needs the export extra: pip install 'segrt[export]'"
+)
+
+
+@pytest.fixture(scope="module")
+def exported(paddle_lite: Path, camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not find_spec("paddle"):
+        pytest.skip("needs the export extra: pip install 'segrt[export]'")
+    out = tmp_path_factory.mktemp("exported")
+    done = CliRunner().invoke(app, [str(paddle_lite), "-o", str(out), "--verify", str(camvid / "images")])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@needs_paddle
+def test_labels_agree_with_paddle_inference(exported: Path) -> None:
+    report = json.loads((exported / "PP-LiteSeg-T_camvid.parity.json").read_text())
+    cases = {case["case"]: case for case in report["parity"]["cases"]}
+    assert len(cases) == 44
+    assert report["parity"]["agreement"] >= 0.9999
+    photos = [case for name, case in cases.items() if name.endswith(".png")]
+    assert len(photos) == 40
+    assert sum(c["agreement"] for c in photos) / 40 >= 0.9999
+    for name, shape in (("333x517", [333, 517]), ("97x211", [97, 211]), ("720x960", [720, 960])):
+        (case,) = (c for n, c in cases.items() if n.endswith(name))
+        assert case["shape"][2:] == shape
+        assert case["agreement"] >= 0.9999
+    assert cases["a batch of 3"]["shape"][0] == 3
+    assert cases["a batch of 3"]["agreement"] >= 0.9999
+    assert max(c["max_logit_diff"] for c in cases.values()) < 1e-2
+    assert report["export_seconds"] < 60
+
+
+@needs_paddle
+def test_the_file_says_all_that_the_runtime_needs(exported: Path) -> None:
+    model = onnx.load(str(exported / "PP-LiteSeg-T_camvid.onnx"))
+    (text,) = (p.value for p in model.metadata_props if p.key == KEY)
+    meta = ModelMeta.loads(text, file="x")
+    assert meta.class_names[-1] == "Bicyclist"
+    assert meta.upsample is not None
+    assert meta.upsample.stride == 8
+    assert not meta.upsample.align_corners
+    assert set(meta.tools) >= {"paddle2onnx", "paddlepaddle"}
+    dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ["N", 3, "H", "W"]
+    assert {n.domain for n in model.graph.node} == {""}
+    assert {"Resize", "ArgMax"} & {n.op_type for n in model.graph.node if n.output[0] == "logits"} == set()
+
+
+@needs_paddle
+def test_an_abort_in_the_converter_is_an_error_message(paddle_lite: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(paddle_lite, broken, copy_function=shutil.copyfile)
+    program = load_program(broken / "inference.json")
+    # An operator that no converter knows.
+    next(op for op in operators(program) if op["#"] == "1.relu")["#"] = "1.selu"
+    (broken / "inference.json").write_text(json.dumps(program))
+    with pytest.raises(ExportError, match="paddle2onnx could not convert"):
+        export(PaddleModel.open(broken), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@needs_paddle
+def test_a_wrong_conversion_is_not_written(paddle_lite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(model: onnx.ModelProto, bins: dict[str, tuple[int, int]]) -> int:
+        weights = max(model.graph.initializer, key=lambda i: len(i.raw_data))
+        weights.raw_data = np.random.default_rng(0).permutation(np.frombuffer(weights.raw_data, np.float32)).tobytes()
+        return 0
+
+    monkeypatch.setattr("segrt_export.passes.adaptive_pool.restore", spoil)
+    with pytest.raises(ExportError, match="nothing was written"):
+        export(PaddleModel.open(paddle_lite), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_reason_is_the_telling_line() -> None:
+    output = "start\n\x1b[31m[ERROR] Adaptive only support static input shape\x1b[0m\nlast\n"
+    assert _reason(output) == "[ERROR] Adaptive only support static input shape"
+    assert _reason("") == "it said nothing"
+
+
+def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "a is not a folder" in done.output
+    assert "b is not a folder" in done.output
+
+
+def test_attribute_reads_what_is_stored() -> None:
+    assert attribute({"A": [{"N": "axis", "AT": {"#": "0.a_i32", "D": 1}}]}, "axis")["D"] == 1

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+Save = Callable[[str, npt.NDArray[np.uint8]], Path]
+
+
+def _segrt(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "segrt.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _says(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_the_paddlex_form(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    photo, out = save_image("photo.png", tiles), tmp_path / "out"
+    done = _segrt(
+        "--pipeline", "semantic_segmentation", "--input", photo, "--target_size", "-1", "--save_path", out, "--device", "cpu"
+    )  # fmt: skip
+    _says(done, 0, "1 segmented, 0 failed", "PP-LiteSeg-T_camvid on CPUExecutionProvider fp32")
+    assert sorted(p.name for p in out.iterdir()) == ["photo_res.json", "photo_res.png"]
+    assert done.stdout == f"{{'res': {{'input_path': '{photo}', 'page_index': None, 'pred': '...'}}}}\n"
+    saved = json.loads((out / "photo_res.json").read_text())
+    assert np.array_equal(np.array(saved["pred"])[0], np.asarray(Image.open(out / "photo_res.png")))
+
+
+def test_predict_does_what_it_can_and_counts(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path, colour_model: Path) -> None:
+    good = save_image("good.png", tiles)
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    inputs = [tmp_path / "gone.png", good, tmp_path / "text.png", tmp_path / "zero.jpg", tmp_path / "empty"]
+    done = _segrt("predict", *inputs, "--model_dir", colour_model, "--save_path", tmp_path / "out", "--overlay")
+    _says(done, 1, "1 segmented, 4 failed", "gone.png does not exist", "text.png is not an image", "zero.jpg is empty")
+    assert "holds no image" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good_overlay.png", "good_res.json", "good_res.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["predict", "a.png", "--model", "PP-LiteSeg-X"], 1, "unknown model 'PP-LiteSeg-X'"),
+        (["predict", "a.png", "--device", "tpu:0"], 1, "unknown device 'tpu:0'"),
+        (["predict", "a.png", "--device", "npu:0"], 1, "npu:0"),
+        (["predict", "a.png", "--target_size", "huge"], 2, "target_size 'huge' is not valid"),
+        (["--pipeline", "ocr", "--input", "a.png"], 2, "unknown pipeline 'ocr'"),
+        (["--pipeline", "semantic_segmentation"], 2, "--pipeline needs --input"),
+        (["predict"], 2, "Missing argument"),
+        (["predict", "a.png", "--nonsense"], 2, "No such option"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments: list[str], status: int, words: str) -> None:
+    done = _segrt(*arguments)
+    _says(done, status, words)
+
+
+@pytest.mark.parametrize("text", ["-1", "64", "(64,96)", "[64,96]", "64,96", "None"])
+def test_every_spelling_of_target_size(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, text: str) -> None:
+    done = _segrt("predict", save_image("a.png", tiles), "--model_dir", colour_model, "--target_size", text)
+    _says(done, 0, "1 segmented")
+
+
+def test_help_and_version() -> None:
+    assert "predict" in _segrt("--help").stdout
+    assert _segrt("--version").stdout.startswith("0.")
+    assert _segrt().returncode == 2
+
+
+def test_models_shows_the_licence_of_the_weights() -> None:
+    done = _segrt("models")
+    assert done.returncode == 0
+    assert "PP-LiteSeg-T_camvid" in done.stdout
+    assert "CC BY-NC 4.0" in done.stdout

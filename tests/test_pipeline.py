@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from conftest import write_colour_model
+
+import segrt
+from segrt import SegFailure, SegResult
+
+Save = Callable[[str, npt.NDArray[np.uint8]], Path]
+Image = npt.NDArray[np.uint8]
+
+
+@pytest.fixture
+def pipeline(colour_model: Path) -> segrt.Pipeline:
+    return segrt.create_pipeline(model_dir=colour_model)
+
+
+def _labels(items: Iterator[SegResult | SegFailure]) -> list[npt.NDArray[np.int32]]:
+    results = list(items)
+    assert all(isinstance(r, SegResult) for r in results), results
+    return [r.labels for r in results if isinstance(r, SegResult)]
+
+
+def test_labels_have_the_size_of_the_source(pipeline: segrt.Pipeline, tiles: Image, tile_labels: Image) -> None:
+    for size in (None, -1, 64, (32, 96), (128, 192), "64"):
+        (labels,) = _labels(pipeline.predict(tiles, size))
+        assert labels.dtype == np.int32
+        assert labels.shape == tiles.shape[:2]
+        assert (labels == tile_labels).mean() > 0.95, size
+
+
+def test_a_result_says_what_ran(pipeline: segrt.Pipeline, tiles: Image) -> None:
+    (result,) = pipeline.predict(tiles)
+    assert isinstance(result, SegResult)
+    assert result.provider == "CPUExecutionProvider"
+    assert result.precision == "fp32"
+    assert result.class_names == ("red", "green", "blue")
+    assert set(result.areas()) == {"red", "green", "blue"}
+    assert result.timings.total == pytest.approx(
+        result.timings.preprocess + result.timings.run + result.timings.postprocess
+    )
+    assert min(result.timings.preprocess, result.timings.run, result.timings.postprocess) > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+def test_batches_of_mixed_sizes_equal_batch_1_and_keep_their_order(pipeline: segrt.Pipeline, batch_size: int) -> None:
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in [(64, 96), (33, 50), (64, 96), (40, 40), (33, 50)]]
+    one = _labels(pipeline.predict(images, batch_size=1))
+    many = _labels(pipeline.predict(images, batch_size=batch_size))
+    assert [m.shape for m in many] == [i.shape[:2] for i in images]
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_predict_is_lazy(pipeline: segrt.Pipeline, tiles: Image) -> None:
+    taken = []
+
+    def source() -> Iterator[Image]:
+        for index in range(5):
+            taken.append(index)
+            yield tiles
+
+    results = pipeline.predict(source())
+    assert taken == []
+    next(results)
+    assert taken == [0]
+
+
+def test_errors_stand_in_their_place(pipeline: segrt.Pipeline, save_image: Save, tiles: Image, tmp_path: Path) -> None:
+    good = save_image("good.png", tiles)
+    inputs = [good, tmp_path / "gone.png", good]
+    kinds = [type(r) for r in pipeline.predict(inputs, on_error="yield", batch_size=3)]
+    assert kinds == [SegResult, SegFailure, SegResult]
+    assert len(list(pipeline.predict(inputs, on_error="skip"))) == 2
+    results = pipeline.predict(inputs)
+    assert next(results).error is None
+    with pytest.raises(segrt.InputError, match=r"gone\.png does not exist"):
+        next(results)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"target_size": 0}, "target_size 0"), ({"batch_size": 0}, "batch_size 0"), ({"on_error": "x"}, "on_error 'x'")],
+)
+def test_wrong_arguments_raise_at_the_call(pipeline: segrt.Pipeline, tiles: Image, options: dict[str, int], message: str) -> None:
+    with pytest.raises(segrt.ConfigError, match=message):
+        pipeline.predict(tiles, **options)  # type: ignore[arg-type]
+
+
+def test_same_names_in_one_call_do_not_overwrite(
+    pipeline: segrt.Pipeline, save_image: Save, tiles: Image, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [save_image("x/a.png", tiles), save_image("y/a.png", tiles)]
+    for result in pipeline.predict(paths):
+        assert isinstance(result, SegResult)
+        result.save_all(tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_2_res.json", "a_2_res.png", "a_res.json", "a_res.png"]
+    assert "is saved as a_2" in caplog.text
+
+
+def test_models_that_end_in_labels_work(tmp_path: Path, tiles: Image, tile_labels: Image) -> None:
+    for stride, meta in ((1, False), (4, True)):
+        file = write_colour_model(tmp_path / f"labels{stride}.onnx", stride=stride, labels=True, meta=meta)
+        (labels,) = _labels(segrt.create_pipeline(model_dir=file).predict(tiles))
+        np.testing.assert_array_equal(labels, tile_labels)
+
+
+def test_an_onnx_file_without_our_metadata_gets_class_numbers(tmp_path: Path, tiles: Image) -> None:
+    file = write_colour_model(tmp_path / "plain.onnx", meta=False)
+    (result,) = segrt.create_pipeline(model_dir=file).predict(tiles)
+    assert isinstance(result, SegResult)
+    assert result.class_names == ("class_0", "class_1", "class_2")
+    assert result.model_name == "plain"
+
+
+def test_model_dir_may_be_a_folder_with_one_onnx_file(colour_model: Path, tmp_path: Path) -> None:
+    assert segrt.create_pipeline(model_dir=tmp_path).model_name == "colours"
+    write_colour_model(tmp_path / "second.onnx")
+    with pytest.raises(segrt.ModelError, match=r"holds 2 \.onnx files"):
+        segrt.create_pipeline(model_dir=tmp_path)
+
+
+def test_damaged_and_missing_models(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(segrt.ModelError, match="can't be loaded"):
+        segrt.create_pipeline(model_dir=tmp_path / "bad.onnx")
+    with pytest.raises(segrt.ModelError, match="does not exist"):
+        segrt.create_pipeline(model_dir=tmp_path / "gone.onnx")
+    with pytest.raises(segrt.ModelError, match="unknown model"):
+        segrt.create_pipeline(model_name="PP-LiteSeg-X")
+
+
+def test_a_device_that_is_not_there_raises() -> None:
+    with pytest.raises(segrt.DeviceError, match="npu:0"):
+        segrt.create_pipeline("semantic_segmentation", device="npu:0")
+
+
+def test_the_bundled_model_runs_when_none_is_named() -> None:
+    pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu")
+    assert pipeline.model_name == "PP-LiteSeg-T_camvid"
+    sample = Path(segrt.__file__).with_name("models") / "sample.png"
+    (result,) = pipeline.predict(sample)
+    assert isinstance(result, SegResult)
+    areas = result.areas()
+    assert {"Sky", "Road", "Building"} <= set(areas)
+    assert areas["Road"] > 0.1
+
+
+def test_config_and_arguments() -> None:
+    config = {"pipeline_name": "semantic_segmentation", "SubModules": {"SemanticSegmentation": {"target_size": "None"}}}
+    assert segrt.create_pipeline(config=config).target_size is None
+    config["SubModules"]["SemanticSegmentation"] = {"target_size": [64, 32], "batch_size": 3}  # type: ignore[index]
+    pipeline = segrt.create_pipeline("semantic_segmentation", config=config)
+    assert (pipeline.target_size, pipeline.batch_size) == ((64, 32), 3)
+    with pytest.raises(segrt.ConfigError, match="disagree"):
+        segrt.create_pipeline("other", config=config)
+    with pytest.raises(segrt.ConfigError, match="disagree"):
+        segrt.create_pipeline("semantic_segmentation", use_hpip=True, mode="normal")
+
+
+def test_miou_on_real_photos_is_that_of_the_model_card(camvid: Path) -> None:
+    from PIL import Image as Pillow
+
+    pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu")
+    confusion = np.zeros((11, 11), np.int64)
+    for result in pipeline.predict(camvid / "images", -1):
+        assert isinstance(result, SegResult)
+        assert result.input_path
+        truth = np.asarray(Pillow.open(camvid / "labels" / Path(result.input_path).name)).astype(np.int64)
+        valid = truth < 11
+        confusion += np.bincount(truth[valid] * 11 + result.labels[valid], minlength=121).reshape(11, 11)
+    hits = np.diag(confusion)
+    miou = 100 * (hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean()
+    assert miou == pytest.approx(55.68, abs=0.1)
+    assert 100 * hits.sum() / confusion.sum() == pytest.approx(85.82, abs=0.1)

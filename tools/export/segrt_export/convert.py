@@ -1,0 +1,108 @@
+"""Runs paddle2onnx in a child process: it ends its whole process on what it can't convert."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from segrt.errors import ExportError, MissingExtraError
+
+TIMEOUT_S = 600
+
+
+def require(module: str) -> None:
+    """Make sure that a package of the export extra is there, without importing it.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise MissingExtraError(f"this needs {module}, which is not installed: run  pip install 'segrt[export]'")
+
+
+def convert(program: Path, params: Path, onnx_file: Path, *, opset: int) -> None:
+    """Convert a Paddle 3 program to ONNX with paddle2onnx, without its optimiser.
+
+    Raises:
+        ExportError: the converter failed, was killed or took longer than `TIMEOUT_S`; the message quotes it.
+        MissingExtraError: paddle2onnx or paddlepaddle is not installed.
+    """
+    require("paddle2onnx")
+    _child("convert", program, params, onnx_file, str(opset))
+    if not onnx_file.is_file():
+        raise ExportError(f"paddle2onnx wrote nothing for {program}")
+
+
+def translate(program: Path, params: Path, folder: Path) -> Path:
+    """Translate a Paddle 2 program (`.pdmodel`) to the Paddle 3 form.
+
+    Returns:
+        Path: `inference.json` in `folder`, with `inference.pdiparams` beside it.
+
+    Raises:
+        ExportError: Paddle can't read the program.
+        MissingExtraError: paddlepaddle is not installed.
+    """
+    require("paddle")
+    _child("translate", program, params, folder / "inference")
+    return folder / "inference.json"
+
+
+def _child(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "segrt_export.convert", *map(str, arguments)]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), GLOG_minloglevel="2")
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, env=env, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"converting {arguments[1]} took longer than {TIMEOUT_S} s and was stopped") from None
+    if done.returncode:
+        how = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
+        raise ExportError(f"paddle2onnx could not convert {arguments[1]} ({how}): {_reason(done.stdout + done.stderr)}")
+
+
+def _reason(output: str) -> str:
+    """The line of a converter's output that says what went wrong, else its last line."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output.splitlines()]
+    lines = [line for line in lines if line]
+    telling = [line for line in lines if re.search(r"\[ERROR\]|Error|not support|only support", line)]
+    return (telling or lines or ["it said nothing"])[-1][:300]
+
+
+def _main(task: str, program: str, params: str, target: str, opset: str = "") -> None:
+    import paddle
+    import paddle2onnx
+
+    if task == "translate":
+        from paddle2onnx.convert import load_parameter, save_program
+
+        with paddle.pir_utils.OldIrGuard():
+            old, *_ = paddle.static.load_inference_model(
+                str(Path(program).parent),
+                paddle.static.Executor(paddle.CPUPlace()),
+                model_filename=Path(program).name,
+                params_filename=Path(params).name,
+            )
+        translated = paddle.pir.translate_to_pir(old.desc)
+        load_parameter(translated)
+        save_program(translated, target)
+        return
+    paddle2onnx.export(
+        program,
+        params,
+        save_file=target,
+        opset_version=int(opset),
+        auto_upgrade_opset=False,
+        enable_onnx_checker=True,
+        optimize_tool="None",
+    )
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,177 @@
+"""Paddle inference model -> one `.onnx` file that holds all the runtime needs, with a parity report beside it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+from segrt.errors import ExportError
+from segrt.files import write_atomic
+from segrt.metadata import KEY, ModelMeta
+from segrt_export.convert import convert, require, translate
+from segrt_export.program import PaddleModel, load_program
+
+OPSET = 17
+IR_VERSION = 9
+"""The newest that every ONNX Runtime since 1.17 reads."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One finished export.
+
+    Attributes:
+        name: the model's name.
+        file: the `.onnx` file.
+        report_file: the parity report, JSON.
+        report: its content.
+    """
+
+    name: str
+    file: Path
+    report_file: Path
+    report: dict[str, Any]
+
+
+def export(
+    source: PaddleModel,
+    out_dir: Path,
+    *,
+    images: Sequence[Path] = (),
+    opset: int = OPSET,
+    weights: Literal["float32", "float16"] = "float32",
+) -> Exported:
+    """Convert one model, compare it with Paddle Inference, and write `<name>.onnx` and `<name>.parity.json`.
+
+    Args:
+        source: the Paddle model.
+        out_dir: where both files go; made when missing.
+        images: photos to compare on; without any, the sample image of the package.
+        opset: ONNX operator set of the result.
+        weights: how they are stored. "float16" halves the file and rounds each weight to 11 significant bits.
+
+    Returns:
+        Exported: names of the files and the report.
+
+    Raises:
+        ExportError: the converter fails, the result is not plain ONNX, or its labels disagree with Paddle's on more
+            pixels than `segrt_export.parity` allows. Nothing is written then.
+        MissingExtraError: the export extra is not installed.
+    """
+    for module in ("onnx", "onnxslim", "onnxruntime"):
+        require(module)
+    import onnx
+
+    from segrt_export.parity import compare
+
+    started = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
+        model, raw_nodes = _to_onnx(source, Path(work), opset)
+        meta, passes = _transform(model, source, weights)
+        onnx.helper.set_model_props(model, {KEY: meta.model_dump_json(exclude_defaults=True)})
+        _check(model)
+        data = model.SerializeToString()
+        seconds = perf_counter() - started
+        report = {
+            "model": source.name,
+            "source": meta.source,
+            "tools": meta.tools,
+            "opset": opset,
+            "weights": weights,
+            "passes": passes,
+            "nodes": {"converter": raw_nodes, "exported": len(model.graph.node)},
+            "bytes": len(data),
+            "export_seconds": round(seconds, 2),
+            "parity": compare(source, data, Path(work), images),
+        }
+    file, report_file = out_dir / f"{source.name}.onnx", out_dir / f"{source.name}.parity.json"
+    write_atomic(file, data)
+    write_atomic(report_file, (json.dumps(report, indent=2) + "\n").encode())
+    return Exported(source.name, file, report_file, report)
+
+
+def paddle3_program(source: PaddleModel, work: Path) -> tuple[dict[str, Any], Path]:
+    """The model's program in the Paddle 3 form, and the weights file that goes with it."""
+    if source.program.suffix != ".pdmodel":
+        return load_program(source.program), source.params
+    translated = work / "inference.json"
+    if not translated.is_file():
+        translate(source.program, source.params, work)
+    return load_program(translated), translated.with_suffix(".pdiparams")
+
+
+def _to_onnx(source: PaddleModel, work: Path, opset: int) -> tuple[Any, int]:
+    import onnx
+
+    from segrt_export.passes import adaptive_pool
+
+    program, params = paddle3_program(source, work)
+    bins = adaptive_pool.mark(program)
+    marked, raw = work / "marked.json", work / "raw.onnx"
+    marked.write_text(json.dumps(program), "utf-8")
+    convert(marked, params, raw, opset=opset)
+    model = onnx.load(str(raw))
+    nodes = len(model.graph.node)
+    adaptive_pool.restore(model, bins)
+    return model, nodes
+
+
+def _transform(model: Any, source: PaddleModel, weights: str) -> tuple[ModelMeta, dict[str, int]]:
+    """Run the passes on `model`, in place; returns the metadata and, by pass, how often it applied."""
+    import onnxslim
+    from onnx import shape_inference
+
+    from segrt_export.passes.cut_tail import cut_tail
+    from segrt_export.passes.half_weights import half_weights
+
+    passes = {}
+    # The converter's notes on shapes are those of the Paddle program, where a stand-in may have stood.
+    del model.graph.value_info[:]
+    tail = cut_tail(model)
+    passes["cut_tail"] = int(tail.output == "logits")
+    model.CopyFrom(onnxslim.slim(model))
+    if weights == "float16":
+        passes["half_weights"] = half_weights(model)
+    model.ir_version = IR_VERSION
+    _name_dimensions(model)
+    inferred = shape_inference.infer_shapes(model, strict_mode=True)
+    del inferred.graph.value_info[:]
+    meta = ModelMeta(
+        name=source.name,
+        class_names=source.class_names,
+        transforms=source.transforms,
+        output=tail.output,  # type: ignore[arg-type]
+        upsample=tail.upsample,
+        source=source.sha256(),
+        tools={name: version(name) for name in ("segrt", "paddle2onnx", "paddlepaddle", "onnx", "onnxslim")},
+        passes=tuple(name for name, count in passes.items() if count),
+    )
+    return meta, passes
+
+
+def _name_dimensions(model: Any) -> None:
+    graph = model.graph
+    if len(graph.input) != 1 or len(graph.output) != 1:
+        raise ExportError(f"segrt runs models with one input and one output; this one has {len(graph.input)} and {len(graph.output)}")
+    dims = graph.input[0].type.tensor_type.shape.dim
+    if len(dims) != 4:
+        raise ExportError(f"the model's input has {len(dims)} dimensions, not N x 3 x height x width")
+    for dim, name in zip((dims[0], dims[2], dims[3]), ("N", "H", "W"), strict=True):
+        if not dim.dim_value > 0:
+            dim.dim_param = name
+
+
+def _check(model: Any) -> None:
+    """Refuse a graph with anything but standard ONNX operators."""
+    import onnx
+
+    foreign = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    if foreign:
+        raise ExportError(f"the converter left operators that are not standard ONNX: {', '.join(foreign)}")
+    onnx.checker.check_model(model, full_check=True)

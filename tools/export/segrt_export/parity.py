@@ -1,0 +1,144 @@
+"""Proves an exported model equal to Paddle: the share of pixels that get the same label from both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segrt.errors import ExportError
+from segrt.metadata import KEY, ModelMeta
+from segrt.postprocess import labels_from_logits, resize_labels
+from segrt.preprocess import Transforms
+from segrt_export.convert import require
+from segrt_export.export import paddle3_program
+from segrt_export.program import PaddleModel, add_logits_output
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+
+AWKWARD_SIZES = ((333, 517), (97, 211), (720, 960))
+"""(height, width): odd, small, and not a multiple of the deepest stride."""
+THRESHOLD = 0.999
+"""Least share of equal labels in each case. Exact passes reach 1.0 but for ties of the last float32 bit."""
+
+
+class PaddleReference:
+    """A Paddle Inference predictor for one model, on the CPU.
+
+    Args:
+        source: the model.
+        work: a folder for a program that also returns the network's logits.
+        threads: as for `paddle.inference.Config.set_cpu_math_library_num_threads`.
+    """
+
+    def __init__(self, source: PaddleModel, work: Path, *, threads: int = 2, logits: bool = True) -> None:
+        require("paddle")
+        from paddle import inference
+
+        program, params = paddle3_program(source, work)
+        self.has_logits = logits and add_logits_output(program)
+        file = work / "reference.json"
+        file.write_text(json.dumps(program), "utf-8")
+        config = inference.Config(str(file), str(params))
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(threads)
+        if version("paddlepaddle").startswith("3.2."):
+            config.enable_mkldnn()
+        else:  # oneDNN raises NotImplementedError on these models in 3.3
+            config.disable_mkldnn()
+        self.predictor = inference.create_predictor(config)
+
+    def run(self, batch: Floats) -> tuple[Labels, Floats | None]:
+        """Run a batch, float32 (N, 3, H, W).
+
+        Returns:
+            tuple: labels, int32 (N, H, W); and the network's logits, float32 (N, C, h, w), where the program has them.
+        """
+        self.predictor.get_input_handle(self.predictor.get_input_names()[0]).copy_from_cpu(batch)
+        self.predictor.run()
+        outputs = [self.predictor.get_output_handle(name).copy_to_cpu() for name in self.predictor.get_output_names()]
+        labels: Labels = outputs[0].reshape(-1, *batch.shape[2:]).astype(np.int32)
+        return labels, outputs[1] if self.has_logits else None
+
+
+def compare(source: PaddleModel, onnx_file: bytes, work: Path, images: Sequence[Path]) -> dict[str, Any]:
+    """Compare an exported model with Paddle Inference on real images, at their own and at awkward sizes.
+
+    Args:
+        source: the Paddle model.
+        onnx_file: the exported model.
+        work: a folder for temporary files.
+        images: photos; without any, the sample image that comes with segrt.
+
+    Returns:
+        dict: the report: `cases`, each with size, pixels, `agreement` (share of equal labels) and `max_logit_diff`
+        (where both have logits of one size); and `agreement` over all pixels.
+
+    Raises:
+        ExportError: a case is below `THRESHOLD`.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
+    meta = ModelMeta.loads(session.get_modelmeta().custom_metadata_map[KEY], file=source.name)
+    transforms = Transforms.parse(list(meta.transforms))
+    reference = PaddleReference(source, work)
+    cases: list[dict[str, Any]] = []
+    equal = total = 0
+    for name, photos in _cases(list(images)):
+        batch = np.concatenate([transforms.normalize(photo) for photo in photos])
+        theirs, their_logits = reference.run(batch)
+        output = session.run(None, {session.get_inputs()[0].name: batch})[0]
+        ours = _labels(output, meta, (batch.shape[2], batch.shape[3]))
+        same = int((ours == theirs).sum())
+        case = {"case": name, "shape": list(batch.shape), "pixels": ours.size, "agreement": same / ours.size}
+        if their_logits is not None and their_logits.shape == output.shape:
+            case["max_logit_diff"] = float(np.abs(their_logits - output).max())
+        cases.append(case)
+        equal, total = equal + same, total + ours.size
+    worst = min(cases, key=lambda c: float(c["agreement"]))
+    if worst["agreement"] < THRESHOLD:
+        raise ExportError(
+            f"{source.name}: the exported model agrees with Paddle on {worst['agreement']:.4%} of the pixels of "
+            f"{worst['case']}, less than {THRESHOLD:.1%}; nothing was written"
+        )
+    return {
+        "reference": f"Paddle Inference {version('paddlepaddle')}",
+        "runtime": f"onnxruntime {ort.__version__}",
+        "agreement": equal / total,
+        "worst": worst["agreement"],
+        "cases": cases,
+    }
+
+
+def _labels(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) -> Labels:
+    if meta.output == "labels":
+        return resize_labels(output, size)
+    align_corners = meta.upsample.align_corners if meta.upsample else False
+    return labels_from_logits(output, size, align_corners=align_corners)[0]
+
+
+def _cases(images: list[Path]) -> Iterator[tuple[str, list[npt.NDArray[np.uint8]]]]:
+    """Named lists of BGR images, uint8 (H, W, 3), each list of one size: a batch."""
+    files = images or [Path(__import__("segrt").__file__).with_name("models") / "sample.png"]
+    for file in files:
+        yield file.name, [_bgr(Image.open(file))]
+    first = Image.open(files[0])
+    for height, width in AWKWARD_SIZES:
+        yield f"{files[0].name} at {height}x{width}", [_bgr(first.resize((width, height), Image.Resampling.BILINEAR))]
+    three = [Image.open(file).resize((480, 352), Image.Resampling.BILINEAR) for file in (files * 3)[:3]]
+    yield "a batch of 3", [_bgr(image) for image in three]
+
+
+def _bgr(image: Image.Image) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8)[:, :, ::-1])

@@ -1,0 +1,127 @@
+"""A Paddle inference model on disk: its files, its `inference.yml`, and small edits of its Paddle 3 program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segrt.errors import ExportError
+
+Op = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PaddleModel:
+    """The files of one inference model.
+
+    Attributes:
+        name: what the exported file will be called.
+        program: `inference.json` (Paddle 3) or `*.pdmodel` (Paddle 2).
+        params: the weights, `*.pdiparams`.
+        config: the parsed `inference.yml`, empty where there is none.
+    """
+
+    name: str
+    program: Path
+    params: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path, *, name: str | None = None) -> PaddleModel:
+        """Find the model's files in `folder`.
+
+        Raises:
+            ExportError: the folder, its program, its weights or a readable `inference.yml` is missing.
+        """
+        if not folder.is_dir():
+            raise ExportError(f"{folder} is not a folder with a Paddle inference model")
+        programs = [*sorted(folder.glob("*.json")), *sorted(folder.glob("*.pdmodel"))]
+        program = next((p for p in programs if p.with_suffix(".pdiparams").is_file()), None)
+        if program is None:
+            raise ExportError(
+                f"{folder} holds no Paddle inference model: it needs inference.json or inference.pdmodel, "
+                "with inference.pdiparams beside it"
+            )
+        yml = program.with_suffix(".yml") if program.with_suffix(".yml").is_file() else folder / "inference.yml"
+        try:
+            config = yaml.safe_load(yml.read_text("utf-8")) if yml.is_file() else {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ExportError(f"{yml} is not readable YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(config, dict):
+            raise ExportError(f"{yml} must be a mapping with the keys Deploy and PostProcess")
+        return cls(name or folder.resolve().name, program, program.with_suffix(".pdiparams"), config)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """`PostProcess.label_list` of `inference.yml`."""
+        return tuple(str(label) for label in (self.config.get("PostProcess") or {}).get("label_list") or ())
+
+    @property
+    def transforms(self) -> tuple[dict[str, Any], ...]:
+        """The transforms of `inference.yml`: under `Deploy`, or under `PreProcess.transform_ops` in some exports."""
+        listed = (self.config.get("Deploy") or {}).get("transforms") or (
+            (self.config.get("PreProcess") or {}).get("transform_ops")
+        )
+        return tuple(listed or ({"type": "Normalize"},))
+
+    def sha256(self) -> dict[str, str]:
+        """The sha256 of the program and of the weights, by file name."""
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (self.program, self.params)}
+
+
+def load_program(path: Path) -> dict[str, Any]:
+    """Read a Paddle 3 program.
+
+    Raises:
+        ExportError: the file is not one.
+    """
+    try:
+        program: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        operators(program)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ExportError(f"{path} is not a Paddle 3 program ({type(error).__name__}: {error})") from None
+    return program
+
+
+def operators(program: dict[str, Any]) -> list[Op]:
+    """The operators of a program's main block, in the order they run."""
+    ops: list[Op] = program["program"]["regions"][0]["blocks"][0]["ops"]
+    return ops
+
+
+def attribute(op: Op, name: str) -> dict[str, Any]:
+    """The attribute `name` of `op`, as stored: its value is under "D"."""
+    found: dict[str, Any] = next(a["AT"] for a in op["A"] if a["N"] == name)
+    return found
+
+
+def add_logits_output(program: dict[str, Any]) -> bool:
+    """Let a program that ends in [bilinear_interp ->] argmax also fetch the network's own logits, in place.
+
+    Returns:
+        bool: False where the program does not end that way; it is then unchanged.
+    """
+    ops = operators(program)
+    made_by = {out["%"]: op for op in ops if op["#"] != "p" for out in op["O"]}
+    fetch = next(op for op in reversed(ops) if op["#"] == "1.fetch")
+    op = made_by.get(fetch["I"][0]["%"], {"#": ""})
+    while op["#"] in ("1.cast", "1.scale", "1.squeeze"):
+        op = made_by.get(op["I"][0]["%"], {"#": ""})
+    if op["#"] != "1.argmax":
+        return False
+    logits = op["I"][0]["%"]
+    if (source := made_by.get(logits, {"#": ""}))["#"] == "1.bilinear_interp":
+        logits = source["I"][0]["%"]
+    extra = json.loads(json.dumps(fetch))
+    attribute(extra, "name")["D"] = "logits"
+    attribute(extra, "col")["D"] = 1
+    extra["I"] = [{"%": logits}]
+    extra["O"][0]["%"] = 1 + max(out["%"] for out_op in ops if out_op["#"] != "p" for out in out_op["O"])
+    extra["O"][0]["TT"] = next(o["TT"] for o in made_by[logits]["O"] if o["%"] == logits)
+    ops.append(extra)
+    return True
