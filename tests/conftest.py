@@ -89,5 +89,3 @@ def paddle_lite() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the Paddle model of ../shared/models, which is not part of the project")
     return folder
-
-

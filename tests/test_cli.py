@@ -28,9 +28,8 @@ def _says(done: subprocess.CompletedProcess[str], status: int, *words: str) -> N
 
 def test_the_paddlex_form(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     photo, out = save_image("photo.png", tiles), tmp_path / "out"
-    done = _segrt(
-        "--pipeline", "semantic_segmentation", "--input", photo, "--target_size", "-1", "--save_path", out, "--device", "cpu"
-    )  # fmt: skip
+    form = f"--pipeline semantic_segmentation --input {photo} --target_size -1 --save_path {out} --device cpu"
+    done = _segrt(*form.split())
     _says(done, 0, "1 segmented, 0 failed", "PP-LiteSeg-T_camvid on CPUExecutionProvider fp32")
     assert sorted(p.name for p in out.iterdir()) == ["photo_res.json", "photo_res.png"]
     assert done.stdout == f"{{'res': {{'input_path': '{photo}', 'page_index': None, 'pred': '...'}}}}\n"
@@ -38,7 +37,9 @@ def test_the_paddlex_form(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_pa
     assert np.array_equal(np.array(saved["pred"])[0], np.asarray(Image.open(out / "photo_res.png")))
 
 
-def test_predict_does_what_it_can_and_counts(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path, colour_model: Path) -> None:
+def test_predict_does_what_it_can_and_counts(
+    save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path, colour_model: Path
+) -> None:
     good = save_image("good.png", tiles)
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "zero.jpg").write_bytes(b"")
@@ -69,7 +70,9 @@ def test_wrong_use_is_one_line(arguments: list[str], status: int, words: str) ->
 
 
 @pytest.mark.parametrize("text", ["-1", "64", "(64,96)", "[64,96]", "64,96", "None"])
-def test_every_spelling_of_target_size(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, text: str) -> None:
+def test_every_spelling_of_target_size(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, text: str
+) -> None:
     done = _segrt("predict", save_image("a.png", tiles), "--model_dir", colour_model, "--target_size", text)
     _says(done, 0, "1 segmented")
 

@@ -24,7 +24,12 @@ def test_a_paddlex_file_is_accepted_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(PADDLEX)
     module = config.load(file, None).module
-    assert (module.model_name, module.model_dir, module.batch_size, module.target_size) == ("PP-LiteSeg-T", None, 4, None)
+    assert (module.model_name, module.model_dir, module.batch_size, module.target_size) == (
+        "PP-LiteSeg-T",
+        None,
+        4,
+        None,
+    )
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,9 @@ def test_errors_stand_in_their_place(pipeline: segrt.Pipeline, save_image: Save,
     ("options", "message"),
     [({"target_size": 0}, "target_size 0"), ({"batch_size": 0}, "batch_size 0"), ({"on_error": "x"}, "on_error 'x'")],
 )
-def test_wrong_arguments_raise_at_the_call(pipeline: segrt.Pipeline, tiles: Image, options: dict[str, int], message: str) -> None:
+def test_wrong_arguments_raise_at_the_call(
+    pipeline: segrt.Pipeline, tiles: Image, options: dict[str, int], message: str
+) -> None:
     with pytest.raises(segrt.ConfigError, match=message):
         pipeline.predict(tiles, **options)  # type: ignore[arg-type]
 
@@ -100,7 +102,12 @@ def test_same_names_in_one_call_do_not_overwrite(
     for result in pipeline.predict(paths):
         assert isinstance(result, SegResult)
         result.save_all(tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_2_res.json", "a_2_res.png", "a_res.json", "a_res.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "a_2_res.json",
+        "a_2_res.png",
+        "a_res.json",
+        "a_res.png",
+    ]
     assert "is saved as a_2" in caplog.text
 
 

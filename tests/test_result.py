@@ -12,7 +12,9 @@ from segrt.render import voc_palette
 from segrt.result import SegResult, Timings
 
 
-def _result(input_path: str | None = "x/a.png", page: int | None = None, stem: str = "a", classes: int = 19) -> SegResult:
+def _result(
+    input_path: str | None = "x/a.png", page: int | None = None, stem: str = "a", classes: int = 19
+) -> SegResult:
     labels = (np.arange(12 * 16) % classes).astype(np.int32).reshape(12, 16)
     return SegResult(
         labels=labels,
@@ -131,6 +133,6 @@ def test_labels_must_fit_the_image() -> None:
 
 def test_nothing_half_written_when_the_target_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a_res.png").mkdir()
-    with pytest.raises(OSError, match="a_res.png"):
+    with pytest.raises(OSError, match=r"a_res\.png"):
         _result().save_to_img(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a_res.png"]

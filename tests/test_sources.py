@@ -36,7 +36,9 @@ def test_a_file_as_text_or_path_is_bgr(save_image: Save, tiles: npt.NDArray[np.u
         assert frame.page_index is None
 
 
-def test_a_folder_is_recursive_sorted_and_knows_upper_case(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_a_folder_is_recursive_sorted_and_knows_upper_case(
+    save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
     for name in ("d/b.PNG", "d/a/z.bmp", "d/c.jpg", "d/b/a.webp"):
         save_image(name, tiles)
     (tmp_path / "d" / "notes.txt").write_text("not an image")

@@ -10,7 +10,13 @@ from segrt.types import MAX_SIDE, Device, Mode, parse_target_size
 
 @pytest.mark.parametrize(
     ("text", "kind", "ids"),
-    [("cpu", "cpu", ()), ("gpu", "gpu", (0,)), ("GPU:1", "gpu", (1,)), ("gpu:0,1,0", "gpu", (0, 1)), ("npu:3", "npu", (3,))],
+    [
+        ("cpu", "cpu", ()),
+        ("gpu", "gpu", (0,)),
+        ("GPU:1", "gpu", (1,)),
+        ("gpu:0,1,0", "gpu", (0, 1)),
+        ("npu:3", "npu", (3,)),
+    ],
 )
 def test_device_parses(text: str, kind: str, ids: tuple[int, ...]) -> None:
     device = Device.parse(text)
@@ -45,10 +51,14 @@ def test_target_size_others(value: object, expected: object) -> None:
 
 @given(st.tuples(st.integers(1, MAX_SIDE), st.integers(1, MAX_SIDE)))
 def test_target_size_pair_survives_every_spelling(pair: tuple[int, int]) -> None:
-    assert {parse_target_size(v) for v in (pair, list(pair), str(pair), str(list(pair)), f"{pair[0]},{pair[1]}")} == {pair}
+    assert {parse_target_size(v) for v in (pair, list(pair), str(pair), str(list(pair)), f"{pair[0]},{pair[1]}")} == {
+        pair
+    }
 
 
-@pytest.mark.parametrize("value", [0, -2, True, 1.5, "abc", "1,2,3", (1, -1), (0, 5), "(5", MAX_SIDE + 1, b"5", {}, "1,,2"])
+@pytest.mark.parametrize(
+    "value", [0, -2, True, 1.5, "abc", "1,2,3", (1, -1), (0, 5), "(5", MAX_SIDE + 1, b"5", {}, "1,,2"]
+)
 def test_target_size_rejects(value: object) -> None:
     with pytest.raises(ConfigError, match="target_size"):
         parse_target_size(value)

@@ -88,6 +88,28 @@ def predict(
     _predict(inputs, options, target_size, save_path, batch_size=batch_size, overlay=overlay)
 
 
+@app.command()
+def models() -> None:
+    """List the models, what each was trained on, its published accuracy, and the licence of bundled weights."""
+    from rich.table import Table
+
+    from segrt import store, zoo
+
+    table = Table("model", "classes of", "mIoU %", "MB", "here", box=None)
+    notices = []
+    for spec in zoo.load().models:
+        here = "bundled" if spec.bundled else "yes" if store.locate(spec) else ""
+        table.add_row(
+            spec.name, spec.dataset.name, f"{spec.miou:.2f}", f"{spec.size_mb:.1f}" if spec.size_mb else "", here
+        )
+        if spec.licence:
+            notices.append(f"{spec.name}: {spec.licence}")
+    out = Console(width=None if sys.stdout.isatty() else 120)
+    out.print(table)
+    for notice in notices:
+        out.print(notice, markup=False, highlight=False, soft_wrap=True)
+
+
 def _predict(
     inputs: list[str],
     options: dict[str, Any],

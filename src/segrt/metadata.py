@@ -67,4 +67,6 @@ class ModelMeta(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise ModelError(f"{file}: its segrt metadata is damaged ({where}: {first['msg']}); export it again") from None
+            raise ModelError(
+                f"{file}: its segrt metadata is damaged ({where}: {first['msg']}); export it again"
+            ) from None

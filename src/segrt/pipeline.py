@@ -107,7 +107,7 @@ class Pipeline:
             if isinstance(item, SegFailure):
                 done[place] = item
             else:
-                groups.setdefault(self._transforms.inference_size(item.image.shape[:2], size), []).append(place)
+                groups.setdefault(self._transforms.size(item.image.shape[:2], size), []).append(place)
         for inference, places in groups.items():
             group = [item for item in (items[place] for place in places) if isinstance(item, Frame)]
             names = [_stem(frame, stems) for frame in group]
@@ -115,11 +115,13 @@ class Pipeline:
                 done[place] = result
         return [done[place] for place in range(len(items))]
 
-    def _run(self, group: list[Frame], names: list[str], inference: tuple[int, int]) -> Iterator[SegResult | SegFailure]:
+    def _run(
+        self, group: list[Frame], names: list[str], inference: tuple[int, int]
+    ) -> Iterator[SegResult | SegFailure]:
         start = perf_counter()
         batch = np.empty((len(group), 3, *inference), np.float32)
         for slot, frame in zip(batch, group, strict=True):
-            self._transforms.apply(frame.image, out=slot)
+            self._transforms.write(frame.image, out=slot)
         prepared = perf_counter()
         try:
             output = self.session.run(batch)
@@ -149,9 +151,9 @@ class Pipeline:
     def _labels(self, output: npt.NDArray[Any], inference: tuple[int, int], source: tuple[int, int]) -> Labels:
         meta = self.session.meta
         if meta.output == "labels":
-            return resize_labels(output, source)[0]
+            return np.asarray(resize_labels(output, source)[0])
         align_corners = meta.upsample.align_corners if meta.upsample else False
-        return labels_from_logits(output, inference, source, align_corners=align_corners)[0][0]
+        return np.asarray(labels_from_logits(output, inference, source, align_corners=align_corners)[0][0])
 
 
 def create_pipeline(

@@ -37,8 +37,8 @@ def frames(source: object) -> Iterator[Frame | SegFailure]:
     """Read images one by one, in the order given; what can't be read becomes a SegFailure in its place.
 
     Args:
-        source: a file or folder (str or Path), an image (array as `from_array` takes it, or PIL), or an iterable of
-            these, nested as one likes.
+        source: a file or folder (str or Path), an image (array as `from_array` takes it, or PIL), or an iterable
+            of these, nested as one likes.
     """
     if isinstance(source, (str, Path)):
         yield from _from_path(str(source))
@@ -93,7 +93,7 @@ def _from_path(path: str) -> Iterator[Frame | SegFailure]:
             known = " ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
             yield SegFailure(path, None, InputError(f"the folder {path} holds no image ({known})"))
         for file in files:
-            yield from _guard(file, lambda file=file: Frame(_read(file), file))  # type: ignore[misc]
+            yield from _guard(file, lambda file=file: Frame(_read(file), file))
     else:
         yield from _guard(path, lambda: Frame(_read(path), path))
 

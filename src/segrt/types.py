@@ -52,7 +52,9 @@ class Device:
         """
         if isinstance(value, Device):
             return value
-        match = re.fullmatch(r"([a-z_]+)(?::(\d+(?:,\d+)*))?", value.strip().lower()) if isinstance(value, str) else None
+        match = (
+            re.fullmatch(r"([a-z_]+)(?::(\d+(?:,\d+)*))?", value.strip().lower()) if isinstance(value, str) else None
+        )
         if match is None or match[1] not in DEVICE_KINDS or (match[1] == "cpu" and match[2]):
             raise DeviceError(
                 f"unknown device {value!r}: use cpu, or one of {', '.join(DEVICE_KINDS[1:])} "
@@ -101,7 +103,7 @@ def parse_target_size(value: object) -> TargetSize:
         if all(1 <= n <= MAX_SIDE for n in parsed):
             return cast("tuple[int, int]", parsed)
     if parsed is None or (type(parsed) is int and (parsed == -1 or 1 <= parsed <= MAX_SIDE)):
-        return cast("int | None", parsed)
+        return parsed
     raise ConfigError(
         f"target_size {value!r} is not valid: use -1 (the image's own size), one number N (fit inside N x N), or a "
         f"pair height,width; each from 1 to {MAX_SIDE}"

@@ -17,7 +17,9 @@ def test_large_weights_are_halved_and_the_rest_stays() -> None:
     }
     nodes = [helper.make_node("Conv", ["x", "big", "bias"], ["a"]), helper.make_node("Conv", ["a", "huge"], ["y"])]
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, None, None]) for n, c in (("x", 3), ("y", 16))]
-    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(v, k) for k, v in weights.items()])
+    graph = helper.make_graph(
+        nodes, "g", values[:1], values[1:], [numpy_helper.from_array(v, k) for k, v in weights.items()]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     x = rng.standard_normal((1, 3, 8, 8)).astype(np.float32)
 

@@ -26,9 +26,7 @@ def onnxruntime() -> Any:
 
         ort.get_available_providers  # noqa: B018  half-removed wheels leave an empty module behind
     except (ImportError, AttributeError) as error:
-        raise MissingExtraError(
-            f"ONNX Runtime is not usable ({error}): run  pip install 'segrt[cpu]'"
-        ) from None
+        raise MissingExtraError(f"ONNX Runtime is not usable ({error}): run  pip install 'segrt[cpu]'") from None
     return ort
 
 

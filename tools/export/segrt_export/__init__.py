@@ -1,0 +1,1 @@
+"""segrt-export: Paddle inference models to ONNX, proved equal to Paddle."""

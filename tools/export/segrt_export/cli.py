@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from segrt.errors import SegrtError
 from segrt_export.export import OPSET, Exported, export
@@ -58,21 +58,20 @@ def run(
                 done.append((folder.name, None, str(error)))
             progress.remove_task(task)
     console.print(_table(done))
-    for name, result, reason in done:
-        if result is None:
+    for name, exported, reason in done:
+        if exported is None:
             console.print(f"segrt-export: {name}: {reason}", style="red", markup=False, soft_wrap=True)
     raise typer.Exit(1 if any(result is None for _, result, _ in done) else 0)
 
 
 def _table(done: list[tuple[str, Exported | None, str]]) -> Table:
-    table = Table("model", "file", "MB", "seconds", "nodes", "agreement", "worst case")
+    table = Table(Column("file", overflow="fold"), "MB", "seconds", "nodes", "agreement", "worst case")
     for name, result, _ in done:
         if result is None:
-            table.add_row(name, "failed", "", "", "", "", "")
+            table.add_row(name, "", "", "", "failed", "")
             continue
         report = result.report
         table.add_row(
-            name,
             str(result.file),
             f"{report['bytes'] / 1e6:.1f}",
             f"{report['export_seconds']:.1f}",

@@ -158,7 +158,9 @@ def _transform(model: Any, source: PaddleModel, weights: str) -> tuple[ModelMeta
 def _name_dimensions(model: Any) -> None:
     graph = model.graph
     if len(graph.input) != 1 or len(graph.output) != 1:
-        raise ExportError(f"segrt runs models with one input and one output; this one has {len(graph.input)} and {len(graph.output)}")
+        raise ExportError(
+            f"segrt runs models with one input and one output; this one has {len(graph.input)} and {len(graph.output)}"
+        )
     dims = graph.input[0].type.tensor_type.shape.dim
     if len(dims) != 4:
         raise ExportError(f"the model's input has {len(dims)} dimensions, not N x 3 x height x width")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segrt import sources
 from segrt.errors import ExportError
 from segrt.metadata import KEY, ModelMeta
 from segrt.postprocess import labels_from_logits, resize_labels
@@ -25,6 +29,7 @@ Labels = npt.NDArray[np.int32]
 
 AWKWARD_SIZES = ((333, 517), (97, 211), (720, 960))
 """(height, width): odd, small, and not a multiple of the deepest stride."""
+SAMPLE = Path(sources.__file__).with_name("models") / "sample.png"
 THRESHOLD = 0.999
 """Least share of equal labels in each case. Exact passes reach 1.0 but for ties of the last float32 bit."""
 
@@ -40,7 +45,8 @@ class PaddleReference:
 
     def __init__(self, source: PaddleModel, work: Path, *, threads: int = 2, logits: bool = True) -> None:
         require("paddle")
-        from paddle import inference
+        with _quiet():
+            from paddle import inference
 
         program, params = paddle3_program(source, work)
         self.has_logits = logits and add_logits_output(program)
@@ -54,7 +60,8 @@ class PaddleReference:
             config.enable_mkldnn()
         else:  # oneDNN raises NotImplementedError on these models in 3.3
             config.disable_mkldnn()
-        self.predictor = inference.create_predictor(config)
+        with _quiet():
+            self.predictor = inference.create_predictor(config)
 
     def run(self, batch: Floats) -> tuple[Labels, Floats | None]:
         """Run a batch, float32 (N, 3, H, W).
@@ -67,6 +74,20 @@ class PaddleReference:
         outputs = [self.predictor.get_output_handle(name).copy_to_cpu() for name in self.predictor.get_output_names()]
         labels: Labels = outputs[0].reshape(-1, *batch.shape[2:]).astype(np.int32)
         return labels, outputs[1] if self.has_logits else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Paddle's native chatter off the console: it writes to the file descriptors themselves."""
+    with open(os.devnull, "wb") as nowhere, ExitStack() as restore:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor in (1, 2):
+            saved = os.dup(descriptor)
+            restore.callback(os.close, saved)  # callbacks run last first
+            restore.callback(os.dup2, saved, descriptor)
+            os.dup2(nowhere.fileno(), descriptor)
+        yield
 
 
 def compare(source: PaddleModel, onnx_file: bytes, work: Path, images: Sequence[Path]) -> dict[str, Any]:
@@ -96,7 +117,9 @@ def compare(source: PaddleModel, onnx_file: bytes, work: Path, images: Sequence[
     cases: list[dict[str, Any]] = []
     equal = total = 0
     for name, photos in _cases(list(images)):
-        batch = np.concatenate([transforms.normalize(photo) for photo in photos])
+        batch = np.empty((len(photos), 3, *photos[0].shape[:2]), np.float32)
+        for slot, photo in zip(batch, photos, strict=True):
+            transforms.write(photo, out=slot)
         theirs, their_logits = reference.run(batch)
         output = session.run(None, {session.get_inputs()[0].name: batch})[0]
         ours = _labels(output, meta, (batch.shape[2], batch.shape[3]))
@@ -130,7 +153,7 @@ def _labels(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) ->
 
 def _cases(images: list[Path]) -> Iterator[tuple[str, list[npt.NDArray[np.uint8]]]]:
     """Named lists of BGR images, uint8 (H, W, 3), each list of one size: a batch."""
-    files = images or [Path(__import__("segrt").__file__).with_name("models") / "sample.png"]
+    files = images or [SAMPLE]
     for file in files:
         yield file.name, [_bgr(Image.open(file))]
     first = Image.open(files[0])

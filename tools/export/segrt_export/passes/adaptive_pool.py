@@ -90,8 +90,6 @@ def _matrix(build: Builder, shape: str, axis: int, bins: int) -> str:
     # ceil(a / k) of whole numbers is floor((a + k - 1) / k)
     upper = build.add("Mul", whole([[i + 1] for i in range(bins)]), n)
     last = build.add("Div", build.add("Add", upper, whole(bins - 1)), whole(bins))
-    inside = build.add(
-        "And", build.add("GreaterOrEqual", index, first), build.add("Less", index, last)
-    )
+    inside = build.add("And", build.add("GreaterOrEqual", index, first), build.add("Less", index, last))
     width = build.add("Cast", build.add("Sub", last, first), to=TensorProto.FLOAT)
     return build.add("Div", build.add("Cast", inside, to=TensorProto.FLOAT), width)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from segrt.metadata import Upsample
-from segrt_export.graph import attributes, prune, producers
+from segrt_export.graph import attributes, producers, prune
 
 _CONVENTIONS = {"half_pixel": False, "pytorch_half_pixel": False, "align_corners": True}
 

@@ -1,0 +1,284 @@
+"""The network's logits (or labels) -> label maps of the source image's size.
+
+An exported graph ends at the network's own logits, 1/4 or 1/8 of the inference size. PaddleSeg upsamples them
+bilinearly, takes the argmax, and sends the label map to the source size by nearest neighbour. This module gives the
+same labels without ever making the full-size logits:
+
+* Each pixel of the source is one of the inference size, and that one lies in one cell of the low-resolution grid, the
+  square between four neighbouring logits. Only the pixels asked for are computed.
+* Bilinear interpolation is a convex combination of the four corners. A class that wins at all of them wins in the
+  whole cell. On photographs that settles three cells of four, or more.
+* In the other cells, a class that one other class beats at all four corners can't win. Two or three classes are left
+  as a rule, and only these are interpolated.
+
+It is NumPy throughout: no compiler at run time, and the interpreter lock is free during the long loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segrt.errors import ModelError
+
+_SAFE = np.finfo(np.float32).max / 4  # differences between logits within +-_SAFE don't overflow
+_CHUNK = 1 << 15  # pixels interpolated at once: a few float32 arrays of this size fit the L2 cache
+
+
+def labels_from_logits(
+    logits: NDArray[Any],
+    size: tuple[int, int],
+    source_size: tuple[int, int] | None = None,
+    *,
+    align_corners: bool = False,
+    with_scores: bool = False,
+) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """Give each pixel of the source its class: bilinear upsampling, argmax and nearest neighbour in one step.
+
+    Of equal classes the lowest id wins, as with `np.argmax`; and as there, a NaN counts as the largest value of all.
+    A corner whose interpolation weight is 0 is not looked at: a NaN or an infinity there has no effect. Class ids are
+    in range whatever the logits hold.
+
+    Args:
+        logits: float, shape (N, C, h, w), of any scale relative to `size`; computed with as float32.
+        size: (height, width) of the inference, that is of the network's input.
+        source_size: (height, width) of the source image; None means `size`.
+        align_corners: the convention of the network's last interpolation. Pixel i of H has the coordinate
+            i * (h - 1) / (H - 1) if true, max((i + 0.5) * h / H - 0.5, 0) if false: Paddle's `bilinear_interp` with a
+            given output size (align_mode 0), and the ONNX operator Resize.
+        with_scores: give the scores as well. They take every class at every pixel, so this is many times slower.
+
+    Returns:
+        labels: int32, shape (N, Hs, Ws) of the source, class ids in [0, C).
+        scores: None unless asked for; float32, same shape, in (0, 1]: the largest entry of the softmax over the
+            upsampled logits. NaN where that softmax is not defined (NaN or +inf takes part, or every class is -inf).
+
+    Raises:
+        ModelError: `logits` is empty or does not have four dimensions.
+        ValueError: a size is not positive.
+    """
+    if logits.ndim != 4 or logits.size == 0:
+        raise ModelError(f"expected logits of shape (N, C, h, w), got {logits.shape}: is this a segmentation model?")
+    source_size = source_size or size
+    if min(*size, *source_size) < 1:
+        raise ValueError(f"sizes must be positive, got {size} and {source_size}")
+    # Where the source is larger than the inference, its pixels repeat: compute each once, repeat the labels.
+    rows, cols = (
+        _axis(low, full, min(full, source), align_corners)
+        for low, full, source in zip(logits.shape[2:], size, source_size, strict=True)
+    )
+    labels = np.empty((len(logits), *source_size), np.int32)
+    scores = np.empty(labels.shape, np.float32) if with_scores else None
+    for n, image in enumerate(logits):
+        low = np.ascontiguousarray(image, np.float32)
+        calm = bool(low.min() >= -_SAFE and low.max() <= _SAFE)  # false for NaN too
+        labels[n] = _expand((_sparse_labels if calm else _dense_labels)(low, rows, cols), source_size)
+        if scores is not None:
+            scores[n] = _expand(_dense_scores(low, rows, cols), source_size)
+    return labels, scores
+
+
+def resize_labels(labels: NDArray[Any], source_size: tuple[int, int]) -> NDArray[np.int32]:
+    """Send label maps to the source size by nearest neighbour, for models that end in an argmax of their own.
+
+    Args:
+        labels: integers, shape (N, H, W) of the inference.
+        source_size: (height, width) of the source image.
+
+    Returns:
+        int32, shape (N, Hs, Ws): what `cv2.resize(..., interpolation=cv2.INTER_NEAREST)` makes of each.
+
+    Raises:
+        ModelError: `labels` is empty, does not have three dimensions or does not hold integers.
+    """
+    if labels.ndim != 3 or labels.size == 0 or labels.dtype.kind not in "iu":
+        raise ModelError(
+            f"expected integer labels of shape (N, H, W), got {labels.dtype} {labels.shape}: is this a segmentation "
+            "model?"
+        )
+    return np.stack([_expand(image.astype(np.int32), source_size) for image in labels])
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of the upsampling: the cells that hold pixels, and where in its cell each pixel lies.
+
+    A cell lies between the logits `before` and `after`. The cells at the two ends lie half outside the grid: both are
+    the edge logit there.
+
+    Attributes:
+        before: intp, shape (cells,).
+        after: intp, shape (cells,).
+        count: intp, shape (cells,): how many pixels a cell has, at least 1. They are consecutive.
+        weight: float32, shape (pixels,), in [0, 1): how much of `after` there is in each pixel.
+        cell_pixels: intp, shape (largest count, cells): the pixels of each cell, its last one repeated.
+        cell_weights: float32, same shape: their weights.
+    """
+
+    before: NDArray[np.intp]
+    after: NDArray[np.intp]
+    count: NDArray[np.intp]
+    weight: NDArray[np.float32]
+    cell_pixels: NDArray[np.intp]
+    cell_weights: NDArray[np.float32]
+
+
+@lru_cache(maxsize=64)
+def _axis(low: int, full: int, pixels: int, align_corners: bool) -> _Axis:
+    """Place `pixels` <= `full` nearest-neighbour samples of an axis of length `full` among its `low` logits."""
+    sample = _nearest(full, pixels)
+    if align_corners:
+        numerator, denominator = sample * (low - 1), max(full - 1, 1)
+    else:
+        numerator, denominator = (2 * sample + 1) * low - full, 2 * full
+    cell, rest = np.divmod(numerator, denominator)  # integers: no rounding moves a pixel to a neighbouring cell
+    weight = np.where((cell < 0) | (cell >= low - 1), 0, rest / denominator).astype(np.float32)
+    start = np.flatnonzero(np.diff(cell, prepend=-2))
+    count = np.diff(start, append=pixels)
+    cell_pixels = start + np.minimum(np.arange(count.max())[:, None], count - 1)
+    first = cell[start]
+    return _Axis(first.clip(0), (first + 1).clip(0, low - 1), count, weight, cell_pixels, weight[cell_pixels])
+
+
+def _nearest(full: int, pixels: int) -> NDArray[np.intp]:
+    """Which of `full` pixels each of `pixels` samples takes: the rule of cv2.INTER_NEAREST, in its own arithmetic."""
+    return np.minimum(np.arange(pixels) * (1 / (pixels / full)), full - 1).astype(np.intp)
+
+
+def _expand(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Resize (H, W) to `size` by nearest neighbour."""
+    return image if image.shape == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[Any]:
+    """Labels (uint8 if they fit, else int32) of `rows` x `cols`, interpolating finite logits (C, h, w) where needed."""
+    winner = _argmax(low)
+    top, bottom = winner[rows.before], winner[rows.after]
+    corners = [top[:, cols.before], top[:, cols.after], bottom[:, cols.before], bottom[:, cols.after]]
+    labels = corners[0].repeat(cols.count, axis=1).repeat(rows.count, axis=0)
+    if rows.weight.any() or cols.weight.any():  # else each pixel is one logit and has its label by now
+        mixed = (corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3])
+        cells = np.flatnonzero(mixed)
+        _fill(labels, low, [corner.take(cells) for corner in corners], cells, rows, cols)
+    return labels
+
+
+def _argmax(low: NDArray[np.float32]) -> NDArray[Any]:
+    """`low.argmax(0)` without NaN, several times as fast since it reads memory in order."""
+    classes = len(low)
+    rank = np.arange(classes, 0, -1, dtype=np.uint8 if classes < 256 else np.int32)  # of equals the lowest id is first
+    return classes - ((low == low.max(0)) * rank[:, None, None]).max(0)
+
+
+def _fill(
+    labels: NDArray[Any],
+    low: NDArray[np.float32],
+    winners: list[NDArray[Any]],
+    cells: NDArray[np.intp],
+    rows: _Axis,
+    cols: _Axis,
+) -> None:
+    """Interpolate the `cells` (flat indices) whose corners have different `winners`; set the labels of their pixels."""
+    y, x = np.divmod(cells, len(cols.count))
+    logits, plane = low.ravel(), low[0].size
+    corners = [a[y] * low.shape[2] + b[x] for a in (rows.before, rows.after) for b in (cols.before, cols.after)]
+    values = [low.reshape(-1, plane).take(corner, axis=1) for corner in corners]  # each (C, cells)
+
+    # Drop what the first corner's winner beats at all corners, then what another corner's winner beats there. All
+    # winners stay, and so does a class that is no worse than they are at some corner: ties are settled further down.
+    first = winners[0]
+    other = np.where(winners[1] != first, winners[1], np.where(winners[2] != first, winners[2], winners[3]))
+    able = np.ones(values[0].shape, bool)
+    for rival in (first, other):
+        base = rival.astype(np.intp) * plane
+        a, b, c, d = (value >= logits.take(base + corner) for value, corner in zip(values, corners, strict=True))
+        able &= a | b | c | d
+
+    # Arrays are (pixel rows, pixel columns, cells) from here on: NumPy's inner loops then run over many cells.
+    # Masked assignment is slow in NumPy, hence the arithmetic with truth values.
+    pair = np.array([np.minimum(first, other), np.maximum(first, other)], np.intp)
+    step = _CHUNK // (len(rows.cell_pixels) * len(cols.cell_pixels)) + 1
+    for chosen, classes in _groups(able, pair, step):
+        value = [logits.take(classes * plane + corner[chosen]) for corner in corners]
+        down = rows.cell_weights.take(y[chosen], axis=1)
+        right = cols.cell_weights.take(x[chosen], axis=1)
+        ids = classes.astype(labels.dtype)
+        label, lead = ids[0], np.zeros(1, np.float32)  # the best class so far; how far it is ahead of the first one
+        for k in range(1, len(ids)):
+            a, b, c, d = (corner[k] - corner[0] for corner in value)
+            left = a + (c - a) * down
+            ahead = (b + (d - b) * down - left)[:, None] * right
+            ahead += left[:, None]
+            better = ahead > lead  # strictly: of equals the lower id stays
+            label = label + better * (ids[k] - label)  # uint8 wraps around, there and back
+            if k + 1 < len(ids):
+                lead = np.maximum(lead, ahead)
+        pixel_y = rows.cell_pixels.take(y[chosen], axis=1) * labels.shape[1]
+        pixel_x = cols.cell_pixels.take(x[chosen], axis=1)
+        labels.reshape(-1)[pixel_y[:, None] + pixel_x] = label
+
+
+def _groups(
+    able: NDArray[np.bool_], pair: NDArray[np.intp], step: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Split cells into groups of at most `step` with about as many classes left: 2, 3 to 4, 5 to 8, and so on.
+
+    Args:
+        able: bool, shape (C, cells): the classes left in each cell.
+        pair: intp, shape (2, cells): two classes that are left in each cell, ascending.
+        step: how many cells a group may have.
+
+    Yields:
+        cells: intp, shape (n,).
+        classes: intp, shape (most, n): the classes left in each of them, ascending, then one of them repeated.
+    """
+    count = np.add.reduce(able, axis=0, dtype=np.intp)
+    most = 2
+    while most < 2 * count.max(initial=0):
+        group = np.flatnonzero((count > most // 2) & (count <= most))
+        for chosen in np.split(group, range(step, len(group), step)):
+            classes = pair[:, chosen]
+            if most > 2:
+                cell, able_class = able.take(chosen, axis=1).T.nonzero()
+                place = np.arange(len(cell)) - (count[chosen].cumsum() - count[chosen])[cell]
+                classes = np.tile(classes[0], (most, 1))
+                classes[place, cell] = able_class
+            yield chosen, classes
+        most *= 2
+
+
+def _dense_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.int32]:
+    """Labels of `rows` x `cols` from any logits (C, h, w), interpolating every class at every pixel."""
+    return np.array([values.argmax(0) for values in _upsampled(low, rows, cols)], np.int32)
+
+
+def _dense_scores(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.float32]:
+    """Highest softmax probability of `rows` x `cols` from any logits (C, h, w)."""
+    with np.errstate(invalid="ignore"):
+        return np.array([1 / np.exp(values - values.max(0)).sum(0) for values in _upsampled(low, rows, cols)])
+
+
+def _upsampled(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> Iterator[NDArray[np.float32]]:
+    """Yield each of `rows`, upsampled: float32, shape (C, pixels of `cols`)."""
+    before, after = (corner.repeat(cols.count) for corner in (cols.before, cols.after))
+
+    @lru_cache(maxsize=2)
+    def line(y: int) -> NDArray[np.float32]:
+        return _mix(low[:, y].take(before, axis=1), low[:, y].take(after, axis=1), cols.weight)
+
+    for y0, y1, weight in zip(rows.before.repeat(rows.count), rows.after.repeat(rows.count), rows.weight, strict=True):
+        yield _mix(line(y0), line(y1), weight)
+
+
+def _mix(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(1 - weight) * a + weight * b, where 0 * inf and 0 * NaN count as 0."""
+    if np.ndim(weight) == 0:
+        return (1 - weight) * a + weight * b if weight else a
+    with np.errstate(invalid="ignore"):
+        return np.where(weight == 0, a, (1 - weight) * a + weight * b)

@@ -1,0 +1,230 @@
+"""uint8 images -> the network's input: the transforms of `inference.yml`, written straight into a batch.
+
+They run in PaddleX's order, whatever the order of the list: Resize, then Normalize.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from segrt.errors import ConfigError, ModelError
+from segrt.types import TargetSize, parse_target_size
+
+Three: TypeAlias = tuple[float, float, float]
+
+INTERPOLATIONS = {
+    "NEAREST": cv2.INTER_NEAREST,
+    "LINEAR": cv2.INTER_LINEAR,
+    "CUBIC": cv2.INTER_CUBIC,
+    "BICUBIC": cv2.INTER_CUBIC,  # PaddleX's documentation has CUBIC, its code BICUBIC
+    "AREA": cv2.INTER_AREA,
+    "LANCZOS4": cv2.INTER_LANCZOS4,
+}
+
+_BAND = 1 << 17  # pixels split into channels at once: few enough to be in the cache still when they are looked up
+
+
+class Normalize(BaseModel):
+    """`(x * scale - mean) / std` of each channel.
+
+    Attributes:
+        scale: factor on the pixel values 0 to 255.
+        mean: of R, G and B after scaling; one number stands for three.
+        std: of R, G and B after scaling, none of them 0; one number stands for three.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: float = 1 / 255
+    mean: Three = (0.5, 0.5, 0.5)
+    std: Three = (0.5, 0.5, 0.5)
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _three(cls, value: object) -> object:
+        return (value,) * 3 if isinstance(value, (int, float)) else value
+
+    @field_validator("std")
+    @classmethod
+    def _not_zero(cls, value: Three) -> Three:
+        if 0 in value:
+            raise ValueError("0 is not a standard deviation")
+        return value
+
+    @cached_property
+    def table(self) -> NDArray[np.float32]:
+        """The result for each channel (R, G, B) and pixel value: float32, shape (3, 256), computed in float64."""
+        mean, std = np.array([self.mean, self.std])[:, :, None]
+        return np.asarray((np.arange(256) * self.scale - mean) / std, np.float32)
+
+    def write(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+        """Normalise one image into one slot of a batch.
+
+        Args:
+            image: uint8, shape (H, W, 3), BGR.
+            out: float32, shape (3, H, W), C-contiguous; becomes RGB.
+
+        Raises:
+            ValueError: `out` is not such an array. OpenCV would not object: it would write into an array of its own.
+        """
+        height, width, channels = image.shape
+        if out.shape != (channels, height, width) or out.dtype != np.float32 or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out must be C-contiguous float32 of shape {(channels, height, width)}, got {out.dtype} {out.shape}"
+            )
+        step = _BAND // width + 1
+        for top in range(0, height, step):
+            rows = slice(top, top + step)
+            for channel, plane in enumerate(reversed(cv2.split(image[rows]))):
+                cv2.LUT(plane, self.table[channel], dst=out[channel, rows])
+
+
+class Resize(BaseModel):
+    """PaddleX's resize of an image before inference.
+
+    Attributes:
+        target_size: -1 for no resize, N for N x N, or (height, width).
+        keep_ratio: scale the image in its own ratio until it fits, longer side along longer side; if false, both sides
+            get `target_size`.
+        size_divisor: each side is then rounded up to a multiple of this; None for no rounding.
+        interp: a name in `INTERPOLATIONS`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target_size: int | tuple[int, int] = -1
+    keep_ratio: bool = True
+    size_divisor: int | None = Field(default=32, ge=0)
+    interp: str = "LINEAR"
+
+    @field_validator("target_size", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> object:
+        try:
+            return parse_target_size(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("interp")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value.upper() not in INTERPOLATIONS:
+            raise ValueError(f"use one of {', '.join(INTERPOLATIONS)}")
+        return value.upper()
+
+    def size(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """Size of an image of `source_size` afterwards; both are (height, width), each side at least 1."""
+        if self.target_size == -1:
+            return source_size
+        target = (self.target_size, self.target_size) if isinstance(self.target_size, int) else self.target_size
+        if self.keep_ratio:
+            scale = min(max(target) / max(source_size), min(target) / min(source_size))
+            target = max(round(source_size[0] * scale), 1), max(round(source_size[1] * scale), 1)
+        step = self.size_divisor or 1
+        return math.ceil(target[0] / step) * step, math.ceil(target[1] / step) * step
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """What a model wants done to an image, parsed once from its `inference.yml`.
+
+    Example:
+        >>> transforms = Transforms.parse([{"type": "Normalize"}])
+        >>> height, width = transforms.size(image.shape[:2], target_size=512)
+        >>> batch = np.empty((1, 3, height, width), np.float32)
+        >>> transforms.write(image, out=batch[0])
+
+    Attributes:
+        normalize: from pixel values to the network's; the identity for a model that lists no Normalize.
+        resize: the model's own resize; None for a model that lists no Resize.
+    """
+
+    normalize: Normalize
+    resize: Resize | None = None
+
+    @classmethod
+    def parse(cls, transforms: Iterable[Mapping[str, Any]]) -> Transforms:
+        """Parse the list `Deploy: transforms:` of `inference.yml`.
+
+        Args:
+            transforms: entries such as {"type": "Normalize", "mean": 0.5} or {"type": "Resize", "target_size": 512}.
+                What an entry leaves out is as in PaddleX: see `Normalize` and `Resize`. As there, a pair for
+                `target_size` is **[width, height]** in the file.
+
+        Raises:
+            ModelError: an unknown type or setting, or a value that is not allowed.
+        """
+        normalize, resize = Normalize(scale=1, mean=(0, 0, 0), std=(1, 1, 1)), None
+        for entry in transforms:
+            settings = dict(entry)
+            kind = settings.pop("type", None)
+            try:
+                if kind == "Normalize":
+                    normalize = Normalize(**settings)
+                elif kind == "Resize":
+                    if isinstance(settings.get("target_size"), (list, tuple)):
+                        settings["target_size"] = settings["target_size"][::-1]
+                    resize = Resize(**settings)
+                else:
+                    raise ModelError(f"the model asks for the transform {kind!r}: segrt has Normalize and Resize")
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"]))
+                raise ModelError(f"the model's transform {kind} is not valid ({where}: {first['msg']})") from None
+        return cls(normalize, resize)
+
+    def size(self, source_size: tuple[int, int], target_size: TargetSize = None) -> tuple[int, int]:
+        """Size at which an image is inferred.
+
+        Args:
+            source_size: (height, width) of the image.
+            target_size: None for what the model's own Resize says (the source's size if it lists none); -1 for the
+                source's size; N to fit inside N x N in the source's ratio, each side then rounded up to a multiple of
+                32 (or by the `keep_ratio` and `size_divisor` of the model's own Resize); (height, width) for exactly
+                that.
+
+        Returns:
+            (height, width), each at least 1.
+        """
+        if isinstance(target_size, tuple):
+            return target_size
+        rule = self.resize or Resize()
+        return (rule if target_size is None else rule.model_copy(update={"target_size": target_size})).size(source_size)
+
+    def write(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+        """Resize an image to the size of `out`, and normalise it into `out`.
+
+        Args:
+            image: uint8, shape (H, W, 3), BGR.
+            out: float32, shape (3, h, w), C-contiguous, such as one slot of a batch; becomes RGB.
+
+        Raises:
+            ValueError: `out` is not such an array.
+        """
+        interp = self.resize.interp if self.resize else "LINEAR"
+        self.normalize.write(resize(image, (out.shape[1], out.shape[2]), interp), out)
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int], interp: str = "LINEAR") -> NDArray[np.uint8]:
+    """Resize an image with OpenCV.
+
+    Args:
+        image: uint8, shape (H, W, 3).
+        size: (height, width) to give it.
+        interp: a name in `INTERPOLATIONS`.
+
+    Returns:
+        uint8, shape (height, width, 3); `image` itself if it has that size already.
+    """
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=INTERPOLATIONS[interp]))

@@ -1,0 +1,34 @@
+"""What PaddleSeg computes after the network, naively in float64: full-size logits, argmax, nearest neighbour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def upsample(logits: NDArray[Any], size: tuple[int, int], align_corners: bool) -> NDArray[np.float64]:
+    """Bilinear interpolation of (N, C, h, w) to (N, C, H, W), where a corner of weight 0 adds 0 whatever it holds."""
+    values = logits.astype(np.float64)
+    for axis, full in ((2, size[0]), (3, size[1])):
+        low, i = values.shape[axis], np.arange(full)
+        at = i * (low - 1) / max(full - 1, 1) if align_corners else np.maximum(((2 * i + 1) * low / full - 1) / 2, 0)
+        at = np.where(np.abs(at - at.round()) < 1e-9, at.round(), at)  # weights that should be 0 are 0
+        before = np.minimum(np.floor(at).astype(int), low - 1)
+        after = np.minimum(before + 1, low - 1)
+        weight = np.where(after > before, at - before, 0)
+        weight = weight[:, None] if axis == 2 else weight
+        a, b = values.take(before, axis=axis), values.take(after, axis=axis)
+        with np.errstate(invalid="ignore"):
+            values = np.where(weight == 0, a, (1 - weight) * a + weight * b)
+    return values
+
+
+def nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """OpenCV's own nearest neighbour on the last two axes: (..., H, W) to (..., Hs, Ws)."""
+    indices = np.arange(image.shape[-2] * image.shape[-1], dtype=np.int32).reshape(image.shape[-2:])
+    sample = cv2.resize(indices, size[::-1], interpolation=cv2.INTER_NEAREST).reshape(size)
+    flat: NDArray[Any] = image.reshape(*image.shape[:-2], -1)
+    return flat[..., sample]

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from segrt import preprocess
+from segrt.errors import ModelError
+from segrt.preprocess import Normalize, Resize, Transforms
+from segrt.types import TargetSize
+
+Size = tuple[int, int]
+
+IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+PLAIN = Transforms(Normalize())
+
+
+def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def expected(image: NDArray[np.uint8], scale: float, mean: Any, std: Any) -> NDArray[np.float32]:
+    """The formula in float64, rounded once."""
+    rgb = image[..., ::-1].astype(np.float64)
+    return np.asarray(((rgb * scale - np.array(mean)) / np.array(std)).transpose(2, 0, 1), np.float32)
+
+
+def written(normalize: Normalize, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    out = np.full((3, *image.shape[:2]), np.nan, np.float32)
+    normalize.write(image, out)
+    return out
+
+
+numbers = st.floats(-5, 5).filter(lambda x: abs(x) > 1e-3)
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+    numbers,
+    st.tuples(numbers, numbers, numbers),
+    st.tuples(numbers, numbers, numbers),
+)
+@settings(deadline=None)
+def test_normalize_is_the_formula_exactly(
+    height: int, width: int, seed: int, scale: float, mean: Any, std: Any
+) -> None:
+    image = photo(height, width, seed)
+    normalize = Normalize(scale=scale, mean=mean, std=std)
+    np.testing.assert_array_equal(written(normalize, image), expected(image, scale, mean, std))
+
+
+def test_every_pixel_value_with_the_default_settings() -> None:
+    image = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    out = written(Normalize(), image)
+    np.testing.assert_array_equal(out, expected(image, 1 / 255, 0.5, 0.5))
+    # PaddleX computes x * (scale / std) - mean / std in float32: the same but for the last bit or two.
+    paddlex = image.transpose(2, 0, 1).astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+    np.testing.assert_allclose(out, paddlex, atol=2e-7)
+    assert out.min() == -1
+    assert out.max() == 1
+
+
+@pytest.mark.parametrize("band", [1, 7, 64, 1 << 17])
+def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
+    monkeypatch.setattr(preprocess, "_BAND", band)
+    image = photo(31, 17)
+    np.testing.assert_array_equal(written(IMAGENET, image), expected(image, 1 / 255, IMAGENET.mean, IMAGENET.std))
+
+
+def test_image_of_several_bands() -> None:
+    image = photo(720, 960)
+    np.testing.assert_array_equal(written(IMAGENET, image), expected(image, 1 / 255, IMAGENET.mean, IMAGENET.std))
+
+
+@pytest.mark.parametrize("view", [np.s_[::-1, ::-1], np.s_[:, :, ::-1], np.s_[5:20, 3:11], np.s_[::2, ::3]])
+def test_images_that_are_views(view: Any) -> None:
+    image = photo(30, 40)[view]
+    np.testing.assert_array_equal(written(Normalize(), image), expected(image, 1 / 255, 0.5, 0.5))
+
+
+def test_a_slot_of_a_batch_is_written_and_no_other() -> None:
+    batch = np.full((3, 3, 8, 9), 7, np.float32)
+    image = photo(8, 9)
+    PLAIN.write(image, out=batch[1])
+    np.testing.assert_array_equal(batch[1], expected(image, 1 / 255, 0.5, 0.5))
+    assert (batch[[0, 2]] == 7).all()
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((3, 8, 9)),
+        np.zeros((8, 9, 3), np.float32),
+        np.zeros((3, 9, 9), np.float32),
+        np.zeros((3, 8, 18), np.float32)[:, :, ::2],
+    ],
+)
+def test_an_output_that_opencv_would_not_write_to_is_refused(out: NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match="out must be C-contiguous float32"):
+        Normalize().write(photo(8, 9), out)
+
+
+@pytest.mark.parametrize(("interp", "flag"), list(preprocess.INTERPOLATIONS.items()))
+def test_resize_is_opencv_s(interp: str, flag: int) -> None:
+    image = photo(20, 30)
+    resized = preprocess.resize(image, (13, 41), interp)
+    np.testing.assert_array_equal(resized, cv2.resize(image, (41, 13), interpolation=flag))
+    assert preprocess.resize(image, (20, 30), interp) is image
+
+
+def test_write_resizes_to_the_slot() -> None:
+    image = photo(20, 30)
+    out = np.empty((3, 32, 64), np.float32)
+    Transforms.parse([{"type": "Normalize"}, {"type": "Resize", "interp": "nearest"}]).write(image, out)
+    resized = cv2.resize(image, (64, 32), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(out, expected(resized, 1 / 255, 0.5, 0.5))
+
+
+# What PaddleX 3.7.2 computes for these.
+@pytest.mark.parametrize(
+    ("source_size", "resize", "size"),
+    [
+        ((1024, 2048), Resize(target_size=512), (256, 512)),
+        ((360, 480), Resize(target_size=512), (384, 512)),
+        ((1080, 1920), Resize(target_size=1000), (576, 1024)),
+        ((33, 1000), Resize(target_size=100), (32, 128)),
+        ((333, 500), Resize(target_size=500, size_divisor=None), (333, 500)),
+        ((333, 500), Resize(target_size=(200, 300)), (224, 320)),
+        ((333, 500), Resize(target_size=(300, 200), size_divisor=0), (200, 300)),
+        ((500, 333), Resize(target_size=(480, 640), size_divisor=16), (640, 432)),
+        ((7, 7), Resize(target_size=(3, 2), keep_ratio=False, size_divisor=4), (4, 4)),
+        ((7, 7), Resize(target_size=(3, 2), keep_ratio=False, size_divisor=None), (3, 2)),
+        ((333, 500), Resize(), (333, 500)),
+    ],
+)
+def test_size_after_a_resize(source_size: Size, resize: Resize, size: Size) -> None:
+    assert resize.size(source_size) == size
+    assert Transforms(Normalize(), resize).size(source_size) == size
+
+
+@given(st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 64))
+def test_no_side_is_ever_empty(height: int, width: int, target_size: int, divisor: int) -> None:
+    size = Resize(target_size=min(target_size, 65_535), size_divisor=divisor).size((height, width))
+    assert min(size) >= divisor
+    assert all(side % divisor == 0 for side in size)
+
+
+@pytest.mark.parametrize(
+    ("target_size", "size"),
+    [(None, (360, 480)), (-1, (360, 480)), (512, (384, 512)), (100, (96, 128)), ((123, 45), (123, 45))],
+)
+def test_target_size_of_a_model_without_a_resize(target_size: TargetSize, size: Size) -> None:
+    assert PLAIN.size((360, 480), target_size) == size
+
+
+@pytest.mark.parametrize(
+    ("target_size", "size"),
+    [(None, (200, 300)), (-1, (360, 480)), (512, (512, 512)), ((123, 45), (123, 45))],
+)
+def test_target_size_of_a_model_with_a_resize(target_size: TargetSize, size: Size) -> None:
+    resize = {"type": "Resize", "target_size": [300, 200], "keep_ratio": False, "size_divisor": None}
+    assert Transforms.parse([resize]).size((360, 480), target_size) == size
+
+
+def test_parse() -> None:
+    assert Transforms.parse([{"type": "Normalize"}]) == PLAIN
+    assert Transforms.parse([{"type": "Normalize", "mean": 0.4, "std": [1, 2, 4], "scale": 1}]) == Transforms(
+        Normalize(scale=1, mean=(0.4, 0.4, 0.4), std=(1, 2, 4))
+    )
+    parsed = Transforms.parse([{"type": "Resize", "target_size": [640, 480], "interp": "area"}])
+    assert parsed.resize == Resize(target_size=(480, 640), interp="AREA")
+    assert Transforms.parse([{"type": "Resize", "target_size": [-1, -1]}]).resize == Resize()
+    image = photo(4, 5)
+    np.testing.assert_array_equal(written(parsed.normalize, image), image[..., ::-1].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"type": "Pad"}, "'Pad': segrt has Normalize and Resize"),
+        ({}, "None: segrt has Normalize and Resize"),
+        ({"type": "Normalize", "means": 0.5}, r"Normalize is not valid \(means: "),
+        ({"type": "Normalize", "mean": [0.5, 0.5]}, r"Normalize is not valid \(mean"),
+        ({"type": "Normalize", "std": [1, 0, 1]}, r"Normalize is not valid \(std: .* standard deviation"),
+        ({"type": "Resize", "interp": "PIL"}, r"Resize is not valid \(interp: .* NEAREST, LINEAR"),
+        ({"type": "Resize", "target_size": 0}, r"Resize is not valid \(target_size: "),
+        ({"type": "Resize", "target_size": [1, 2, 3]}, r"Resize is not valid \(target_size: "),
+        ({"type": "Resize", "size_divisor": -1}, r"Resize is not valid \(size_divisor: "),
+    ],
+)
+def test_transforms_that_are_not_known_are_refused(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Transforms.parse([entry])
