@@ -126,7 +126,7 @@ def _predict(
     pipeline = create_pipeline(**options)
     done = failed = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("segmenting", total=None)
         for result in pipeline.predict(inputs, target_size, batch_size=batch_size, on_error="yield"):
             if isinstance(result, SegFailure):

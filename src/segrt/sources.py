@@ -51,8 +51,8 @@ def frames(source: object) -> Iterator[Frame | SegFailure]:
             yield from frames(item)
     else:
         error = InputError(
-            f"an input of type {type(source).__name__} can't be read: give a path, a folder, a uint8 array, a PIL image "
-            "or a list of these"
+            f"an input of type {type(source).__name__} can't be read: give a path, a folder, a uint8 array, a PIL image"
+            " or a list of these"
         )
         yield SegFailure(None, None, error)
 

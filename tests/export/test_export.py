@@ -78,7 +78,7 @@ def test_an_abort_in_the_converter_is_an_error_message(paddle_lite: Path, tmp_pa
     next(op for op in operators(program) if op["#"] == "1.relu")["#"] = "1.selu"
     (broken / "inference.json").write_text(json.dumps(program))
     with pytest.raises(ExportError, match="paddle2onnx could not convert"):
-        export(PaddleModel.open(broken), tmp_path / "out")
+        export(PaddleModel.open(broken), tmp_path / "out" / "m.onnx")
     assert not (tmp_path / "out").exists()
 
 
@@ -94,7 +94,7 @@ def test_a_wrong_conversion_is_not_written(paddle_lite: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(adaptive_pool, "restore", spoil)
     with pytest.raises(ExportError, match="nothing was written"):
-        export(PaddleModel.open(paddle_lite), tmp_path / "out")
+        export(PaddleModel.open(paddle_lite), tmp_path / "out" / "m.onnx")
     assert not (tmp_path / "out").exists()
 
 
@@ -105,10 +105,12 @@ def test_the_reason_is_the_telling_line() -> None:
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "out")])
+    (tmp_path / "b").mkdir()
+    done = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b"), "ResNet", "-o", str(tmp_path / "out")])
     assert done.exit_code == 1
-    assert "a is not a folder" in done.output
-    assert "b is not a folder" in done.output
+    assert "a does not exist" in done.output
+    assert "b holds no Paddle inference model" in done.output
+    assert "unknown model" in done.output
 
 
 def test_attribute_reads_what_is_stored() -> None:

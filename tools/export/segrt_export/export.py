@@ -14,8 +14,9 @@ from typing import Any, Literal
 from segrt.errors import ExportError
 from segrt.files import write_atomic
 from segrt.metadata import KEY, ModelMeta
-from segrt_export.convert import convert, require, translate
-from segrt_export.program import PaddleModel, load_program
+from segrt_export.convert import convert, require
+from segrt_export.parity import AWKWARD_SIZES, compare
+from segrt_export.program import PaddleModel, paddle3_program
 
 OPSET = 17
 IR_VERSION = 9
@@ -41,18 +42,20 @@ class Exported:
 
 def export(
     source: PaddleModel,
-    out_dir: Path,
+    file: Path,
     *,
     images: Sequence[Path] = (),
+    sizes: Sequence[tuple[int, int]] = AWKWARD_SIZES,
     opset: int = OPSET,
     weights: Literal["float32", "float16"] = "float32",
 ) -> Exported:
-    """Convert one model, compare it with Paddle Inference, and write `<name>.onnx` and `<name>.parity.json`.
+    """Convert one model, compare it with Paddle Inference, and write the `.onnx` file and a `.parity.json` beside it.
 
     Args:
         source: the Paddle model.
-        out_dir: where both files go; made when missing.
+        file: path of the `.onnx` file; its folder is made when missing.
         images: photos to compare on; without any, the sample image of the package.
+        sizes: (height, width) of further comparisons.
         opset: ONNX operator set of the result.
         weights: how they are stored. "float16" halves the file and rounds each weight to 11 significant bits.
 
@@ -67,8 +70,6 @@ def export(
     for module in ("onnx", "onnxslim", "onnxruntime"):
         require(module)
     import onnx
-
-    from segrt_export.parity import compare
 
     started = perf_counter()
     with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
@@ -88,22 +89,12 @@ def export(
             "nodes": {"converter": raw_nodes, "exported": len(model.graph.node)},
             "bytes": len(data),
             "export_seconds": round(seconds, 2),
-            "parity": compare(source, data, Path(work), images),
+            "parity": compare(source, data, Path(work), images, sizes),
         }
-    file, report_file = out_dir / f"{source.name}.onnx", out_dir / f"{source.name}.parity.json"
+    report_file = file.with_suffix(".parity.json")
     write_atomic(file, data)
     write_atomic(report_file, (json.dumps(report, indent=2) + "\n").encode())
     return Exported(source.name, file, report_file, report)
-
-
-def paddle3_program(source: PaddleModel, work: Path) -> tuple[dict[str, Any], Path]:
-    """The model's program in the Paddle 3 form, and the weights file that goes with it."""
-    if source.program.suffix != ".pdmodel":
-        return load_program(source.program), source.params
-    translated = work / "inference.json"
-    if not translated.is_file():
-        translate(source.program, source.params, work)
-    return load_program(translated), translated.with_suffix(".pdiparams")
 
 
 def _to_onnx(source: PaddleModel, work: Path, opset: int) -> tuple[Any, int]:
@@ -133,20 +124,20 @@ def _transform(model: Any, source: PaddleModel, weights: str) -> tuple[ModelMeta
     passes = {}
     # The converter's notes on shapes are those of the Paddle program, where a stand-in may have stood.
     del model.graph.value_info[:]
+    model.CopyFrom(onnxslim.slim(model, no_shape_infer=True))  # inferring again and again takes half its time
     tail = cut_tail(model)
     passes["cut_tail"] = int(tail.output == "logits")
-    model.CopyFrom(onnxslim.slim(model))
     if weights == "float16":
         passes["half_weights"] = half_weights(model)
     model.ir_version = IR_VERSION
     _name_dimensions(model)
-    inferred = shape_inference.infer_shapes(model, strict_mode=True)
-    del inferred.graph.value_info[:]
+    model.CopyFrom(shape_inference.infer_shapes(model, strict_mode=True))
+    del model.graph.value_info[:]  # they would only hold the shapes that a later pass must keep right
     meta = ModelMeta(
         name=source.name,
         class_names=source.class_names,
         transforms=source.transforms,
-        output=tail.output,  # type: ignore[arg-type]
+        output=tail.output,
         upsample=tail.upsample,
         source=source.sha256(),
         tools={name: version(name) for name in ("segrt", "paddle2onnx", "paddlepaddle", "onnx", "onnxslim")},

@@ -21,8 +21,7 @@ from segrt.metadata import KEY, ModelMeta
 from segrt.postprocess import labels_from_logits, resize_labels
 from segrt.preprocess import Transforms
 from segrt_export.convert import require
-from segrt_export.export import paddle3_program
-from segrt_export.program import PaddleModel, add_logits_output
+from segrt_export.program import PaddleModel, add_logits_output, paddle3_program
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -90,7 +89,9 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def compare(source: PaddleModel, onnx_file: bytes, work: Path, images: Sequence[Path]) -> dict[str, Any]:
+def compare(
+    source: PaddleModel, onnx_file: bytes, work: Path, images: Sequence[Path], sizes: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
     """Compare an exported model with Paddle Inference on real images, at their own and at awkward sizes.
 
     Args:
@@ -98,6 +99,7 @@ def compare(source: PaddleModel, onnx_file: bytes, work: Path, images: Sequence[
         onnx_file: the exported model.
         work: a folder for temporary files.
         images: photos; without any, the sample image that comes with segrt.
+        sizes: (height, width) to which the first of them is resized for further cases.
 
     Returns:
         dict: the report: `cases`, each with size, pixels, `agreement` (share of equal labels) and `max_logit_diff`
@@ -116,7 +118,7 @@ def compare(source: PaddleModel, onnx_file: bytes, work: Path, images: Sequence[
     reference = PaddleReference(source, work)
     cases: list[dict[str, Any]] = []
     equal = total = 0
-    for name, photos in _cases(list(images)):
+    for name, photos in _cases(list(images), sizes):
         batch = np.empty((len(photos), 3, *photos[0].shape[:2]), np.float32)
         for slot, photo in zip(batch, photos, strict=True):
             transforms.write(photo, out=slot)
@@ -151,13 +153,13 @@ def _labels(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) ->
     return labels_from_logits(output, size, align_corners=align_corners)[0]
 
 
-def _cases(images: list[Path]) -> Iterator[tuple[str, list[npt.NDArray[np.uint8]]]]:
+def _cases(images: list[Path], sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, list[npt.NDArray[np.uint8]]]]:
     """Named lists of BGR images, uint8 (H, W, 3), each list of one size: a batch."""
     files = images or [SAMPLE]
     for file in files:
         yield file.name, [_bgr(Image.open(file))]
     first = Image.open(files[0])
-    for height, width in AWKWARD_SIZES:
+    for height, width in sizes:
         yield f"{files[0].name} at {height}x{width}", [_bgr(first.resize((width, height), Image.Resampling.BILINEAR))]
     three = [Image.open(file).resize((480, 352), Image.Resampling.BILINEAR) for file in (files * 3)[:3]]
     yield "a batch of 3", [_bgr(image) for image in three]

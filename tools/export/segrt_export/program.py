@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from segrt.errors import ExportError
+from segrt_export.convert import translate
 
 Op = dict[str, Any]
 
@@ -86,6 +87,21 @@ def load_program(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ExportError(f"{path} is not a Paddle 3 program ({type(error).__name__}: {error})") from None
     return program
+
+
+def paddle3_program(source: PaddleModel, work: Path) -> tuple[dict[str, Any], Path]:
+    """The model's program in the Paddle 3 form, and the weights file that goes with it.
+
+    Args:
+        source: the model.
+        work: a folder where a Paddle 2 model is translated to.
+    """
+    if source.program.suffix != ".pdmodel":
+        return load_program(source.program), source.params
+    translated = work / "inference.json"
+    if not translated.is_file():
+        translate(source.program, source.params, work)
+    return load_program(translated), translated.with_suffix(".pdiparams")
 
 
 def operators(program: dict[str, Any]) -> list[Op]:

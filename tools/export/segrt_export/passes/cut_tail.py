@@ -7,6 +7,7 @@ than a small network itself. segrt does both in one step of its own (`segrt.post
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,7 @@ def cut_tail(model: ModelProto) -> Tail:
         logits = node.input[0] if upsample is not None else logits
     graph.node.append(helper.make_node("Identity", [logits], ["logits"], name="logits"))
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, None))
+    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", None, "h", "w"]))
     prune(graph)
     return Tail("logits", upsample)
 
@@ -80,18 +81,18 @@ def _upsample(model: ModelProto, resize: NodeProto) -> Upsample | None:
     convention = options.get("coordinate_transformation_mode", "half_pixel")
     if options.get("mode") != "linear" or convention not in _CONVENTIONS:
         return None
-    strides = []
-    for size in ((96, 160), (129, 71)):
-        low, high = _shapes(model, resize.input[0], resize.output[0], size)
+    session = _session(model, resize.input[0], resize.output[0])
+    stride = 0
+    for size in ((129, 71), (96, 160)):
+        image: npt.NDArray[np.float32] = np.zeros((1, 3, *size), np.float32)
+        low, high = (array.shape for array in session.run(None, {session.get_inputs()[0].name: image}))
         if tuple(high[2:]) != size or high[:2] != low[:2]:
             return None
-        strides.append([round(side / part) for side, part in zip(size, low[2:], strict=True)])
-    if strides[0][0] != strides[0][1]:
-        return None
-    return Upsample(stride=strides[0][0], align_corners=_CONVENTIONS[convention])
+        stride = round(size[0] / low[2])
+    return Upsample(stride=stride, align_corners=_CONVENTIONS[convention])
 
 
-def _shapes(model: ModelProto, low: str, high: str, size: tuple[int, int]) -> list[tuple[int, ...]]:
+def _session(model: ModelProto, low: str, high: str) -> Any:
     import onnxruntime as ort
 
     probe = ModelProto()
@@ -102,6 +103,5 @@ def _shapes(model: ModelProto, low: str, high: str, size: tuple[int, int]) -> li
     prune(probe.graph)
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    image: npt.NDArray[np.float32] = np.zeros((1, 3, *size), np.float32)
-    return [tuple(array.shape) for array in session.run(None, {session.get_inputs()[0].name: image})]
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is run twice, on small images
+    return ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
