@@ -27,3 +27,7 @@ class ExportError(SegrtError):
 
 class MissingExtraError(SegrtError):
     """An optional package is needed; the message holds the pip command that brings it."""
+
+
+class DownloadError(SegrtError):
+    """A model could not be downloaded, or what came is not what was asked for."""
