@@ -75,8 +75,8 @@ def download(url: str, part: Path, limits: Limits, advance: Advance) -> str:
     try:
         timeout = httpx.Timeout(limits.read_s, connect=limits.connect_s)
         client = httpx.Client(timeout=timeout, headers={"Accept-Encoding": "identity", "User-Agent": "segrt"})
-    except (ImportError, ValueError) as error:  # a proxy in the environment that httpx can't use
-        raise DownloadError(f"the proxy that the environment names can't be used: {error}") from error
+    except (ImportError, ValueError, OSError) as error:
+        raise DownloadError(f"the proxy or certificates that the environment names can't be used: {error}") from error
     with client:
         for attempt in range(limits.attempts):
             if attempt:
@@ -86,7 +86,7 @@ def download(url: str, part: Path, limits: Limits, advance: Advance) -> str:
             except (_AgainError, httpx.TransportError) as error:
                 failure = str(error) or type(error).__name__
             except httpx.InvalidURL as error:
-                raise DownloadError(f"{public(url)} leads to an address that is not valid: {error}") from error
+                raise DownloadError(f"{public(url)} is not a valid address: {error}") from error
     raise DownloadError(
         f"{public(url)} can't be downloaded, after {limits.attempts} attempts: {failure}; run the same again to go on "
         "from there, or set SEGRT_MIRROR"
@@ -156,6 +156,7 @@ def _attempt(client: httpx.Client, url: str, part: Path, limits: Limits, advance
             raise DownloadError(f"{public(url)}: HTTP {status}")
         check_size(total, limits, part, public(url))
         have = _save(response, part, limits, lambda have: advance(have, total))
+        check_size(have, limits, part, public(url))
     if total is not None and have != total:
         raise _AgainError(f"{have} bytes came of {total}")
     return ""
@@ -169,7 +170,8 @@ def _save(response: httpx.Response, part: Path, limits: Limits, advance: Callabl
             file.write(block)
             have = file.tell()
             advance(have)
-            check_size(have, limits, part, public(str(response.url)))
+            if have > limits.max_bytes:
+                break
             seconds = time.monotonic() - start
             if seconds > limits.window_s:
                 if have - have_at_start < limits.min_bytes_per_s * seconds:
@@ -190,8 +192,7 @@ def _continues(response: httpx.Response, have: int, validator: str) -> int | Non
 
     Some servers heed Range and pass over If-Range, so the version is compared here too.
     """
-    name = "etag" if validator.startswith('"') else "last-modified"
-    same = response.headers.get(name, validator) == validator
+    same = validator in (response.headers.get("etag"), response.headers.get("last-modified"))
     span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("content-range", ""))
     if have and same and span and int(span[1]) == have and int(span[2]) + 1 == int(span[3]):
         return int(span[3])

@@ -79,7 +79,7 @@ def home() -> Path:
 
 def onnx_path(spec: ModelSpec) -> Path:
     """Where the exported model belongs, whether it is there or not."""
-    return home() / "onnx" / folder_name(spec.name) / "model.onnx"
+    return home() / "onnx" / _folder_name(spec) / "model.onnx"
 
 
 def archive_path(spec: ModelSpec) -> Path | None:
@@ -174,13 +174,12 @@ def fetch(spec: ModelSpec, *, progress: bool = True, limits: Limits = LIMITS) ->
         return _download(spec, progress, limits)
 
 
-def folder_name(name: str) -> str:
-    """A model's name as the name of a file or folder: without blanks and parentheses."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("_")
+def _folder_name(spec: ModelSpec) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", spec.name).strip("_")
 
 
 def _folder(spec: ModelSpec) -> Path:
-    return home() / "paddle" / folder_name(spec.name)
+    return home() / "paddle" / _folder_name(spec)
 
 
 def _archives(spec: ModelSpec) -> dict[Archive, Path]:
@@ -301,6 +300,7 @@ def _copy(source: Path, part: Path, limits: Limits, advance: Advance) -> str:
         return "no file that can be read"
     size = source.stat().st_size
     check_size(size, limits, part, source)
+    discard(part)  # with the note that says which URL it is a part of
     with source.open("rb") as file, part.open("wb") as out:
         while block := file.read(1 << 20):
             out.write(block)
@@ -317,9 +317,10 @@ def _base() -> str | Path:
         parts = urlsplit(mirror)
         if parts.scheme == "file" and parts.netloc in ("", "localhost"):
             return Path(url2pathname(parts.path))
-        if parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment:
+        plain = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
+        if parts.scheme in ("http", "https") and plain:
             return mirror.rstrip("/")
-    except ValueError:  # as of "http://["
+    except ValueError:  # as of "http://[" and "http://host:port"
         pass
     raise ConfigError(
         f"SEGRT_MIRROR {public(mirror)!r} is not valid: use http(s)://host/path, file:///path or a folder"
