@@ -88,3 +88,13 @@ def test_models_shows_the_licence_of_the_weights() -> None:
     assert done.returncode == 0
     assert "PP-LiteSeg-T_camvid" in done.stdout
     assert "CC BY-NC 4.0" in done.stdout
+
+
+def test_models_downloaded_fetch_and_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path))
+    monkeypatch.setenv("SEGRT_OFFLINE", "1")
+    assert "SegFormer" not in _segrt("models", "--downloaded").stdout
+    _says(_segrt("models", "fetch", "SegFormer-B0"), 1, "SegFormer-B0 (slice)")
+    _says(_segrt("models", "remove", "SegFormer-B0"), 1, "is not downloaded")
+    _says(_segrt("predict", "a.png", "--model", "segformer-b0"), 1, 'segrt models fetch "SegFormer-B0 (slice)"')
+    _says(_segrt("models", "fetch", "nothing"), 1, "unknown model 'nothing'")

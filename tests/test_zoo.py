@@ -162,7 +162,7 @@ def test_unknown_name_is_told_the_nearest_and_all() -> None:
 
 def test_specs_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        zoo.get("PP-LiteSeg-T").miou = 99
+        zoo.get("PP-LiteSeg-T").miou = 99  # type: ignore[misc]
     assert zoo.load() is zoo.load()
 
 

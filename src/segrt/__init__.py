@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from segrt.errors import (
         ConfigError,
         DeviceError,
+        DownloadError,
         ExportError,
         InputError,
         MissingExtraError,
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ConfigError": "errors",
     "DeviceError": "errors",
+    "DownloadError": "errors",
     "ExportError": "errors",
     "InputError": "errors",
     "MissingExtraError": "errors",
@@ -40,6 +42,7 @@ _HOMES = {
 __all__ = [
     "ConfigError",
     "DeviceError",
+    "DownloadError",
     "ExportError",
     "InputError",
     "MissingExtraError",

@@ -5,20 +5,27 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from segrt.errors import ConfigError, SegrtError
+
+if TYPE_CHECKING:
+    from segrt.store import Stored
 
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+models = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+app.add_typer(models, name="models")
 err = Console(stderr=True)
 
 SavePath = Annotated[
@@ -88,26 +95,53 @@ def predict(
     _predict(inputs, options, target_size, save_path, batch_size=batch_size, overlay=overlay)
 
 
-@app.command()
-def models() -> None:
-    """List the models, what each was trained on, its published accuracy, and the licence of bundled weights."""
-    from rich.table import Table
-
+@models.callback()
+def list_models(
+    context: typer.Context,
+    downloaded: Annotated[bool, typer.Option("--downloaded", help="Only those that are here.")] = False,
+) -> None:
+    """List the models: what each was trained on, its published accuracy, and the licence of bundled weights."""
+    if context.invoked_subcommand is not None:
+        return
     from segrt import store, zoo
 
+    here = {stored.spec.name: stored for stored in store.downloaded()}
     table = Table("model", "classes of", "mIoU %", "MB", "here", box=None)
-    notices = []
-    for spec in zoo.load().models:
-        here = "bundled" if spec.bundled else "yes" if store.locate(spec) else ""
-        table.add_row(
-            spec.name, spec.dataset.name, f"{spec.miou:.2f}", f"{spec.size_mb:.1f}" if spec.size_mb else "", here
-        )
-        if spec.licence:
-            notices.append(f"{spec.name}: {spec.licence}")
+    shown = [spec for spec in zoo.load().models if not downloaded or spec.name in here]
+    for spec in shown:
+        state = "bundled" if spec.bundled else _state(here.get(spec.name))
+        size = f"{spec.size_mb:.1f}" if spec.size_mb else ""
+        table.add_row(escape(spec.name), spec.dataset.name, f"{spec.miou:.2f}", size, state)
     out = Console(width=None if sys.stdout.isatty() else 120)
     out.print(table)
-    for notice in notices:
-        out.print(notice, markup=False, highlight=False, soft_wrap=True)
+    for spec in shown:
+        if spec.licence:
+            out.print(f"{spec.name}: {spec.licence}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _state(stored: Stored | None) -> str:
+    return "" if stored is None else "ready" if stored.onnx else "downloaded, to be exported"
+
+
+@models.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="Models of `segrt models`.", show_default=False)]) -> None:
+    """Download the official Paddle models, and check them."""
+    from segrt import store, zoo
+
+    for spec in [zoo.get(name) for name in names]:
+        path = store.fetch(spec)
+        note = "" if store.locate(spec) else f'; to convert it, run  segrt-export "{spec.name}"'
+        err.print(f"{spec.name} is in {path}{note}", markup=False, highlight=False, soft_wrap=True)
+
+
+@models.command()
+def remove(names: Annotated[list[str], typer.Argument(help="Models of `segrt models`.", show_default=False)]) -> None:
+    """Delete downloaded models and their exports."""
+    from segrt import store
+
+    for name in names:
+        freed = store.remove(name)
+        err.print(f"{name} is removed, {freed / 1e6:.1f} MB are free again", markup=False, highlight=False)
 
 
 def _predict(

@@ -19,13 +19,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segrt.errors import ModelError
+
+_Ids: TypeAlias = NDArray[np.integer[Any]]
 
 _SAFE = np.finfo(np.float32).max / 4  # differences between logits within +-_SAFE don't overflow
 _CHUNK = 1 << 15  # pixels interpolated at once: a few float32 arrays of this size fit the L2 cache
@@ -109,20 +111,18 @@ def resize_labels(labels: NDArray[Any], source_size: tuple[int, int]) -> NDArray
 class _Axis:
     """One axis of the upsampling: the cells that hold pixels, and where in its cell each pixel lies.
 
-    A cell lies between the logits `before` and `after`. The cells at the two ends lie half outside the grid: both are
-    the edge logit there.
+    A cell lies between two neighbouring logits. The first and the last may lie outside the grid: both of theirs are
+    the edge logit.
 
     Attributes:
-        before: intp, shape (cells,).
-        after: intp, shape (cells,).
+        ends: intp, shape (2, cells): the logits before and after each cell.
         count: intp, shape (cells,): how many pixels a cell has, at least 1. They are consecutive.
-        weight: float32, shape (pixels,), in [0, 1): how much of `after` there is in each pixel.
+        weight: float32, shape (pixels,), in [0, 1): how much each pixel takes of the logit after it.
         cell_pixels: intp, shape (largest count, cells): the pixels of each cell, its last one repeated.
         cell_weights: float32, same shape: their weights.
     """
 
-    before: NDArray[np.intp]
-    after: NDArray[np.intp]
+    ends: NDArray[np.intp]
     count: NDArray[np.intp]
     weight: NDArray[np.float32]
     cell_pixels: NDArray[np.intp]
@@ -138,17 +138,17 @@ def _axis(low: int, full: int, pixels: int, align_corners: bool) -> _Axis:
     else:
         numerator, denominator = (2 * sample + 1) * low - full, 2 * full
     cell, rest = np.divmod(numerator, denominator)  # integers: no rounding moves a pixel to a neighbouring cell
-    weight = np.where((cell < 0) | (cell >= low - 1), 0, rest / denominator).astype(np.float32)
+    weight = (rest / denominator).astype(np.float32)
     start = np.flatnonzero(np.diff(cell, prepend=-2))
     count = np.diff(start, append=pixels)
     cell_pixels = start + np.minimum(np.arange(count.max())[:, None], count - 1)
-    first = cell[start]
-    return _Axis(first.clip(0), (first + 1).clip(0, low - 1), count, weight, cell_pixels, weight[cell_pixels])
+    ends = np.array([cell[start], cell[start] + 1]).clip(0, low - 1)
+    return _Axis(ends, count, weight, cell_pixels, weight[cell_pixels])
 
 
 def _nearest(full: int, pixels: int) -> NDArray[np.intp]:
     """Which of `full` pixels each of `pixels` samples takes: the rule of cv2.INTER_NEAREST, in its own arithmetic."""
-    return np.minimum(np.arange(pixels) * (1 / (pixels / full)), full - 1).astype(np.intp)
+    return np.asarray(np.minimum(np.arange(pixels) * (1 / (pixels / full)), full - 1), np.intp)
 
 
 def _expand(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -156,72 +156,62 @@ def _expand(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return image if image.shape == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[Any]:
+def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> _Ids:
     """Labels (uint8 if they fit, else int32) of `rows` x `cols`, interpolating finite logits (C, h, w) where needed."""
-    winner = _argmax(low)
-    top, bottom = winner[rows.before], winner[rows.after]
-    corners = [top[:, cols.before], top[:, cols.after], bottom[:, cols.before], bottom[:, cols.after]]
-    labels = corners[0].repeat(cols.count, axis=1).repeat(rows.count, axis=0)
-    if rows.weight.any() or cols.weight.any():  # else each pixel is one logit and has its label by now
-        mixed = (corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3])
-        cells = np.flatnonzero(mixed)
-        _fill(labels, low, [corner.take(cells) for corner in corners], cells, rows, cols)
+    classes, height, width = low.shape
+    winner = _argmax(low.reshape(classes, -1))
+    corners = (rows.ends[:, None, :, None] * width + cols.ends[None, :, None, :]).reshape(4, -1)
+    winners = winner.take(corners)
+    grid = winners[0].reshape(len(rows.count), len(cols.count))
+    labels: _Ids = grid.repeat(cols.count, axis=1).repeat(rows.count, axis=0)
+    if not (rows.weight.any() or cols.weight.any()):
+        return labels  # each pixel is one logit
+
+    cells = np.flatnonzero((winners[1:] != winners[0]).any(0))
+    corners = corners.take(cells, axis=1)
+    able, pair = _contenders(low, corners, winners.take(cells, axis=1))
+    # Arrays end in (pixel rows, pixel columns, cells) from here on: NumPy's inner loops then run over many cells.
+    step = _CHUNK // (len(rows.cell_pixels) * len(cols.cell_pixels)) + 1
+    for chosen, contenders in _groups(able, pair, step):
+        y, x = np.divmod(cells[chosen], len(cols.count))
+        values = low.ravel().take(contenders * (height * width) + corners.take(chosen, axis=1)[:, None])
+        weights = rows.cell_weights.take(y, axis=1), cols.cell_weights.take(x, axis=1)
+        first_pixel = rows.cell_pixels.take(y, axis=1) * labels.shape[1]
+        pixels = first_pixel[:, None] + cols.cell_pixels.take(x, axis=1)
+        labels.reshape(-1)[pixels] = _best(contenders.astype(labels.dtype), values, *weights)
     return labels
 
 
-def _argmax(low: NDArray[np.float32]) -> NDArray[Any]:
-    """`low.argmax(0)` without NaN, several times as fast since it reads memory in order."""
+def _argmax(low: NDArray[np.float32]) -> _Ids:
+    """`low.argmax(0)` of (C, n) without NaN, several times as fast since it reads memory in order."""
     classes = len(low)
-    rank = np.arange(classes, 0, -1, dtype=np.uint8 if classes < 256 else np.int32)  # of equals the lowest id is first
-    return classes - ((low == low.max(0)) * rank[:, None, None]).max(0)
+    rank = np.arange(classes, 0, -1, dtype=np.uint8 if classes < 256 else np.int32)  # of equals the lowest id leads
+    first: _Ids = classes - ((low == low.max(0)) * rank[:, None]).max(0)
+    return first
 
 
-def _fill(
-    labels: NDArray[Any],
-    low: NDArray[np.float32],
-    winners: list[NDArray[Any]],
-    cells: NDArray[np.intp],
-    rows: _Axis,
-    cols: _Axis,
-) -> None:
-    """Interpolate the `cells` (flat indices) whose corners have different `winners`; set the labels of their pixels."""
-    y, x = np.divmod(cells, len(cols.count))
-    logits, plane = low.ravel(), low[0].size
-    corners = [a[y] * low.shape[2] + b[x] for a in (rows.before, rows.after) for b in (cols.before, cols.after)]
-    values = [low.reshape(-1, plane).take(corner, axis=1) for corner in corners]  # each (C, cells)
+def _contenders(
+    low: NDArray[np.float32], corners: NDArray[np.intp], winners: _Ids
+) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Find the classes that may win somewhere in a cell.
 
-    # Drop what the first corner's winner beats at all corners, then what another corner's winner beats there. All
-    # winners stay, and so does a class that is no worse than they are at some corner: ties are settled further down.
+    Args:
+        low: (C, h, w).
+        corners: flat indices into h x w, shape (4, cells).
+        winners: the class that wins at each corner, shape (4, cells), not the same at all four.
+
+    Returns:
+        able: bool, shape (C, cells). False for what the first corner's winner beats at all corners, or what the first
+            different winner does. All winners are able, and so is a class that ties with these two at some corner.
+        pair: intp, shape (2, cells): these two winners, ascending.
+    """
     first = winners[0]
     other = np.where(winners[1] != first, winners[1], np.where(winners[2] != first, winners[2], winners[3]))
-    able = np.ones(values[0].shape, bool)
-    for rival in (first, other):
-        base = rival.astype(np.intp) * plane
-        a, b, c, d = (value >= logits.take(base + corner) for value, corner in zip(values, corners, strict=True))
-        able &= a | b | c | d
-
-    # Arrays are (pixel rows, pixel columns, cells) from here on: NumPy's inner loops then run over many cells.
-    # Masked assignment is slow in NumPy, hence the arithmetic with truth values.
+    values = low.reshape(len(low), -1).take(corners, axis=1)
     pair = np.array([np.minimum(first, other), np.maximum(first, other)], np.intp)
-    step = _CHUNK // (len(rows.cell_pixels) * len(cols.cell_pixels)) + 1
-    for chosen, classes in _groups(able, pair, step):
-        value = [logits.take(classes * plane + corner[chosen]) for corner in corners]
-        down = rows.cell_weights.take(y[chosen], axis=1)
-        right = cols.cell_weights.take(x[chosen], axis=1)
-        ids = classes.astype(labels.dtype)
-        label, lead = ids[0], np.zeros(1, np.float32)  # the best class so far; how far it is ahead of the first one
-        for k in range(1, len(ids)):
-            a, b, c, d = (corner[k] - corner[0] for corner in value)
-            left = a + (c - a) * down
-            ahead = (b + (d - b) * down - left)[:, None] * right
-            ahead += left[:, None]
-            better = ahead > lead  # strictly: of equals the lower id stays
-            label = label + better * (ids[k] - label)  # uint8 wraps around, there and back
-            if k + 1 < len(ids):
-                lead = np.maximum(lead, ahead)
-        pixel_y = rows.cell_pixels.take(y[chosen], axis=1) * labels.shape[1]
-        pixel_x = cols.cell_pixels.take(x[chosen], axis=1)
-        labels.reshape(-1)[pixel_y[:, None] + pixel_x] = label
+    rivals = low.ravel().take(pair[:, None] * low[0].size + corners)
+    able = (values >= rivals[0]).any(1) & (values >= rivals[1]).any(1)
+    return able, pair
 
 
 def _groups(
@@ -243,7 +233,7 @@ def _groups(
     while most < 2 * count.max(initial=0):
         group = np.flatnonzero((count > most // 2) & (count <= most))
         for chosen in np.split(group, range(step, len(group), step)):
-            classes = pair[:, chosen]
+            classes = pair.take(chosen, axis=1)
             if most > 2:
                 cell, able_class = able.take(chosen, axis=1).T.nonzero()
                 place = np.arange(len(cell)) - (count[chosen].cumsum() - count[chosen])[cell]
@@ -253,6 +243,34 @@ def _groups(
         most *= 2
 
 
+def _best(classes: _Ids, values: NDArray[np.float32], down: NDArray[np.float32], right: NDArray[np.float32]) -> _Ids:
+    """Interpolate and take the argmax.
+
+    Args:
+        classes: ids in the dtype of labels, shape (K, cells), ascending, but one of them may come again at the end.
+        values: their logits at the upper left, upper right, lower left and lower right corner, shape (4, K, cells).
+        down: weights of the lower corners, shape (pixel rows, cells).
+        right: weights of the right corners, shape (pixel columns, cells).
+
+    Returns:
+        Labels, shape (pixel rows, pixel columns, cells); of equals the first of `classes`.
+    """
+    # All of it is relative to the first class: half the work for two classes, and exact for equal ones.
+    a, b, c, d = (values[:, 1:] - values[:, :1])[:, :, None]
+    left = a + (c - a) * down
+    slope = b + (d - b) * down - left
+    label: _Ids = classes[0]
+    lead = np.zeros(1, np.float32)  # of the best class so far
+    for k in range(1, len(classes)):
+        ahead = slope[k - 1, :, None] * right
+        ahead += left[k - 1, :, None]
+        # Masked assignment is slow in NumPy, arithmetic is not; uint8 wraps around, there and back.
+        label = label + (ahead > lead) * (classes[k] - label)
+        if k + 1 < len(classes):
+            lead = np.maximum(lead, ahead)
+    return label
+
+
 def _dense_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.int32]:
     """Labels of `rows` x `cols` from any logits (C, h, w), interpolating every class at every pixel."""
     return np.array([values.argmax(0) for values in _upsampled(low, rows, cols)], np.int32)
@@ -260,25 +278,30 @@ def _dense_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray
 
 def _dense_scores(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.float32]:
     """Highest softmax probability of `rows` x `cols` from any logits (C, h, w)."""
-    with np.errstate(invalid="ignore"):
-        return np.array([1 / np.exp(values - values.max(0)).sum(0) for values in _upsampled(low, rows, cols)])
+    scores = np.empty((len(rows.weight), len(cols.weight)), np.float32)
+    for row, values in zip(scores, _upsampled(low, rows, cols), strict=True):
+        with np.errstate(invalid="ignore"):
+            odds = values - values.max(0)
+        np.divide(1, np.exp(odds, out=odds).sum(0), out=row)
+    return scores
 
 
 def _upsampled(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> Iterator[NDArray[np.float32]]:
-    """Yield each of `rows`, upsampled: float32, shape (C, pixels of `cols`)."""
-    before, after = (corner.repeat(cols.count) for corner in (cols.before, cols.after))
+    """Yield each of `rows`, upsampled: float32, shape (C, pixels of `cols`). Read-only."""
+    before, after = cols.ends.repeat(cols.count, axis=1)
 
     @lru_cache(maxsize=2)
     def line(y: int) -> NDArray[np.float32]:
-        return _mix(low[:, y].take(before, axis=1), low[:, y].take(after, axis=1), cols.weight)
+        a, b = low[:, y].take(before, axis=1), low[:, y].take(after, axis=1)
+        return np.where(cols.weight == 0, a, _mix(a, b, cols.weight))
 
-    for y0, y1, weight in zip(rows.before.repeat(rows.count), rows.after.repeat(rows.count), rows.weight, strict=True):
-        yield _mix(line(y0), line(y1), weight)
+    for y0, y1, weight in zip(*rows.ends.repeat(rows.count, axis=1), rows.weight, strict=True):
+        yield line(y0) if weight == 0 else _mix(line(y0), line(y1), weight)
 
 
-def _mix(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(1 - weight) * a + weight * b, where 0 * inf and 0 * NaN count as 0."""
-    if np.ndim(weight) == 0:
-        return (1 - weight) * a + weight * b if weight else a
+def _mix(
+    a: NDArray[np.float32], b: NDArray[np.float32], weight: np.float32 | NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(1 - weight) * a + weight * b. The caller sees to weights of 0, since 0 * inf and 0 * NaN are NaN."""
     with np.errstate(invalid="ignore"):
-        return np.where(weight == 0, a, (1 - weight) * a + weight * b)
+        return (1 - weight) * a + weight * b

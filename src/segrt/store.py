@@ -40,6 +40,7 @@ __all__ = [
     "downloaded",
     "fetch",
     "find_model_dir",
+    "folder_name",
     "home",
     "locate",
     "onnx_path",
@@ -79,7 +80,7 @@ def home() -> Path:
 
 def onnx_path(spec: ModelSpec) -> Path:
     """Where the exported model belongs, whether it is there or not."""
-    return home() / "onnx" / _folder_name(spec) / "model.onnx"
+    return home() / "onnx" / folder_name(spec.name) / "model.onnx"
 
 
 def archive_path(spec: ModelSpec) -> Path | None:
@@ -174,12 +175,13 @@ def fetch(spec: ModelSpec, *, progress: bool = True, limits: Limits = LIMITS) ->
         return _download(spec, progress, limits)
 
 
-def _folder_name(spec: ModelSpec) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", spec.name).strip("_")
+def folder_name(name: str) -> str:
+    """A model's name as the name of a file or folder: without blanks and parentheses."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("_")
 
 
 def _folder(spec: ModelSpec) -> Path:
-    return home() / "paddle" / _folder_name(spec)
+    return home() / "paddle" / folder_name(spec.name)
 
 
 def _archives(spec: ModelSpec) -> dict[Archive, Path]:
