@@ -69,7 +69,8 @@ class PaddleReference:
             tuple: labels, int32 (N, H, W); and the network's logits, float32 (N, C, h, w), where the program has them.
         """
         self.predictor.get_input_handle(self.predictor.get_input_names()[0]).copy_from_cpu(batch)
-        self.predictor.run()
+        with _quiet():
+            self.predictor.run()
         outputs = [self.predictor.get_output_handle(name).copy_to_cpu() for name in self.predictor.get_output_names()]
         labels: Labels = outputs[0].reshape(-1, *batch.shape[2:]).astype(np.int32)
         return labels, outputs[1] if self.has_logits else None
