@@ -4,7 +4,7 @@ VENV := .venv
 EXPORT_VENV := .venv-export
 SAMPLE := src/segrt/models/sample.png
 
-.PHONY: demo test lint export-test clean
+.PHONY: demo test lint export-test zoo-test clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/segrt predict $(SAMPLE) --save_path output --overlay
@@ -22,6 +22,10 @@ lint: $(VENV)/.ready
 export-test: $(EXPORT_VENV)/.ready
 	$(EXPORT_VENV)/bin/python -m pytest tests/export
 
+# All 18 models, untrained: export each and compare it with Paddle Inference. About 20 minutes.
+zoo-test: $(EXPORT_VENV)/.ready
+	$(EXPORT_VENV)/bin/python -m pytest tests/zoo
+
 # Debian's python3 comes without ensurepip, so pip is asked to work on the environment from outside.
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv --without-pip $(VENV)
@@ -31,6 +35,7 @@ $(VENV)/.ready: pyproject.toml
 $(EXPORT_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv --without-pip $(EXPORT_VENV)
 	$(PYTHON) -m pip --python $(EXPORT_VENV)/bin/python install --quiet --editable '.[cpu,dev,export]'
+	$(PYTHON) -m pip --python $(EXPORT_VENV)/bin/python install --quiet --no-deps paddleseg==2.8.0
 	touch $@
 
 clean:

@@ -129,7 +129,23 @@ def test_an_onnx_file_without_our_metadata_gets_class_numbers(tmp_path: Path, ti
 def test_model_dir_may_be_a_folder_with_one_onnx_file(colour_model: Path, tmp_path: Path) -> None:
     assert segrt.create_pipeline(model_dir=tmp_path).model_name == "colours"
     write_colour_model(tmp_path / "second.onnx")
-    with pytest.raises(segrt.ModelError, match=r"holds 2 \.onnx files"):
+    with pytest.raises(segrt.ModelError, match=r"holds 2 \.onnx files: name the one"):
+        segrt.create_pipeline(model_dir=tmp_path)
+
+
+def test_a_folder_with_neither_onnx_nor_paddle_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(segrt.ExportError, match="holds no Paddle inference model"):
+        segrt.create_pipeline(model_dir=tmp_path)
+
+
+def test_a_paddle_folder_without_the_export_extra_says_how_to_convert_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inference.json").write_text("{}")
+    (tmp_path / "inference.pdiparams").write_bytes(b"")
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(segrt.ModelError, match=r"pip install 'segrt\[export\]'; or convert it elsewhere"):
         segrt.create_pipeline(model_dir=tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from segrt import config as configuration
 from segrt import store, zoo
 from segrt.backends.session import Session
-from segrt.errors import ConfigError, ModelError, SegrtError
+from segrt.errors import ConfigError, MissingExtraError, ModelError, SegrtError
 from segrt.postprocess import labels_from_logits, resize_labels
 from segrt.preprocess import Transforms
 from segrt.render import Labels, voc_palette
@@ -177,7 +178,8 @@ def create_pipeline(
         hpi_config: settings of high-performance mode that override the chosen plan.
         mode: "normal" (the default) or "high-performance".
         model_name: a name of the model zoo; overrides the configuration. None anywhere: the bundled model.
-        model_dir: a `.onnx` file, or a folder that holds one; overrides the configuration.
+        model_dir: a `.onnx` file, or a folder that holds one, or a folder with a Paddle inference model, which is
+            converted when it is first used (this needs the export extra); overrides the configuration.
 
     Returns:
         Pipeline: with its model loaded.
@@ -223,6 +225,28 @@ def _model_file(name: str | None, folder: Path | None) -> Path:
     if not folder.is_dir():
         return folder
     files = sorted(folder.glob("*.onnx"))
-    if len(files) != 1:
-        raise ModelError(f"model_dir {folder} holds {len(files)} .onnx files: it must hold one, or be the file itself")
-    return files[0]
+    if len(files) > 1:
+        raise ModelError(f"model_dir {folder} holds {len(files)} .onnx files: name the one to use")
+    return files[0] if files else _exported(folder)
+
+
+def _exported(folder: Path) -> Path:
+    """A folder with a Paddle model is exported when it is first used; the result stays in the user's cache."""
+    try:
+        from segrt_export.convert import require
+        from segrt_export.export import export
+        from segrt_export.program import PaddleModel
+
+        source = PaddleModel.open(folder)
+        digest = hashlib.sha256("".join(source.sha256().values()).encode()).hexdigest()
+        file = store.home() / "onnx" / f"{store.folder_name(source.name)}-{digest[:16]}" / "model.onnx"
+        if not file.is_file():
+            require("paddle2onnx")
+            log.warning("%s is a Paddle model: converting it to %s, this once", folder, file)
+            export(source, file)
+    except MissingExtraError as error:
+        raise ModelError(
+            f"{folder} holds a Paddle model, which must be converted to ONNX first, and {error}; or convert it elsewhere"
+            f" with  segrt-export {folder} -o OUT  and give the .onnx file as model_dir"
+        ) from None
+    return file

@@ -1,0 +1,1 @@
+"""Measuring: pairs of runs that take turns, so that a busy machine slows both sides alike."""

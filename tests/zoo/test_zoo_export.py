@@ -1,0 +1,67 @@
+"""Every network of the published table, as an untrained twin: export it and compare it with Paddle Inference.
+
+Takes many minutes: run by `make zoo-test`, not by `make test`. `SEGRT_ZOO_OUT` keeps the exports and their reports.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from segrt import zoo
+from segrt_export.export import export
+from segrt_export.program import PaddleModel
+
+pytestmark = pytest.mark.skipif(
+    not (find_spec("paddle") and find_spec("paddle2onnx") and find_spec("paddleseg")),
+    reason="needs the export extra and paddleseg: make zoo-test",
+)
+
+NAMES = [spec.name for spec in zoo.load().models if not spec.bundled]
+SIZES = ((512, 1024), (333, 517))
+FLOORS = {"512x1024": 0.9999, "333x517": 0.999}
+
+
+@pytest.fixture(scope="session")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kept = os.environ.get("SEGRT_ZOO_OUT")
+    return Path(kept) if kept else tmp_path_factory.mktemp("zoo")
+
+
+def _check(report: dict[str, Any]) -> None:
+    cases = {case["case"]: case for case in report["parity"]["cases"]}
+    for size, floor in FLOORS.items():
+        (case,) = (c for name, c in cases.items() if name.endswith(size))
+        assert case["agreement"] >= floor, case
+    assert cases["a batch of 3"]["agreement"] >= 0.999
+    assert report["export_seconds"] < 60
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_twin_exports_and_agrees_with_paddle(name: str, tmp_path: Path, out: Path) -> None:
+    from segrt_export.untrained import build
+
+    spec = zoo.get(name)
+    twin = build(name, tmp_path / "twin", class_names=spec.class_names)
+    file = out / f"{name}.onnx"
+    report = export(PaddleModel.open(twin, name=name), file, sizes=SIZES).report
+    _check(report)
+    model = onnx.load(str(file))
+    dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ["N", 3, "H", "W"]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert model.graph.output[0].type.tensor_type.shape.dim[1].dim_value == len(spec.class_names)
+
+
+@pytest.mark.parametrize("name", ["PP-LiteSeg-T", "SegFormer-B0 (slice)"])
+def test_the_paddle_2_format_gives_the_same_model(name: str, tmp_path: Path) -> None:
+    from segrt_export.untrained import build
+
+    twin = build(name, tmp_path / "twin", format="pdmodel")
+    assert (twin / "inference.pdmodel").is_file()
+    _check(export(PaddleModel.open(twin), tmp_path / "m.onnx", sizes=SIZES).report)
