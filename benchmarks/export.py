@@ -13,11 +13,11 @@ from typing import Any
 
 HEAD = """# Export of the 18 models
 
-Made by `make zoo-test` and `benchmarks/export.py`. The models are untrained twins: the published architectures with seeded
-random weights. Agreement is the share of pixels that get the same label from the exported model (ONNX Runtime's CPU
-provider and segrt's own upsampling) and from {reference}, on the package's sample image. Seconds are
-those of the conversion, passes and checks included, building the twin and comparing apart. The largest logit difference
-is over all cases, on the network's own logits; a twin's logits have a standard deviation of about 8.
+Made by `make zoo-test` and `benchmarks/export.py`. The models are untrained twins: the published architectures with
+seeded random weights. Agreement is the share of pixels that get the same label from the exported model (ONNX Runtime's
+CPU provider and segrt's own upsampling) and from {reference}, on the package's sample image. Seconds are those of the
+conversion, passes and checks included, building the twin and comparing apart. The largest logit difference is over all
+cases, on the network's own logits; a twin's logits have a standard deviation of about 8.
 
 | model | nodes, converter | nodes, exported | seconds | 512x1024 | 333x517 | batch of 3 | largest logit diff. |
 |---|---|---|---|---|---|---|---|"""

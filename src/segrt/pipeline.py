@@ -246,7 +246,7 @@ def _exported(folder: Path) -> Path:
             export(source, file)
     except MissingExtraError as error:
         raise ModelError(
-            f"{folder} holds a Paddle model, which must be converted to ONNX first, and {error}; or convert it elsewhere"
-            f" with  segrt-export {folder} -o OUT  and give the .onnx file as model_dir"
+            f"{folder} holds a Paddle model, which must be converted to ONNX first, and {error}; or convert it"
+            f" elsewhere with  segrt-export {folder} -o OUT  and give the .onnx file as model_dir"
         ) from None
     return file

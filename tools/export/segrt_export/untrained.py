@@ -264,7 +264,7 @@ def _scenes(rng: np.random.Generator) -> npt.NDArray[np.float32]:
         noise = np.fft.rfft2(rng.standard_normal((count, _HEIGHT, _WIDTH)))
         noise[:, 0, 0] = 0.0  # no mean
         smooth = np.fft.irfft2(noise / frequency**power, s=(_HEIGHT, _WIDTH))
-        return smooth / smooth.std((1, 2), keepdims=True)
+        return np.asarray(smooth / smooth.std((1, 2), keepdims=True))
 
     scenes = []
     for _ in range(_SCENES):
@@ -272,7 +272,7 @@ def _scenes(rng: np.random.Generator) -> npt.NDArray[np.float32]:
         colours = rng.normal(0, 0.4) + rng.normal(0, 0.55, (8, 1)) + rng.normal(0, 0.1, (8, 3))
         texture = rng.uniform(0.02, 0.2) * (fields(1, rng.uniform(1, 2)) + 0.3 * fields(3, rng.uniform(1, 2)))
         scenes.append(colours[regions].transpose(2, 0, 1) + texture)
-    return np.clip(scenes, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(scenes, -1, 1), np.float32)
 
 
 def _separate_classes(classifier: nn.Layer, inputs: tuple[Tensor, ...]) -> None:
@@ -306,7 +306,7 @@ def _calibrate(network: nn.Layer, classifiers: Sequence[str], rng: np.random.Gen
         network(paddle.to_tensor(_scenes(rng)))
     for hook in hooks:
         hook.remove()
-    for norm, momentum in zip(norms, momenta):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm._momentum = momentum
     network.eval()
 
@@ -356,7 +356,7 @@ def _write_program(name: str, num_classes: int, seed: int, folder: Path) -> None
 
 
 def _trace_as_paddle_2(network: nn.Layer) -> None:
-    """Go round what Paddle 3 can no longer trace into the old form, both in PP-LiteSeg: comparing sizes, and sigmoid."""
+    """Go round what Paddle 3 can't trace into the old form any more, both in PP-LiteSeg: size checks and sigmoid."""
     import paddle
     from paddle.base.layer_helper import LayerHelper
 
@@ -396,7 +396,9 @@ def _write_in_child(name: str, num_classes: int, seed: int, folder: Path, format
         [sys.executable, "-c", code, arguments], env=environment, capture_output=True, text=True, check=False
     )
     if child.returncode:
-        raise RuntimeError(f"writing {name} as {format} failed (exit status {child.returncode}):\n{child.stderr[-2000:]}")
+        raise RuntimeError(
+            f"writing {name} as {format} failed (exit status {child.returncode}):\n{child.stderr[-2000:]}"
+        )
 
 
 def _write_config(name: str, class_names: Sequence[str], format: Format, folder: Path) -> None:
