@@ -98,3 +98,13 @@ def test_models_downloaded_fetch_and_remove(tmp_path: Path, monkeypatch: pytest.
     _says(_segrt("models", "remove", "SegFormer-B0"), 1, "is not downloaded")
     _says(_segrt("predict", "a.png", "--model", "segformer-b0"), 1, 'segrt models fetch "SegFormer-B0 (slice)"')
     _says(_segrt("models", "fetch", "nothing"), 1, "unknown model 'nothing'")
+
+
+def test_palette_and_label_format(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
+    photo = save_image("photo.png", tiles)
+    options = ["--model_dir", str(colour_model), "--save_path", str(photo.parent / "out")]
+    _says(_segrt("predict", photo, *options, "--palette", "ade20k", "--label_format", "rle"), 0, "1 segmented")
+    assert json.loads((photo.parent / "out" / "photo_res.json").read_text())["label_format"] == "rle"
+    assert Image.open(photo.parent / "out" / "photo_res.png").convert("RGB").getpixel((0, 0)) == (120, 120, 120)
+    _says(_segrt("predict", photo, *options, "--palette", "mine"), 2, "unknown palette 'mine': use voc, cityscapes")
+    _says(_segrt("predict", photo, *options, "--label_format", "xml"), 2, "use list, rle, png")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -212,3 +213,35 @@ def test_miou_on_real_photos_is_that_of_the_model_card(camvid: Path) -> None:
     miou = 100 * (hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean()
     assert miou == pytest.approx(55.68, abs=0.1)
     assert 100 * hits.sum() / confusion.sum() == pytest.approx(85.82, abs=0.1)
+
+
+def test_scores_on_request(pipeline: segrt.Pipeline, tiles: Image, tmp_path: Path) -> None:
+    plain, scored = next(pipeline.predict(tiles)), next(pipeline.predict(tiles, scores=True))
+    assert isinstance(plain, SegResult)
+    assert isinstance(scored, SegResult)
+    assert plain.scores is None
+    assert scored.scores is not None
+    assert scored.scores.shape == tiles.shape[:2]
+    assert scored.scores.dtype == np.float32
+    assert 1 / 3 <= scored.scores.min() <= scored.scores.max() <= 1
+    np.testing.assert_array_equal(scored.labels, plain.labels)
+    ends_in_labels = write_colour_model(tmp_path / "labels.onnx", labels=True)
+    with pytest.raises(segrt.ConfigError, match="ends in labels: it has no scores"):
+        segrt.create_pipeline(model_dir=ends_in_labels).predict(tiles, scores=True)
+
+
+def test_palettes(colour_model: Path, tiles: Image) -> None:
+    def first(**options: Any) -> list[int]:
+        (result,) = segrt.create_pipeline(model_dir=colour_model, **options).predict(tiles)
+        assert isinstance(result, SegResult)
+        return list(result.img["res"].getpixel((0, 0)))  # type: ignore[arg-type]
+
+    assert first() == [128, 0, 0]
+    assert first(palette="cityscapes") == [128, 64, 128]
+    own = [[9, 8, 7]] * 3
+    assert first(palette=own) == [9, 8, 7]
+    config = {"SubModules": {"SemanticSegmentation": {"palette": own}}}
+    assert first(config=config) == [9, 8, 7]
+    assert first(config=config, palette="voc") == [128, 0, 0]
+    with pytest.raises(segrt.ConfigError, match="the palette has 2 colours, but colours has 3 classes"):
+        first(palette=own[:2])

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
+import io
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from segrt.errors import ConfigError
+from segrt import shapes
+from segrt.errors import ConfigError, MissingExtraError
 from segrt.render import voc_palette
 from segrt.result import SegResult, Timings
 
@@ -136,3 +143,159 @@ def test_nothing_half_written_when_the_target_is_a_folder(tmp_path: Path) -> Non
     with pytest.raises(OSError, match=r"a_res\.png"):
         _result().save_to_img(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a_res.png"]
+
+
+def test_masks_and_areas_go_together() -> None:
+    result = _result(classes=5)
+    masks = result.masks()
+    assert list(masks) == list(result.areas())
+    assert {name: mask.mean() for name, mask in masks.items()} == pytest.approx(result.areas())
+
+
+def test_the_legend_stands_alone_too() -> None:
+    result = _result(classes=3)
+    picture = np.asarray(result.legend).reshape(-1, 3)
+    for colour in result.palette[:3]:
+        assert (picture == colour).all(axis=1).sum() > 100
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2, 4])
+@pytest.mark.parametrize("classes", [1, 9, 150, 1500])
+def test_list_json_is_byte_for_byte_that_of_json_dumps(tmp_path: Path, indent: int | None, classes: int) -> None:
+    result = _result("null.png", classes=classes)
+    object.__setattr__(result, "labels", np.random.default_rng(0).integers(0, classes, (12, 16), np.int32))
+    text = result.save_to_json(tmp_path, indent).read_text()
+    separators = (",", ":") if indent is None else None
+    assert text == json.dumps(result.json["res"], indent=indent, separators=separators)
+
+
+def test_small_label_formats_hold_the_same_labels(tmp_path: Path) -> None:
+    result = _result()
+    saved = json.loads(result.save_to_json(tmp_path, label_format="png").read_text())
+    assert saved["label_format"] == "png"
+    assert saved["class_names"] == list(result.class_names)
+    np.testing.assert_array_equal(Image.open(io.BytesIO(base64.b64decode(saved["pred"]))), result.labels)
+    saved = json.loads(result.save_to_json(tmp_path, label_format="rle").read_text())
+    assert saved["size"] == [12, 16]
+    labels = np.full((12, 16), -1)
+    for entry in saved["pred"]:
+        labels[_decode(entry["segmentation"])] = entry["category_id"]
+    np.testing.assert_array_equal(labels, result.labels)
+    with pytest.raises(ConfigError, match="label_format 'x' is not valid: use list, rle, png"):
+        result.save_to_json(tmp_path, label_format="x")  # type: ignore[arg-type]
+
+
+def test_more_than_256_classes_make_a_16_bit_png(tmp_path: Path) -> None:
+    result = _result(classes=300)
+    object.__setattr__(result, "labels", result.labels + 100)
+    saved = json.loads(result.save_to_json(tmp_path, label_format="png").read_text())
+    np.testing.assert_array_equal(Image.open(io.BytesIO(base64.b64decode(saved["pred"]))), result.labels)
+
+
+def _decode(segmentation: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    """COCO's run lengths, compressed or not, decoded naively."""
+    counts = segmentation["counts"]
+    if isinstance(counts, str):
+        text, counts = counts, []
+        while text:
+            value = shift = 0
+            more = True
+            while more:
+                char, text = ord(text[0]) - 48, text[1:]
+                value |= (char & 31) << shift
+                shift += 5
+                more = bool(char & 32)
+            if char & 16:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+    flat = [i % 2 == 1 for i, count in enumerate(counts) for _ in range(count)]
+    height, width = segmentation["size"]
+    return np.array(flat).reshape(width, height).T
+
+
+def _noise(seed: int, grain: int) -> npt.NDArray[np.int32]:
+    """Regions with holes and corners that touch."""
+    rough = np.random.default_rng(seed).integers(0, 3, (7, 9)).astype(np.int32)
+    return rough.repeat(grain, axis=0).repeat(grain, axis=1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_coco_rle_decodes_to_the_masks(seed: int) -> None:
+    result = dataclasses.replace(_result(), labels=_noise(seed, 70), image=np.zeros((490, 630, 3), np.uint8))
+    for compressed in (True, False):
+        for entry in result.to_coco_rle(compressed):
+            mask = result.labels == entry["category_id"]
+            np.testing.assert_array_equal(_decode(entry["segmentation"]), mask)
+            x, y, width, height = entry["bbox"]
+            assert entry["area"] == mask.sum() == mask[y : y + height, x : x + width].sum()
+            assert mask[y].any()
+            assert mask[:, x + width - 1].any()
+
+
+def test_coco_rle_is_what_pycocotools_writes() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    for seed in range(4):
+        labels = _noise(seed, 1 + 40 * seed)
+        for label, counts in shapes.rle_counts(labels).items():
+            encoded = coco.encode(np.asfortranarray(labels == label, np.uint8))
+            assert encoded["counts"].decode() == shapes.rle_string(counts)
+
+
+def _fill(polygon: shapes.Polygon, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The pixels whose centres lie inside, by the even-odd rule."""
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    inside = np.zeros(shape, np.bool_)
+    for ring in (polygon.exterior, *polygon.holes):
+        for (x0, y0), (x1, y1) in zip(ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True):
+            if x0 == x1:  # edges run along pixels: only vertical ones lie to the left of a centre
+                inside ^= (x0 < x) & (min(y0, y1) < y) & (y < max(y0, y1))
+    return inside
+
+
+@pytest.mark.parametrize("grain", [1, 3])
+@pytest.mark.parametrize("seed", range(8))
+def test_polygons_cover_exactly_their_pixels(seed: int, grain: int) -> None:
+    labels = _noise(seed, grain)
+    result = dataclasses.replace(_result(), labels=labels, image=np.zeros((*labels.shape, 3), np.uint8))
+    painted = np.zeros((3, *labels.shape), np.int64)
+    for polygon in result.to_polygons():
+        filled = _fill(polygon, result.labels.shape)
+        assert filled.sum() == polygon.area
+        assert polygon.class_name == f"class {polygon.class_id}"
+        painted[polygon.class_id] += filled
+    np.testing.assert_array_equal(painted, [labels == c for c in range(3)])
+
+
+def test_the_outline_of_a_ring_is_two_rectangles() -> None:
+    mask = np.zeros((6, 7), np.bool_)
+    mask[1:5, 1:6] = True
+    mask[2:4, 3:4] = False
+    ((exterior, holes),) = shapes.outlines(mask)
+    assert sorted(map(tuple, exterior.tolist())) == [(1, 1), (1, 5), (6, 1), (6, 5)]
+    assert [sorted(map(tuple, hole.tolist())) for hole in holes] == [[(3, 2), (3, 4), (4, 2), (4, 4)]]
+    assert shapes.outlines(np.zeros((3, 3), np.bool_)) == []
+
+
+def test_geojson_rings_are_closed_and_json() -> None:
+    collection = json.loads(json.dumps(_result(classes=4).to_geojson()))
+    assert collection["type"] == "FeatureCollection"
+    for feature in collection["features"]:
+        for ring in feature["geometry"]["coordinates"]:
+            assert len(ring) >= 5
+            assert ring[0] == ring[-1]
+    assert sum(f["properties"]["area"] for f in collection["features"]) == 12 * 16
+
+
+def test_supervision_detections() -> None:
+    pytest.importorskip("supervision")
+    result = _result(classes=4)
+    detections = result.to_supervision()
+    assert detections.class_id.tolist() == [0, 1, 2, 3]
+    assert detections.data["class_name"].tolist() == list(result.class_names)
+    np.testing.assert_array_equal(detections.mask[2], result.labels == 2)
+
+
+def test_without_supervision_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'segrt\[supervision\]'"):
+        _result().to_supervision()

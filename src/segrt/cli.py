@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from segrt.errors import ConfigError, SegrtError
+from segrt.types import parse_label_format
 
 if TYPE_CHECKING:
     from segrt.store import Stored
@@ -46,6 +47,17 @@ ModelDir = Annotated[
     Path | None, typer.Option("--model_dir", "--model-dir", help="A .onnx file, or a folder with one.")
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Images run together.")]
+Palette = Annotated[
+    str | None, typer.Option(help="Colours: voc, cityscapes, ade20k or camvid; the model's own if not given.")
+]
+LabelFormatText = Annotated[
+    str,
+    typer.Option(
+        "--label_format",
+        "--label-format",
+        help="The labels in the JSON: list (nested, as in PaddleX), rle (COCO's run lengths) or png (indexed).",
+    ),
+]
 Overlay = Annotated[bool, typer.Option("--overlay", help="Also save the photo with the classes and a legend over it.")]
 
 
@@ -88,11 +100,14 @@ def predict(
     model_dir: ModelDir = None,
     device: DeviceText = None,
     batch_size: BatchSize = None,
+    palette: Palette = None,
+    label_format: LabelFormatText = "list",
     overlay: Overlay = False,
 ) -> None:
     """Segment images, and save label pictures and JSON."""
     options = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
-    _predict(inputs, options, target_size, save_path, batch_size=batch_size, overlay=overlay)
+    options["palette"] = palette
+    _predict(inputs, options, target_size, save_path, batch_size=batch_size, label_format=label_format, overlay=overlay)
 
 
 @models.callback()
@@ -151,12 +166,14 @@ def _predict(
     save_path: Path | None,
     *,
     batch_size: int | None = None,
+    label_format: str = "list",
     overlay: bool = False,
 ) -> None:
     """Run one prediction job; exits 1 if an input failed."""
     from segrt.pipeline import create_pipeline
     from segrt.result import SegFailure
 
+    form = parse_label_format(label_format)
     pipeline = create_pipeline(**options)
     done = failed = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -170,7 +187,8 @@ def _predict(
                 done += 1
                 result.print(format_json=False)
                 if save_path is not None:
-                    result.save_all(save_path)
+                    result.save_to_img(save_path)
+                    result.save_to_json(save_path, label_format=form)
                     if overlay:
                         result.save_overlay(save_path)
             progress.advance(task)

@@ -22,6 +22,7 @@ class Module(BaseModel):
         model_dir: a `.onnx` file, or a folder with one, in place of the zoo's.
         batch_size: images that run together.
         target_size: size of inference, as `segrt.types.parse_target_size` reads it.
+        palette: the colours of the classes, as `segrt.render.parse_palette` reads them; None for the model's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -31,6 +32,7 @@ class Module(BaseModel):
     model_dir: Path | None = None
     batch_size: int = Field(1, ge=1, le=4096)
     target_size: Any = None
+    palette: str | tuple[tuple[int, int, int], ...] | None = None
 
     @field_validator("model_name", "model_dir", mode="before")
     @classmethod

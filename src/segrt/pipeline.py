@@ -20,7 +20,7 @@ from segrt.backends.session import Session
 from segrt.errors import ConfigError, MissingExtraError, ModelError, SegrtError
 from segrt.postprocess import labels_from_logits, resize_labels
 from segrt.preprocess import Transforms
-from segrt.render import Labels, voc_palette
+from segrt.render import Labels, parse_palette
 from segrt.result import SegFailure, SegResult, Timings, file_name
 from segrt.sources import Frame, Reading, ahead, frames
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
@@ -39,16 +39,19 @@ class Pipeline:
         target_size: size of inference, unless `predict` is told otherwise.
     """
 
-    def __init__(self, session: Session, *, batch_size: int = 1, target_size: TargetSize = None) -> None:
+    def __init__(
+        self, session: Session, *, batch_size: int = 1, target_size: TargetSize = None, palette: object = None
+    ) -> None:
         self.session = session
         self.model_name = session.meta.name
         self.class_names = session.meta.class_names
         self.batch_size = batch_size
         self.target_size = target_size
         self._transforms = Transforms.parse(list(session.meta.transforms))
-        self._palette = voc_palette()
-        if session.meta.palette:
-            self._palette = np.array(session.meta.palette, np.uint8)
+        self._palette = parse_palette(session.meta.palette or "voc" if palette is None else palette)
+        colours, classes = len(self._palette), len(self.class_names)
+        if colours < classes:
+            raise ConfigError(f"the palette has {colours} colours, but {self.model_name} has {classes} classes")
 
     def predict(
         self,
@@ -57,6 +60,7 @@ class Pipeline:
         *,
         batch_size: int | None = None,
         on_error: OnError = "raise",
+        scores: bool = False,
         exif: bool = True,
         pdf_scale: float = 2.0,
     ) -> Iterator[SegResult | SegFailure]:
@@ -72,6 +76,7 @@ class Pipeline:
             batch_size: images that run together; None: as the pipeline is set.
             on_error: what to do with an input that can't be segmented: "raise" its error when its turn comes, "skip" it
                 with a warning, or "yield" a SegFailure in its place.
+            scores: give the softmax probability of each pixel's class too, which takes longer.
             exif: turn photos the way their EXIF orientation says.
             pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
 
@@ -79,7 +84,7 @@ class Pipeline:
             SegResult: one an image, its labels at the size of the source; with `on_error="yield"` also SegFailure.
 
         Raises:
-            ConfigError: target_size, batch_size, on_error or pdf_scale is not valid.
+            ConfigError: target_size, batch_size, on_error or pdf_scale is not valid, or the model has no scores.
             InputError: an input can't be read, with `on_error="raise"`.
             ModelError: the model can't run on it.
         """
@@ -90,16 +95,23 @@ class Pipeline:
             raise ConfigError(f"batch_size {batch_size!r} is not valid: it must be a whole number from 1")
         if on_error not in ("raise", "skip", "yield"):
             raise ConfigError(f"on_error {on_error!r} is not valid: use raise, skip or yield")
+        if scores and self.session.meta.output == "labels":
+            raise ConfigError(f"{self.model_name} ends in labels: it has no scores to give")
         items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale))
-        return self._predict(ahead(items, max(2, batch_size)), size, batch_size, on_error)
+        return self._predict(ahead(items, max(2, batch_size)), size, scores, batch_size, on_error)
 
     def _predict(
-        self, items: Generator[Frame | SegFailure, None, None], size: TargetSize, batch_size: int, on_error: OnError
+        self,
+        items: Generator[Frame | SegFailure, None, None],
+        size: TargetSize,
+        scores: bool,
+        batch_size: int,
+        on_error: OnError,
     ) -> Iterator[SegResult | SegFailure]:
         stems: set[str] = set()
         with closing(items):
             while batch := list(islice(items, batch_size)):
-                for result in self._segment(batch, size, stems):
+                for result in self._segment(batch, size, scores, stems):
                     if isinstance(result, SegFailure) and on_error == "raise":
                         raise result.error
                     if isinstance(result, SegFailure) and on_error == "skip":
@@ -108,7 +120,7 @@ class Pipeline:
                         yield result
 
     def _segment(
-        self, items: list[Frame | SegFailure], size: TargetSize, stems: set[str]
+        self, items: list[Frame | SegFailure], size: TargetSize, scores: bool, stems: set[str]
     ) -> Iterable[SegResult | SegFailure]:
         """Run one batch: images of one inference size go through the network together."""
         done: dict[int, SegResult | SegFailure] = {}
@@ -121,11 +133,11 @@ class Pipeline:
                 groups.setdefault(inference, []).append((place, item, _stem(item, stems)))
         for inference, members in groups.items():
             places, group, names = zip(*members, strict=True)
-            done.update(zip(places, self._run(group, names, inference), strict=True))
+            done.update(zip(places, self._run(group, names, inference, scores), strict=True))
         return [done[place] for place in range(len(items))]
 
     def _run(
-        self, group: Sequence[Frame], names: Sequence[str], inference: tuple[int, int]
+        self, group: Sequence[Frame], names: Sequence[str], inference: tuple[int, int], scores: bool
     ) -> Iterator[SegResult | SegFailure]:
         start = perf_counter()
         batch = np.empty((len(group), 3, *inference), np.float32)
@@ -141,7 +153,7 @@ class Pipeline:
         share = 1000 / len(group)
         for frame, stem, item in zip(group, names, output, strict=True):
             begin = perf_counter()
-            labels = self._labels(item[None], inference, frame.image.shape[:2])
+            labels, certainty = self._labels(item[None], inference, frame.image.shape[:2], scores)
             post = (perf_counter() - begin) * 1000
             yield SegResult(
                 labels=labels,
@@ -155,14 +167,20 @@ class Pipeline:
                 precision=self.session.precision,
                 timings=Timings((prepared - start) * share, (ran - prepared) * share, post),
                 stem=stem,
+                scores=certainty,
             )
 
-    def _labels(self, output: npt.NDArray[Any], inference: tuple[int, int], source: tuple[int, int]) -> Labels:
+    def _labels(
+        self, output: npt.NDArray[Any], inference: tuple[int, int], source: tuple[int, int], scores: bool
+    ) -> tuple[Labels, npt.NDArray[np.float32] | None]:
         meta = self.session.meta
         if meta.output == "labels":
-            return np.asarray(resize_labels(output, source)[0])
+            return resize_labels(output, source)[0], None
         align_corners = meta.upsample.align_corners if meta.upsample else False
-        return np.asarray(labels_from_logits(output, inference, source, align_corners=align_corners)[0][0])
+        labels, certainty = labels_from_logits(
+            output, inference, source, align_corners=align_corners, with_scores=scores
+        )
+        return labels[0], None if certainty is None else certainty[0]
 
 
 def create_pipeline(
@@ -175,6 +193,7 @@ def create_pipeline(
     mode: str | None = None,
     model_name: str | None = None,
     model_dir: str | Path | None = None,
+    palette: object = None,
 ) -> Pipeline:
     """Build a segmentation pipeline.
 
@@ -188,6 +207,8 @@ def create_pipeline(
         model_name: a name of the model zoo; overrides the configuration. None anywhere: the bundled model.
         model_dir: a `.onnx` file, or a folder that holds one, or a folder with a Paddle inference model, which is
             converted when it is first used (this needs the export extra); overrides the configuration.
+        palette: the colours of the classes: "voc", "cityscapes", "ade20k", "camvid", or (R, G, B) for each class, 0 to
+            255; overrides the configuration. None anywhere: the model's own, else voc.
 
     Returns:
         Pipeline: with its model loaded.
@@ -209,7 +230,8 @@ def create_pipeline(
         device=Device.parse(device) if device else None,
         mode=chosen,
     )
-    return Pipeline(session, batch_size=module.batch_size, target_size=module.target_size)
+    palette = module.palette if palette is None else palette
+    return Pipeline(session, batch_size=module.batch_size, target_size=module.target_size, palette=palette)
 
 
 def _stem(frame: Frame, taken: set[str]) -> str:

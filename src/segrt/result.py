@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -15,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segrt import render
-from segrt.errors import ConfigError, SegrtError
+from segrt import render, shapes
+from segrt.errors import ConfigError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
+from segrt.types import LabelFormat, parse_label_format
 
 IMAGE_SUFFIXES = frozenset(
     ".bmp .dib .jpeg .jpg .png .webp .pbm .pgm .ppm .pnm .sr .ras .tiff .tif".split()  # noqa: SIM905
@@ -86,6 +88,8 @@ class SegResult(Mapping[str, Any]):
         precision: the arithmetic that it ran in.
         timings: milliseconds by step.
         stem: name without suffix under which the result is saved in a folder, less its `_res`.
+        scores: float32 (H, W), in (0, 1]: the softmax probability of each pixel's class; None unless asked for, with
+            `predict(..., scores=True)`.
         error: always None; a SegFailure has one.
     """
 
@@ -100,6 +104,7 @@ class SegResult(Mapping[str, Any]):
     precision: str
     timings: Timings
     stem: str
+    scores: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     error: None = None
 
     def __post_init__(self) -> None:
@@ -133,6 +138,90 @@ class SegResult(Mapping[str, Any]):
         """The share of the image that each class covers, 0 to 1, by name, largest first; classes that occur only."""
         classes, shares = self._shares()
         return {self.class_names[c]: share for c, share in zip(classes, shares, strict=True)}
+
+    def masks(self) -> dict[str, shapes.Mask]:
+        """Where each class is: bool (H, W), by name, largest first; classes that occur only."""
+        return {self.class_names[c]: self.labels == c for c in self._shares()[0]}
+
+    @property
+    def legend(self) -> Image.Image:
+        """Colours, names and shares of the classes that occur, largest first: RGB."""
+        classes, shares = self._shares()
+        return render.legend(classes, self.class_names, self.palette, shares)
+
+    def to_polygons(self) -> list[shapes.Polygon]:
+        """The exact outline of each connected region, classes by id."""
+        return [
+            shapes.Polygon(c, self.class_names[c], exterior, holes)
+            for c in sorted(self._shares()[0])
+            for exterior, holes in shapes.outlines(self.labels == c)
+        ]
+
+    def to_geojson(self) -> dict[str, Any]:
+        """A GeoJSON FeatureCollection (RFC 7946) with a Polygon for each connected region.
+
+        Coordinates are pixels, x to the right and y **down** from the upper left corner of the image, not degrees.
+        """
+        return {
+            "type": "FeatureCollection",
+            "features": [
+                {
+                    "type": "Feature",
+                    "properties": {"class_id": p.class_id, "class_name": p.class_name, "area": p.area},
+                    "geometry": {
+                        "type": "Polygon",
+                        "coordinates": [[*ring.tolist(), ring[0].tolist()] for ring in (p.exterior, *p.holes)],
+                    },
+                }
+                for p in self.to_polygons()
+            ],
+        }
+
+    def to_coco_rle(self, compressed: bool = True) -> list[dict[str, Any]]:
+        """Each class that occurs as a COCO annotation, by id, with the keys that pycocotools reads.
+
+        Args:
+            compressed: write the counts as pycocotools' text; if false, as a list of numbers.
+
+        Returns:
+            list[dict]: `category_id`, `category_name`, `area` in pixels, `bbox` as [x, y, width, height], and
+                `segmentation` as {"size": [H, W], "counts": ...}.
+        """
+        annotations = []
+        for c, counts in shapes.rle_counts(self.labels).items():
+            x, y, right, bottom = _box(self.labels == c)
+            annotations.append(
+                {
+                    "category_id": c,
+                    "category_name": self.class_names[c],
+                    "area": sum(counts[1::2]),
+                    "bbox": [x, y, right - x, bottom - y],
+                    "segmentation": {
+                        "size": list(self.labels.shape),
+                        "counts": shapes.rle_string(counts) if compressed else counts,
+                    },
+                }
+            )
+        return annotations
+
+    def to_supervision(self) -> Any:
+        """A `supervision.Detections` with one mask for each class that occurs, by id, and its name in `data`.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise MissingExtraError("to_supervision needs supervision: run  pip install 'segrt[supervision]'") from None
+        classes = sorted(self._shares()[0])
+        masks = np.stack([self.labels == c for c in classes])
+        return supervision.Detections(
+            xyxy=np.array([_box(mask) for mask in masks], np.float32),
+            mask=masks,
+            class_id=np.array(classes),
+            data={"class_name": np.array([self.class_names[c] for c in classes])},
+        )
 
     def overlay(self, alpha: float = 0.5, *, legend: bool = True) -> Image.Image:
         """The source with the colours of the classes over it.
@@ -192,26 +281,49 @@ class SegResult(Mapping[str, Any]):
             write_atomic(file, self._encode(file.suffix.lower()))
         return written
 
-    def save_to_json(self, save_path: str | Path, indent: int | None = None, ensure_ascii: bool = False) -> Path:
-        """Save what stands under "res" in `json`.
+    def save_to_json(
+        self,
+        save_path: str | Path,
+        indent: int | None = None,
+        ensure_ascii: bool = False,
+        *,
+        label_format: LabelFormat = "list",
+    ) -> Path:
+        """Save what stands under "res" in `json`, or the same with the labels in a smaller form.
 
         Args:
             save_path: a folder, where `a.jpg` becomes `a_res.json`; or a file, where it ends in `.json`.
             indent: spaces a level. PaddleX indents by 4, which puts each pixel on a line of its own.
             ensure_ascii: escape what is not ASCII.
+            label_format: what "pred" is. "list": the class ids, nested as (1, H, W), like PaddleX. "rle": what
+                `to_coco_rle` gives. "png": a PNG whose pixel values are the class ids, base64. Beside "rle" and "png"
+                stand the keys `label_format`, `size` ([H, W]) and `class_names`.
 
         Returns:
             Path: the file written.
 
         Raises:
+            ConfigError: there is no such label_format.
             OSError: the disk is full, or the path can't be written.
         """
+        data: dict[str, Any] = {"input_path": self.input_path, "page_index": self.page_index}
+        if parse_label_format(label_format) != "list":
+            data |= {"label_format": label_format, "size": self.labels.shape, "class_names": self.class_names}
+        if label_format == "rle":
+            data["pred"] = self.to_coco_rle()
+        elif label_format == "png":
+            data["pred"] = base64.b64encode(self._label_png()).decode()
+        else:
+            data["pred"] = None  # json would take a second for what _list_text does in a fraction
+        separators = (",", ":") if indent is None else None
+        text = json.dumps(data, indent=indent, ensure_ascii=ensure_ascii, separators=separators).encode()
+        if label_format == "list":
+            before, _, after = text.rpartition(b"null")
+            text = before + _list_text(self.labels, indent) + after
         target = Path(save_path)
         if target.suffix.lower() != ".json":
             target = target / f"{self.stem}_res.json"
-        separators = (",", ":") if indent is None else None
-        text = json.dumps(self.json["res"], indent=indent, ensure_ascii=ensure_ascii, separators=separators)
-        write_atomic(target, text.encode())
+        write_atomic(target, text)
         return target
 
     def save_all(self, save_path: str | Path) -> None:
@@ -243,12 +355,34 @@ class SegResult(Mapping[str, Any]):
 
     def _encode(self, suffix: str) -> bytes:
         if suffix == ".png" and len(self.class_names) <= 256:
+            return self._label_png()
+        return _encode_rgb(self.img["res"], suffix)
+
+    def _label_png(self) -> bytes:
+        """The class ids as pixel values: indexed, or 16-bit grey where no palette has room for all classes."""
+        if len(self.class_names) > 256:
+            picture = Image.fromarray(self.labels.astype(np.uint16))
+        else:
             picture = Image.fromarray(self.labels.astype(np.uint8))
             picture.putpalette(self.palette[:256].tobytes())
-            buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
-            return buffer.getvalue()
-        return _encode_rgb(self.img["res"], suffix)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def _box(mask: shapes.Mask) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom edge of what is true, in pixels; something must be."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _list_text(labels: npt.NDArray[np.int32], indent: int | None) -> bytes:
+    """What `json.dumps` writes for `[labels.tolist()]` as a value of the outermost object, many times as fast."""
+    line = [b"" if indent is None else b"\n" + b" " * (indent * level) for level in range(5)]
+    numbers = [b"%d" % number for number in range(int(labels.max()) + 1)]
+    rows = ((b"," + line[4]).join(map(numbers.__getitem__, row.tolist())) for row in labels)
+    rows = (b"[" + line[4] + row + line[3] + b"]" for row in rows)
+    return b"[" + line[2] + b"[" + line[3] + (b"," + line[3]).join(rows) + line[2] + b"]" + line[1] + b"]"
 
 
 def _encode_rgb(picture: Image.Image, suffix: str) -> bytes:

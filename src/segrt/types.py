@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 from segrt.errors import ConfigError, DeviceError
 
@@ -111,3 +111,16 @@ def parse_target_size(value: object) -> TargetSize:
 
 
 OnError: TypeAlias = Literal["raise", "skip", "yield"]
+
+LabelFormat: TypeAlias = Literal["list", "rle", "png"]
+
+
+def parse_label_format(value: str) -> LabelFormat:
+    """Check the name of a form in which labels are saved.
+
+    Raises:
+        ConfigError: there is no such form.
+    """
+    if value not in get_args(LabelFormat):
+        raise ConfigError(f"label_format {value!r} is not valid: use {', '.join(get_args(LabelFormat))}")
+    return cast("LabelFormat", value)
