@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -32,3 +33,26 @@ def nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     sample = cv2.resize(indices, size[::-1], interpolation=cv2.INTER_NEAREST).reshape(size)
     flat: NDArray[Any] = image.reshape(*image.shape[:-2], -1)
     return flat[..., sample]
+
+
+def slide_logits(
+    infer: Callable[[slice, slice], NDArray[Any]], size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]
+) -> NDArray[np.float64]:
+    """PaddleSeg's `slide_inference`: logits (C, h, w) of all crops summed at full size, divided by their number."""
+    total: NDArray[np.float64] | None = None
+    count = np.zeros(size)
+    rows, cols = (
+        1 if full <= part else int(np.ceil((full - part) / step)) + 1
+        for full, part, step in zip(size, crop, stride, strict=True)
+    )
+    for row in range(rows):
+        for col in range(cols):
+            bottom, right = min(row * stride[0] + crop[0], size[0]), min(col * stride[1] + crop[1], size[1])
+            box = slice(max(bottom - crop[0], 0), bottom), slice(max(right - crop[1], 0), right)
+            logits = infer(*box)
+            if total is None:
+                total = np.zeros((len(logits), *size))
+            total[(slice(None), *box)] += logits
+            count[box] += 1
+    assert total is not None
+    return total / count

@@ -108,3 +108,11 @@ def test_palette_and_label_format(save_image: Save, tiles: npt.NDArray[np.uint8]
     assert Image.open(photo.parent / "out" / "photo_res.png").convert("RGB").getpixel((0, 0)) == (120, 120, 120)
     _says(_segrt("predict", photo, *options, "--palette", "mine"), 2, "unknown palette 'mine': use voc, cityscapes")
     _says(_segrt("predict", photo, *options, "--label_format", "xml"), 2, "use list, rle, png")
+
+
+def test_slide(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
+    photo = save_image("photo.png", tiles)
+    run = ["predict", str(photo), "--model_dir", str(colour_model), "--slide"]
+    _says(_segrt(*run, "64,48"), 0, "1 segmented")
+    _says(_segrt(*run, "64"), 2, "slide '64' is not valid: use CROP,STRIDE")
+    _says(_segrt(*run, "model"), 2, "gives colours no sliding window")

@@ -47,6 +47,10 @@ ModelDir = Annotated[
     Path | None, typer.Option("--model_dir", "--model-dir", help="A .onnx file, or a folder with one.")
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Images run together.")]
+Slide = Annotated[
+    str | None,
+    typer.Option(help="Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT in pixels; model: that of the model."),
+]
 Palette = Annotated[
     str | None, typer.Option(help="Colours: voc, cityscapes, ade20k or camvid; the model's own if not given.")
 ]
@@ -100,6 +104,7 @@ def predict(
     model_dir: ModelDir = None,
     device: DeviceText = None,
     batch_size: BatchSize = None,
+    slide: Slide = None,
     palette: Palette = None,
     label_format: LabelFormatText = "list",
     overlay: Overlay = False,
@@ -107,7 +112,16 @@ def predict(
     """Segment images, and save label pictures and JSON."""
     options = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
     options["palette"] = palette
-    _predict(inputs, options, target_size, save_path, batch_size=batch_size, label_format=label_format, overlay=overlay)
+    _predict(
+        inputs,
+        options,
+        target_size,
+        save_path,
+        batch_size=batch_size,
+        slide=slide,
+        label_format=label_format,
+        overlay=overlay,
+    )
 
 
 @models.callback()
@@ -166,6 +180,7 @@ def _predict(
     save_path: Path | None,
     *,
     batch_size: int | None = None,
+    slide: str | None = None,
     label_format: str = "list",
     overlay: bool = False,
 ) -> None:
@@ -179,7 +194,15 @@ def _predict(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("segmenting", total=None)
-        for result in pipeline.predict(inputs, target_size, batch_size=batch_size, on_error="yield"):
+        crops = progress.add_task("crops of the image", total=None, visible=slide is not None)
+
+        def show(crops_done: int, of: int) -> None:
+            progress.update(crops, completed=crops_done, total=of, visible=True)
+
+        results = pipeline.predict(
+            inputs, target_size, batch_size=batch_size, slide=slide, progress=show, on_error="yield"
+        )
+        for result in results:
             if isinstance(result, SegFailure):
                 failed += 1
                 _complain(result.error)

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segrt.errors import ConfigError
+from segrt.slide import Window, parse_window
 from segrt.types import TargetSize, parse_target_size
 
 PIPELINE = "semantic_segmentation"
@@ -22,6 +23,7 @@ class Module(BaseModel):
         model_dir: a `.onnx` file, or a folder with one, in place of the zoo's.
         batch_size: images that run together.
         target_size: size of inference, as `segrt.types.parse_target_size` reads it.
+        slide: sliding window, as `segrt.slide.parse_window` reads it.
         palette: the colours of the classes, as `segrt.render.parse_palette` reads them; None for the model's own.
     """
 
@@ -33,6 +35,7 @@ class Module(BaseModel):
     batch_size: int = Field(1, ge=1, le=4096)
     target_size: Any = None
     palette: str | tuple[tuple[int, int, int], ...] | None = None
+    slide: Any = None
 
     @field_validator("model_name", "model_dir", mode="before")
     @classmethod
@@ -44,6 +47,14 @@ class Module(BaseModel):
     def _target_size(cls, value: object) -> TargetSize:
         try:
             return parse_target_size(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("slide")
+    @classmethod
+    def _slide(cls, value: object) -> Window | bool:
+        try:
+            return parse_window(value)
         except ConfigError as error:
             raise ValueError(str(error)) from None
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -18,10 +19,11 @@ from segrt import config as configuration
 from segrt import store, zoo
 from segrt.backends.session import Session
 from segrt.errors import ConfigError, MissingExtraError, ModelError, SegrtError
-from segrt.postprocess import labels_from_logits, resize_labels
+from segrt.postprocess import labels_from_logits, resize_labels, resize_nearest, upsample
 from segrt.preprocess import Transforms
 from segrt.render import Labels, parse_palette
 from segrt.result import SegFailure, SegResult, Timings, file_name
+from segrt.slide import Box, Progress, Rows, Window, parse_window, run_window
 from segrt.sources import Frame, Reading, ahead, frames
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
 
@@ -37,17 +39,26 @@ class Pipeline:
         class_names: the name of each class id, empty where the model names none.
         batch_size: images that run together, unless `predict` is told otherwise.
         target_size: size of inference, unless `predict` is told otherwise.
+        slide: sliding window, unless `predict` is told otherwise; True for the model's own, False for none.
+        transforms: from an image to the network's input.
     """
 
     def __init__(
-        self, session: Session, *, batch_size: int = 1, target_size: TargetSize = None, palette: object = None
+        self,
+        session: Session,
+        *,
+        batch_size: int = 1,
+        target_size: TargetSize = None,
+        palette: object = None,
+        slide: object = None,
     ) -> None:
         self.session = session
         self.model_name = session.meta.name
         self.class_names = session.meta.class_names
         self.batch_size = batch_size
         self.target_size = target_size
-        self._transforms = Transforms.parse(list(session.meta.transforms))
+        self.slide = parse_window(slide)
+        self.transforms = Transforms.parse(list(session.meta.transforms))
         self._palette = parse_palette(session.meta.palette or "voc" if palette is None else palette)
         colours, classes = len(self._palette), len(self.class_names)
         if colours < classes:
@@ -61,6 +72,8 @@ class Pipeline:
         batch_size: int | None = None,
         on_error: OnError = "raise",
         scores: bool = False,
+        slide: object = None,
+        progress: Progress | None = None,
         exif: bool = True,
         pdf_scale: float = 2.0,
     ) -> Iterator[SegResult | SegFailure]:
@@ -77,6 +90,12 @@ class Pipeline:
             on_error: what to do with an input that can't be segmented: "raise" its error when its turn comes, "skip" it
                 with a warning, or "yield" a SegFailure in its place.
             scores: give the softmax probability of each pixel's class too, which takes longer.
+            slide: a sliding window, for images that are too large or too rich in detail to go through the network
+                at once: {"crop": ..., "stride": ...}, each a number or (height, width) in pixels of the inference, or
+                text "CROP,STRIDE"; logits are averaged where crops overlap. True: the window that the model's published
+                accuracy was measured with. False: whole images. None: as the pipeline is set, else whole images.
+                `batch_size` crops run together.
+            progress: with `slide`, called after each step with the crops of the image that are done, and all of them.
             exif: turn photos the way their EXIF orientation says.
             pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
 
@@ -84,7 +103,7 @@ class Pipeline:
             SegResult: one an image, its labels at the size of the source; with `on_error="yield"` also SegFailure.
 
         Raises:
-            ConfigError: target_size, batch_size, on_error or pdf_scale is not valid, or the model has no scores.
+            ConfigError: target_size, batch_size, on_error, slide or pdf_scale is not valid, or the model has no scores.
             InputError: an input can't be read, with `on_error="raise"`.
             ModelError: the model can't run on it.
         """
@@ -95,23 +114,20 @@ class Pipeline:
             raise ConfigError(f"batch_size {batch_size!r} is not valid: it must be a whole number from 1")
         if on_error not in ("raise", "skip", "yield"):
             raise ConfigError(f"on_error {on_error!r} is not valid: use raise, skip or yield")
-        if scores and self.session.meta.output == "labels":
-            raise ConfigError(f"{self.model_name} ends in labels: it has no scores to give")
+        window = self._window(self.slide if slide is None else parse_window(slide))
+        if self.session.meta.output == "labels" and (scores or window):
+            raise ConfigError(f"{self.model_name} ends in labels: it has no scores, and nothing to average in a window")
+        how = _How(size, batch_size, scores, window, progress)
         items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale))
-        return self._predict(ahead(items, max(2, batch_size)), size, scores, batch_size, on_error)
+        return self._predict(ahead(items, max(2, batch_size)), how, on_error)
 
     def _predict(
-        self,
-        items: Generator[Frame | SegFailure, None, None],
-        size: TargetSize,
-        scores: bool,
-        batch_size: int,
-        on_error: OnError,
+        self, items: Generator[Frame | SegFailure, None, None], how: _How, on_error: OnError
     ) -> Iterator[SegResult | SegFailure]:
         stems: set[str] = set()
         with closing(items):
-            while batch := list(islice(items, batch_size)):
-                for result in self._segment(batch, size, scores, stems):
+            while batch := list(islice(items, how.batch_size)):
+                for result in self._segment(batch, how, stems):
                     if isinstance(result, SegFailure) and on_error == "raise":
                         raise result.error
                     if isinstance(result, SegFailure) and on_error == "skip":
@@ -119,9 +135,7 @@ class Pipeline:
                     else:
                         yield result
 
-    def _segment(
-        self, items: list[Frame | SegFailure], size: TargetSize, scores: bool, stems: set[str]
-    ) -> Iterable[SegResult | SegFailure]:
+    def _segment(self, items: list[Frame | SegFailure], how: _How, stems: set[str]) -> Iterable[SegResult | SegFailure]:
         """Run one batch: images of one inference size go through the network together."""
         done: dict[int, SegResult | SegFailure] = {}
         groups: dict[tuple[int, int], list[tuple[int, Frame, str]]] = {}
@@ -129,20 +143,21 @@ class Pipeline:
             if isinstance(item, SegFailure):
                 done[place] = item
             else:
-                inference = self._transforms.size(item.image.shape[:2], size)
+                inference = self.transforms.size(item.image.shape[:2], how.size)
                 groups.setdefault(inference, []).append((place, item, _stem(item, stems)))
         for inference, members in groups.items():
             places, group, names = zip(*members, strict=True)
-            done.update(zip(places, self._run(group, names, inference, scores), strict=True))
+            run = self._slide if how.window else self._run
+            done.update(zip(places, run(group, names, inference, how), strict=True))
         return [done[place] for place in range(len(items))]
 
     def _run(
-        self, group: Sequence[Frame], names: Sequence[str], inference: tuple[int, int], scores: bool
+        self, group: Sequence[Frame], names: Sequence[str], inference: tuple[int, int], how: _How
     ) -> Iterator[SegResult | SegFailure]:
         start = perf_counter()
         batch = np.empty((len(group), 3, *inference), np.float32)
         for slot, frame in zip(batch, group, strict=True):
-            self._transforms.write(frame.image, out=slot)
+            self.transforms.write(frame.image, out=slot)
         prepared = perf_counter()
         try:
             output = self.session.run(batch)
@@ -153,34 +168,104 @@ class Pipeline:
         share = 1000 / len(group)
         for frame, stem, item in zip(group, names, output, strict=True):
             begin = perf_counter()
-            labels, certainty = self._labels(item[None], inference, frame.image.shape[:2], scores)
+            labels, scores = self._labels(item[None], inference, frame.image.shape[:2], how.scores)
             post = (perf_counter() - begin) * 1000
-            yield SegResult(
-                labels=labels,
-                image=frame.image,
-                input_path=frame.input_path,
-                page_index=frame.page_index,
-                class_names=self.class_names or tuple(f"class_{i}" for i in range(int(labels.max()) + 1)),
-                palette=self._palette,
-                model_name=self.model_name,
-                provider=self.session.provider,
-                precision=self.session.precision,
-                timings=Timings((prepared - start) * share, (ran - prepared) * share, post),
-                stem=stem,
-                scores=certainty,
-            )
+            timings = Timings((prepared - start) * share, (ran - prepared) * share, post)
+            yield self._result(frame, stem, labels, scores, timings)
+
+    def _slide(
+        self, group: Sequence[Frame], names: Sequence[str], inference: tuple[int, int], how: _How
+    ) -> Iterator[SegResult | SegFailure]:
+        """Run each image in crops. The normalised image, and its logits, exist for a batch of crops only."""
+        assert how.window
+        for frame, stem in zip(group, names, strict=True):
+            start, preprocess, run = perf_counter(), 0.0, 0.0
+            image = self.transforms.fit(frame.image, inference)
+
+            def infer(boxes: list[Box], image: npt.NDArray[np.uint8] = image) -> Iterator[Rows]:
+                nonlocal preprocess, run
+                begin = perf_counter()
+                crops = [image[box] for box in boxes]
+                size = crops[0].shape[:2]
+                batch = np.empty((len(crops), 3, *size), np.float32)
+                for slot, crop in zip(batch, crops, strict=True):
+                    self.transforms.write(np.ascontiguousarray(crop), out=slot)
+                prepared = perf_counter()
+                output = self.session.run(batch)
+                preprocess, run = preprocess + prepared - begin, run + perf_counter() - prepared
+                return (upsample(logits, size, align_corners=self._align_corners) for logits in output)
+
+            try:
+                labels, scores = run_window(
+                    inference,
+                    how.window,
+                    infer,
+                    batch_size=how.batch_size,
+                    with_scores=how.scores,
+                    progress=how.progress,
+                )
+            except SegrtError as error:
+                yield SegFailure(frame.input_path, frame.page_index, error)
+                continue
+            source = frame.image.shape[:2]
+            labels, scores = resize_nearest(labels, source), None if scores is None else resize_nearest(scores, source)
+            post = perf_counter() - start - preprocess - run
+            yield self._result(frame, stem, labels, scores, Timings(preprocess * 1000, run * 1000, post * 1000))
+
+    def _result(
+        self, frame: Frame, stem: str, labels: Labels, scores: npt.NDArray[np.float32] | None, timings: Timings
+    ) -> SegResult:
+        return SegResult(
+            labels=labels,
+            image=frame.image,
+            input_path=frame.input_path,
+            page_index=frame.page_index,
+            class_names=self.class_names or tuple(f"class_{i}" for i in range(int(labels.max()) + 1)),
+            palette=self._palette,
+            model_name=self.model_name,
+            provider=self.session.provider,
+            precision=self.session.precision,
+            timings=timings,
+            stem=stem,
+            scores=scores,
+        )
+
+    @property
+    def _align_corners(self) -> bool:
+        upsampling = self.session.meta.upsample
+        return upsampling is not None and upsampling.align_corners
 
     def _labels(
-        self, output: npt.NDArray[Any], inference: tuple[int, int], source: tuple[int, int], scores: bool
+        self, output: npt.NDArray[Any], inference: tuple[int, int], source: tuple[int, int], with_scores: bool
     ) -> tuple[Labels, npt.NDArray[np.float32] | None]:
-        meta = self.session.meta
-        if meta.output == "labels":
+        if self.session.meta.output == "labels":
             return resize_labels(output, source)[0], None
-        align_corners = meta.upsample.align_corners if meta.upsample else False
-        labels, certainty = labels_from_logits(
-            output, inference, source, align_corners=align_corners, with_scores=scores
+        labels, scores = labels_from_logits(
+            output, inference, source, align_corners=self._align_corners, with_scores=with_scores
         )
-        return labels[0], None if certainty is None else certainty[0]
+        return labels[0], None if scores is None else scores[0]
+
+    def _window(self, slide: Window | bool) -> Window | None:
+        if isinstance(slide, Window) or not slide:
+            return slide or None
+        window = next((spec.slide for spec in zoo.load().models if spec.answers_to(self.model_name)), None)
+        if window is None:
+            raise ConfigError(
+                f"model_zoo.yaml gives {self.model_name} no sliding window: name one, as in slide={{'crop': 1024, "
+                "'stride': 768}"
+            )
+        return Window(window.crop_size, window.stride)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What `predict` was asked for, parsed."""
+
+    size: TargetSize
+    batch_size: int
+    scores: bool
+    window: Window | None
+    progress: Progress | None
 
 
 def create_pipeline(
@@ -230,8 +315,13 @@ def create_pipeline(
         device=Device.parse(device) if device else None,
         mode=chosen,
     )
-    palette = module.palette if palette is None else palette
-    return Pipeline(session, batch_size=module.batch_size, target_size=module.target_size, palette=palette)
+    return Pipeline(
+        session,
+        batch_size=module.batch_size,
+        target_size=module.target_size,
+        palette=module.palette if palette is None else palette,
+        slide=module.slide,
+    )
 
 
 def _stem(frame: Frame, taken: set[str]) -> str:

@@ -80,10 +80,25 @@ def labels_from_logits(
     for n, image in enumerate(logits):
         low = np.ascontiguousarray(image, np.float32)
         calm = bool(low.min() >= -_SAFE and low.max() <= _SAFE)  # false for NaN too
-        labels[n] = _expand((_sparse_labels if calm else _dense_labels)(low, rows, cols), source_size)
+        labels[n] = resize_nearest((_sparse_labels if calm else _dense_labels)(low, rows, cols), source_size)
         if scores is not None:
-            scores[n] = _expand(_dense_scores(low, rows, cols), source_size)
+            scores[n] = resize_nearest(_dense_scores(low, rows, cols), source_size)
     return labels, scores
+
+
+def upsample(logits: NDArray[Any], size: tuple[int, int], *, align_corners: bool = False) -> NDArray[np.float32]:
+    """Upsample the logits of one image, bilinearly, to the size of the inference.
+
+    Args:
+        logits: float, shape (C, h, w).
+        size: (height, width).
+        align_corners: as in `labels_from_logits`.
+
+    Returns:
+        float32, shape (height, C, width): one row of pixels after the other.
+    """
+    rows, cols = (_axis(low, full, full, align_corners) for low, full in zip(logits.shape[1:], size, strict=True))
+    return np.stack(list(_upsampled(np.ascontiguousarray(logits, np.float32), rows, cols)))
 
 
 def resize_labels(labels: NDArray[Any], source_size: tuple[int, int]) -> NDArray[np.int32]:
@@ -104,7 +119,7 @@ def resize_labels(labels: NDArray[Any], source_size: tuple[int, int]) -> NDArray
             f"expected integer labels of shape (N, H, W), got {labels.dtype} {labels.shape}: is this a segmentation "
             "model?"
         )
-    return np.stack([_expand(image.astype(np.int32), source_size) for image in labels])
+    return np.stack([resize_nearest(image.astype(np.int32), source_size) for image in labels])
 
 
 @dataclass(frozen=True)
@@ -151,8 +166,8 @@ def _nearest(full: int, pixels: int) -> NDArray[np.intp]:
     return np.asarray(np.minimum(np.arange(pixels) * (1 / (pixels / full)), full - 1), np.intp)
 
 
-def _expand(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Resize (H, W) to `size` by nearest neighbour."""
+def resize_nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Resize labels or scores (H, W) to `size` by nearest neighbour; those that have it are not copied."""
     return image if image.shape == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 

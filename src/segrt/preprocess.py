@@ -210,8 +210,11 @@ class Transforms:
         Raises:
             ValueError: `out` is not such an array.
         """
-        interp = self.resize.interp if self.resize else "LINEAR"
-        self.normalize.write(resize(image, (out.shape[1], out.shape[2]), interp), out)
+        self.normalize.write(self.fit(image, (out.shape[1], out.shape[2])), out)
+
+    def fit(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Resize an image of uint8 (H, W, 3) to (height, width), with the interpolation of the model's own Resize."""
+        return resize(image, size, self.resize.interp if self.resize else "LINEAR")
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int], interp: str = "LINEAR") -> NDArray[np.uint8]:

@@ -161,6 +161,10 @@ class ModelSpec(_Entry):
         """The keys that stand for this model: its name with and without "(slice)"."""
         return {_key(self.name), _key(self.name.replace("(slice)", ""))}
 
+    def answers_to(self, name: str) -> bool:
+        """Whether `name` stands for this model, as in `get`."""
+        return _key(name) in self.aliases
+
     @model_validator(mode="after")
     def _one_origin(self) -> ModelSpec:
         if bool(self.archives) == bool(self.bundled):
