@@ -239,6 +239,10 @@ def _randomise(network: nn.Layer, rng: np.random.Generator) -> None:
             elif isinstance(layer, (nn.Conv2D, nn.Linear)) and key == "weight":
                 fan_in = shape[0] if isinstance(layer, nn.Linear) else int(np.prod(shape[1:]))
                 values = rng.standard_normal(shape, np.float32) * np.sqrt(2 / fan_in)
+            elif is_norm and key == "bias":
+                # ReLU cuts off half of a signal around zero, and the next batch norm stretches what is left: float
+                # rounding then grows layer by layer, as it does not in trained networks. So most stays above zero.
+                values = rng.normal(1.0, 0.1, shape)
             elif key in ("_mean", "_variance"):
                 values = np.full(shape, key == "_variance")  # measured later
             else:
