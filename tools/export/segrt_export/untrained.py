@@ -348,13 +348,14 @@ def _write_program(name: str, num_classes: int, seed: int, folder: Path) -> None
     device = paddle.get_device()
     paddle.set_device("cpu")  # the same weights, whether a GPU is here or not
     try:
-        network = _sane_network(_architecture(name), num_classes, seed)
-        if not _can_write("json"):
-            _trace_as_paddle_2(network)
-        spec = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
-        label_map = LabelMap(network)
-        label_map.eval()
-        paddle.jit.save(label_map, str(folder / "inference"), input_spec=[spec])
+        with paddle.utils.unique_name.guard():  # names count from zero, so one seed gives one file
+            network = _sane_network(_architecture(name), num_classes, seed)
+            if not _can_write("json"):
+                _trace_as_paddle_2(network)
+            spec = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
+            label_map = LabelMap(network)
+            label_map.eval()
+            paddle.jit.save(label_map, str(folder / "inference"), input_spec=[spec])
     finally:
         paddle.set_device(device)
 
