@@ -149,7 +149,7 @@ def _measure(job: Job, files: Sequence[Path], form: Format) -> tuple[Report, boo
         command=shlex.join(sys.argv[1:]),
         environment=environment.observe(environment.pin(job.threads)),
         threads=job.threads,
-        size="x".join(map(str, job.size)) if job.size else "that of each image",
+        size="x".join(map(str, job.size)) if job.size else "each image's own size",
         clock_ms=overhead_ms(),
         rows=[],
     )

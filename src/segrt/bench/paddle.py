@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -39,7 +40,9 @@ class PaddleContender(Contender):
         if folder is None:
             raise ModelError("its Paddle model is not here: name the folder that holds it, or fetch it")
         try:
-            import paddle
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it would like a compiler's cache
+                import paddle
 
             from segrt_export.parity import PaddleReference
             from segrt_export.program import PaddleModel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from math import floor, log10
 from pathlib import Path
 
 from segrt.bench.measure import Row
@@ -69,7 +70,7 @@ def plot(rows: Sequence[Row], file: Path, *, subtitle: str) -> bool:
             )
     axes.set_xscale("log")
     values = [value for row in timed for value in (min(row.steps["total"].ms), row.steps["total"].p95)]
-    axes.set_xlim(min(values) / 2, max(values) * 1.8)
+    axes.set_xlim(10 ** floor(log10(min(values))), max(values) * 1.8)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     names = {row.model.name: row.model.name + ("*" if row.model.untrained else "") for row in timed}
     axes.set_yticks(range(len(models)), [names[model] for model in models])

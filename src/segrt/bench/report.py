@@ -71,7 +71,7 @@ class Report:
                 "untrained: the published architecture with random weights, since the trained ones are not here. Times "
                 "are those of the architecture; accuracy is not measured."
             )
-        yield f"Size of inference: {self.size}. {self.threads} threads for each contender."
+        yield f"Inference at {self.size}. {self.threads} threads for each contender."
         yield (
             "Times are medians in milliseconds from the decoded image to labels of its size; spread is the "
             "interquartile range over the median. A ratio is the median of the pairs' ratios, and their range."
