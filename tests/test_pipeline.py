@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,18 +59,27 @@ def test_batches_of_mixed_sizes_equal_batch_1_and_keep_their_order(pipeline: seg
         np.testing.assert_array_equal(a, b)
 
 
-def test_predict_is_lazy(pipeline: segrt.Pipeline, tiles: Image) -> None:
+def test_predict_is_lazy_and_reads_at_most_two_images_ahead(pipeline: segrt.Pipeline, tiles: Image) -> None:
     taken = []
 
     def source() -> Iterator[Image]:
-        for index in range(5):
+        for index in range(9):
             taken.append(index)
             yield tiles
 
     results = pipeline.predict(source())
     assert taken == []
-    next(results)
-    assert taken == [0]
+    for done in (1, 2, 3):
+        next(results)
+        time.sleep(0.05)
+        assert taken == list(range(done + 2))
+
+
+def test_names_follow_the_order_of_the_input_whatever_the_batch(pipeline: segrt.Pipeline, tiles: Image) -> None:
+    images = [tiles, tiles[:40], tiles]
+    for batch_size in (1, 3):
+        results = pipeline.predict(images, batch_size=batch_size)
+        assert [r.stem for r in results if isinstance(r, SegResult)] == ["image", "image_2", "image_3"]
 
 
 def test_errors_stand_in_their_place(pipeline: segrt.Pipeline, save_image: Save, tiles: Image, tmp_path: Path) -> None:

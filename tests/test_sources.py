@@ -1,18 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from segrt.errors import InputError
+from segrt.errors import ConfigError, InputError
 from segrt.result import SegFailure
-from segrt.sources import Frame, frames, from_array
+from segrt.sources import Frame, Reading, ahead, frames, from_array
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
+Answer = tuple[int, dict[str, str], Iterable[bytes]]
 
 
 def _images(source: object) -> list[Frame]:
@@ -62,11 +69,77 @@ def test_arrays_of_every_layout(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8)]
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\) is not an image"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
+        (np.zeros(4, np.uint8), r"shape \(4,\)"),
+        (np.zeros((4, 4), np.int64), "array of int64 is not an image: it must be uint8"),
+        (np.full((4, 4), 255.0), "float64 must be from 0 to 1, but it is from 255 to 255"),
+        (np.full((4, 4), np.nan, np.float32), "float32 must be from 0 to 1"),
+        (np.array([[-0.5, 1]]), "from -0.5 to 1"),
+    ],
 )
-def test_arrays_that_are_no_image(array: npt.NDArray[np.generic]) -> None:
-    with pytest.raises(InputError, match="is not an image: it must be uint8"):
+def test_arrays_that_are_no_image(array: npt.NDArray[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         from_array(array)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+def test_dtypes_are_scaled_to_8_bits(dtype: type[np.generic]) -> None:
+    grey = np.arange(256).reshape(16, 16)
+    scale = {"u": 257 if dtype is np.uint16 else 1, "f": 1 / 255}[np.dtype(dtype).kind]
+    np.testing.assert_array_equal(from_array((grey * scale).astype(dtype))[:, :, 1], grey)
+
+
+def test_bool_is_black_and_white() -> None:
+    assert from_array(np.array([[True, False]]))[0].tolist() == [[255] * 3, [0] * 3]
+
+
+def test_a_memory_mapped_array_is_not_copied(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((4, 5, 3), np.uint8))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert np.shares_memory(from_array(mapped), mapped)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "bgr"),
+    [
+        ("RGBA", (10, 20, 30, 0), [30, 20, 10]),  # alpha is dropped, not blended
+        ("LA", (7, 0), [7, 7, 7]),
+        ("1", 1, [255] * 3),
+        ("L", 9, [9] * 3),
+        ("CMYK", (0, 255, 255, 0), [0, 0, 255]),
+        ("I;16", 0x12FF, [0x12] * 3),
+        ("I", 65_535, [255] * 3),
+        ("F", 0.5, [128] * 3),
+    ],
+)
+def test_every_mode_is_flattened(mode: str, colour: Any, bgr: list[int]) -> None:
+    (frame,) = _images(Image.new(mode, (3, 2), colour))
+    assert frame.image.shape == (2, 3, 3)
+    assert frame.image[1, 2].tolist() == bgr
+
+
+def test_modes_out_of_range_are_refused() -> None:
+    assert "must be from 0 to 65535, but it is from -1 to -1" in _error(Image.new("I", (3, 2), -1))
+    assert "must be from 0 to 1" in _error(Image.new("F", (3, 2), 200.0))
+
+
+def test_palettes_with_transparency_are_looked_up(tmp_path: Path) -> None:
+    palette = Image.new("P", (3, 2), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    palette.save(tmp_path / "p.png", transparency=1)
+    (frame,) = _images(tmp_path / "p.png")
+    assert frame.image[0, 0].tolist() == [50, 100, 200]
+
+
+def test_16_bit_files_keep_their_upper_bits(tmp_path: Path) -> None:
+    grey = (np.arange(256, dtype=np.uint16) * 256 + 200).reshape(16, 16)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(grey).save(tmp_path / name)
+        (frame,) = _images(tmp_path / name)
+        np.testing.assert_array_equal(frame.image[:, :, 0], grey >> 8)
 
 
 def test_a_pil_image_is_rgb_and_arrays_are_bgr() -> None:
@@ -74,12 +147,181 @@ def test_a_pil_image_is_rgb_and_arrays_are_bgr() -> None:
     assert frame.image[0, 0].tolist() == [0, 0, 255]
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied_unless_turned_off(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees to show
     Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
     (frame,) = _images(tmp_path / "a.jpg")
     assert frame.image.shape == (40, 20, 3)
+    (item,) = frames(tmp_path / "a.jpg", Reading(exif=False))
+    assert isinstance(item, Frame)
+    assert item.image.shape == (20, 40, 3)
+
+
+def test_bytes_are_read_as_a_file(save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
+    content = save_image("a.png", tiles).read_bytes()
+    for source in (content, bytearray(content), memoryview(content)):
+        (frame,) = _images(source)
+        np.testing.assert_array_equal(frame.image, tiles)
+        assert frame.input_path is None
+    assert "not an image of a known format" in _error(b"no image")
+    assert "this is empty" in _error(b"")
+
+
+def test_content_decides_not_the_suffix(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    save_image("a.png", tiles).rename(tmp_path / "a.pdf")
+    (frame,) = _images(tmp_path / "a.pdf")
+    np.testing.assert_array_equal(frame.image, tiles)
+
+
+def test_each_frame_of_a_tiff_is_an_image(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (10 + i, 5), (i, 0, 0)) for i in range(3)]
+    pages[0].save(tmp_path / "three.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "one.tiff")
+    found = _images(tmp_path / "three.tif")
+    assert [(f.page_index, f.image.shape[1], int(f.image[0, 0, 2])) for f in found] == [
+        (0, 10, 0),
+        (1, 11, 1),
+        (2, 12, 2),
+    ]
+    assert [f.page_index for f in _images((tmp_path / "one.tiff").read_bytes())] == [0]
+
+
+def test_too_many_frames_end_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segrt.sources.MAX_PAGES", 2)
+    pages = [Image.new("L", (5, 5)) for _ in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "a.pdf", save_all=True, append_images=pages[1:])
+    for name in ("a.tif", "a.pdf"):
+        first, second, third = frames(tmp_path / name)
+        assert isinstance(first, Frame)
+        assert isinstance(second, Frame)
+        assert isinstance(third, SegFailure)
+        assert third.page_index == 2
+        assert "left out" in str(third.error)
+
+
+def test_each_page_of_a_pdf_is_an_image(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (60, 30 + 10 * i), (250, 0, 0)) for i in range(2)]
+    pages[0].save(tmp_path / "doc.PDF", save_all=True, append_images=pages[1:], resolution=72)
+    found = _images(tmp_path)
+    assert [(f.page_index, f.image.shape) for f in found] == [(0, (60, 120, 3)), (1, (80, 120, 3))]
+    blue, green, red = found[0].image[30, 60].tolist()
+    assert red > 240
+    assert max(blue, green) < 10
+    small = [f.image.shape for f in frames(tmp_path, Reading(pdf_scale=1)) if isinstance(f, Frame)]
+    assert small == [(30, 60, 3), (40, 60, 3)]
+
+
+def test_a_page_with_too_many_pixels_is_an_error_of_that_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segrt.sources.MAX_PIXELS", 10_000)
+    Image.new("L", (100, 100)).save(tmp_path / "a.pdf", save_all=True, append_images=[Image.new("L", (9, 9))])
+    first, second = frames(tmp_path / "a.pdf")
+    assert isinstance(first, SegFailure)
+    assert str(first.error) == f"{tmp_path}/a.pdf, page 0: an image of 200 x 200 has more than 10,000 pixels"
+    assert isinstance(second, Frame)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 101, float("nan"), "2"])
+def test_wrong_scales_are_refused(scale: Any) -> None:
+    with pytest.raises(ConfigError, match="pdf_scale"):
+        Reading(pdf_scale=scale)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Answer], str]]:
+    """Serves answers by path on 127.0.0.1, and gives their URLs."""
+    for name in os.environ:
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    answers: dict[str, Answer] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = answers[self.path.split("?")[0]]
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            with suppress(OSError):  # the client may have gone
+                for part in body:
+                    self.wfile.write(part)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+        def publish(path: str, answer: Answer) -> str:
+            answers[path.split("?", maxsplit=1)[0]] = answer
+            return f"http://127.0.0.1:{server.server_port}{path}"
+
+        yield publish
+        server.shutdown()
+
+
+def test_urls_with_queries_redirects_and_no_suffix(
+    site: Callable[[str, Answer], str], save_image: Save, tiles: npt.NDArray[np.uint8]
+) -> None:
+    content = save_image("a.png", tiles).read_bytes()
+    target = site("/photo?size=large&x=1.jpg", (200, {}, [content]))
+    for url in (target, site("/old", (302, {"Location": target}, []))):
+        (frame,) = _images(url)
+        np.testing.assert_array_equal(frame.image, tiles)
+        assert frame.input_path == url
+
+
+def test_urls_that_fail_say_why(site: Callable[[str, Answer], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "the server answers 404" in _error(site("/gone.png", (404, {}, [])))
+    assert "known format" in _error(site("/text.png", (200, {}, [b"text"])))
+    assert "is empty" in _error(site("/empty.png", (200, {}, [])))
+    assert "redirects" in _error(site("/loop", (302, {"Location": "/loop"}, [])))
+    assert "can't be downloaded" in _error("http://127.0.0.1:9/a.png")
+    monkeypatch.setattr("segrt.sources.URL_BYTES", 1000)
+    assert "is larger than" in _error(site("/big.png", (200, {}, (b"x" * 100 for _ in range(10**9)))))
+    monkeypatch.setattr("segrt.sources.URL_SECONDS", 0.3)
+
+    def body(pause: float) -> Iterator[bytes]:
+        while True:
+            time.sleep(pause)
+            yield b"x"
+
+    for pause in (0.05, 1):
+        assert "took more than 0.3 s" in _error(site(f"/slow{pause}.png", (200, {}, body(pause))))
+
+
+def test_reading_ahead_stops_at_its_bound_and_when_closed() -> None:
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    items = ahead(numbers(), 3)
+    before = set(threading.enumerate())
+    assert taken == []
+    assert next(items) == 0
+    time.sleep(0.05)
+    assert taken == [0, 1, 2, 3]
+    (thread,) = set(threading.enumerate()) - before
+    items.close()
+    assert not thread.is_alive()
+    assert len(taken) == 4
+
+
+def test_reading_ahead_keeps_order_and_raises_in_place() -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(20)
+        raise KeyError("here")
+
+    items = ahead(numbers(), 4)
+    assert [next(items) for _ in range(20)] == list(range(20))
+    with pytest.raises(KeyError, match="here"):
+        next(items)
+    assert list(ahead(iter(range(50)), 2)) == list(range(50))
 
 
 def test_bad_files_each_say_what_is_wrong(tmp_path: Path, save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
@@ -98,7 +340,7 @@ def test_bad_files_each_say_what_is_wrong(tmp_path: Path, save_image: Save, tile
     assert "holds no image" in _error(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("source", [None, 5, {"a": 1}, b"bytes"])
+@pytest.mark.parametrize("source", [None, 5, {"a": 1}])
 def test_other_types_are_named(source: object) -> None:
     assert f"type {type(source).__name__}" in _error(source)
 

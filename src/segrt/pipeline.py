@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -20,8 +21,8 @@ from segrt.errors import ConfigError, MissingExtraError, ModelError, SegrtError
 from segrt.postprocess import labels_from_logits, resize_labels
 from segrt.preprocess import Transforms
 from segrt.render import Labels, voc_palette
-from segrt.result import SegFailure, SegResult, Timings
-from segrt.sources import Frame, frames
+from segrt.result import SegFailure, SegResult, Timings, file_name
+from segrt.sources import Frame, Reading, ahead, frames
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
 
 log = logging.getLogger("segrt")
@@ -56,23 +57,29 @@ class Pipeline:
         *,
         batch_size: int | None = None,
         on_error: OnError = "raise",
+        exif: bool = True,
+        pdf_scale: float = 2.0,
     ) -> Iterator[SegResult | SegFailure]:
-        """Segment images, lazily and in order.
+        """Segment images, lazily and in order. A thread reads ahead: at most `batch_size` images, or 2 if that is more.
 
         Args:
-            input: a file or folder (str or Path), an array (uint8, (H, W, 3) BGR, or grey, or with alpha), a PIL image,
-                or an iterable of these, nested as one likes. Folders are searched recursively, sorted by path.
+            input: a file or folder (str or Path), an http(s) URL, bytes of an image file, a PIL image, an array, or an
+                iterable of these, nested as one likes. Folders are searched recursively, sorted by path. Every page of
+                a PDF and every frame of a TIFF gives a result. An array is (H, W, 3) BGR, or grey, or with alpha, which
+                is dropped; uint8, uint16 (its upper 8 bits count), bool, or float from 0 to 1.
             target_size: -1: infer at the image's own size; N: at a size that fits inside N x N; (height, width): at
                 exactly that; None: as the pipeline is set, else at the image's own size.
             batch_size: images that run together; None: as the pipeline is set.
             on_error: what to do with an input that can't be segmented: "raise" its error when its turn comes, "skip" it
                 with a warning, or "yield" a SegFailure in its place.
+            exif: turn photos the way their EXIF orientation says.
+            pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
 
         Yields:
             SegResult: one an image, its labels at the size of the source; with `on_error="yield"` also SegFailure.
 
         Raises:
-            ConfigError: target_size, batch_size or on_error is not valid.
+            ConfigError: target_size, batch_size, on_error or pdf_scale is not valid.
             InputError: an input can't be read, with `on_error="raise"`.
             ModelError: the model can't run on it.
         """
@@ -83,41 +90,42 @@ class Pipeline:
             raise ConfigError(f"batch_size {batch_size!r} is not valid: it must be a whole number from 1")
         if on_error not in ("raise", "skip", "yield"):
             raise ConfigError(f"on_error {on_error!r} is not valid: use raise, skip or yield")
-        return self._predict(frames(input), size, batch_size, on_error)
+        items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale))
+        return self._predict(ahead(items, max(2, batch_size)), size, batch_size, on_error)
 
     def _predict(
-        self, items: Iterator[Frame | SegFailure], size: TargetSize, batch_size: int, on_error: OnError
+        self, items: Generator[Frame | SegFailure, None, None], size: TargetSize, batch_size: int, on_error: OnError
     ) -> Iterator[SegResult | SegFailure]:
         stems: set[str] = set()
-        while batch := list(islice(items, batch_size)):
-            for result in self._segment(batch, size, stems):
-                if isinstance(result, SegFailure) and on_error == "raise":
-                    raise result.error
-                if isinstance(result, SegFailure) and on_error == "skip":
-                    log.warning("skipped %s: %s", result.input_path or "an array", result.error)
-                else:
-                    yield result
+        with closing(items):
+            while batch := list(islice(items, batch_size)):
+                for result in self._segment(batch, size, stems):
+                    if isinstance(result, SegFailure) and on_error == "raise":
+                        raise result.error
+                    if isinstance(result, SegFailure) and on_error == "skip":
+                        log.warning("skipped %s: %s", result.input_path or "an array", result.error)
+                    else:
+                        yield result
 
     def _segment(
         self, items: list[Frame | SegFailure], size: TargetSize, stems: set[str]
     ) -> Iterable[SegResult | SegFailure]:
         """Run one batch: images of one inference size go through the network together."""
         done: dict[int, SegResult | SegFailure] = {}
-        groups: dict[tuple[int, int], list[int]] = {}
+        groups: dict[tuple[int, int], list[tuple[int, Frame, str]]] = {}
         for place, item in enumerate(items):
             if isinstance(item, SegFailure):
                 done[place] = item
             else:
-                groups.setdefault(self._transforms.size(item.image.shape[:2], size), []).append(place)
-        for inference, places in groups.items():
-            group = [item for item in (items[place] for place in places) if isinstance(item, Frame)]
-            names = [_stem(frame, stems) for frame in group]
-            for place, result in zip(places, self._run(group, names, inference), strict=True):
-                done[place] = result
+                inference = self._transforms.size(item.image.shape[:2], size)
+                groups.setdefault(inference, []).append((place, item, _stem(item, stems)))
+        for inference, members in groups.items():
+            places, group, names = zip(*members, strict=True)
+            done.update(zip(places, self._run(group, names, inference), strict=True))
         return [done[place] for place in range(len(items))]
 
     def _run(
-        self, group: list[Frame], names: list[str], inference: tuple[int, int]
+        self, group: Sequence[Frame], names: Sequence[str], inference: tuple[int, int]
     ) -> Iterator[SegResult | SegFailure]:
         start = perf_counter()
         batch = np.empty((len(group), 3, *inference), np.float32)
@@ -206,7 +214,7 @@ def create_pipeline(
 
 def _stem(frame: Frame, taken: set[str]) -> str:
     """The name under which a result is saved, unlike every earlier one of the same call."""
-    stem = Path(frame.input_path).stem if frame.input_path else "image"
+    stem = (Path(file_name(frame.input_path)).stem if frame.input_path else "") or "image"
     if frame.page_index is not None:
         stem = f"{stem}_{frame.page_index}"
     unique, count = stem, 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,14 @@ IMAGE_SUFFIXES = frozenset(
     ".bmp .dib .jpeg .jpg .png .webp .pbm .pgm .ppm .pnm .sr .ras .tiff .tif".split()  # noqa: SIM905
 )
 _LOSSY = frozenset((".jpeg", ".jpg"))
+
+
+def file_name(input_path: str) -> str:
+    """The file name in a path; in a URL, the last part of its path, made safe to be a file's name."""
+    if not input_path.lower().startswith(("http://", "https://")):
+        return Path(input_path).name
+    name = PurePosixPath(unquote(urlsplit(input_path).path)).name
+    return re.sub(r'[\x00-\x1f<>:"|?*\\]', "_", name)[-100:]
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,7 @@ class SegResult(Mapping[str, Any]):
         """
         target = Path(save_path)
         if target.suffix.lower() not in IMAGE_SUFFIXES:
-            suffix = Path(self.input_path).suffix if self.input_path else ""
+            suffix = Path(file_name(self.input_path)).suffix if self.input_path else ""
             target = target / f"{self.stem}_res{suffix if suffix.lower() in IMAGE_SUFFIXES else '.png'}"
         written = [target, target.with_suffix(".png")] if target.suffix.lower() in _LOSSY else [target]
         for file in written:

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Lock, Semaphore, Thread
+from typing import Any, TypeAlias, TypeVar
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from segrt.errors import InputError
+from segrt.errors import ConfigError, InputError
 from segrt.result import IMAGE_SUFFIXES, SegFailure
 
+log = logging.getLogger("segrt")
+
 MAX_PIXELS = 178_956_970
-"""Most pixels of one image: where Pillow, too, stops believing that it is one."""
+"""Most pixels of one image file or PDF page: where Pillow, too, stops believing that it is one."""
+MAX_PAGES = 10_000
+"""Most pages of a PDF and frames of a TIFF."""
+URL_SECONDS = 30.0
+"""Longest time that one download may take."""
+URL_BYTES = 256 << 20
+"""Most bytes of one download."""
+
+SUFFIXES = IMAGE_SUFFIXES | {".pdf"}
+# Pillow's decoders of IMAGE_SUFFIXES. Others it must not try: its EPS one, say, starts Ghostscript.
+_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP", "PPM", "SUN", "TIFF")
+_BAND = 1 << 22  # pixels copied out of Pillow at once: it needs twice their bytes while it does so
+_PDFIUM = Lock()  # PDFium must not be called by two threads at once
+
+_Pixels: TypeAlias = npt.NDArray[np.uint8]
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,111 +49,327 @@ class Frame:
 
     Attributes:
         image: uint8 (H, W, 3), BGR.
-        input_path: where it came from, as text; None for an array.
-        page_index: page or frame, from 0; None where there is only one.
+        input_path: where it came from, as text; None for what has no name, such as an array.
+        page_index: page of a PDF or frame of a TIFF, from 0; None for the other formats.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: _Pixels
     input_path: str | None
     page_index: int | None = None
 
 
-def frames(source: object) -> Iterator[Frame | SegFailure]:
+@dataclass(frozen=True)
+class Reading:
+    """How files are read.
+
+    Attributes:
+        exif: turn a photo the way its EXIF orientation says. A TIFF is always turned the way its own tag says.
+        pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
+    """
+
+    exif: bool = True
+    pdf_scale: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.pdf_scale, (int, float)) and 0 < self.pdf_scale <= 100):
+            raise ConfigError(f"pdf_scale {self.pdf_scale!r} is not valid: it must be above 0 and at most 100")
+
+
+def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | SegFailure]:
     """Read images one by one, in the order given; what can't be read becomes a SegFailure in its place.
 
+    What a file, a URL's answer or bytes hold is told by their content. Every page of a PDF and every frame of a TIFF
+    is an image; of other formats that hold several, the first is.
+
     Args:
-        source: a file or folder (str or Path), an image (array as `from_array` takes it, or PIL), or an iterable
-            of these, nested as one likes.
+        source: a file or folder (str or Path), an http(s) URL, bytes of an image file, an array as `from_array` takes
+            it, a PIL image (taken as it stands, without regard to EXIF), or an iterable of these, nested as one likes.
+        reading: how files are read.
     """
-    if isinstance(source, (str, Path)):
-        yield from _from_path(str(source))
-    elif isinstance(source, np.ndarray):
-        yield from _guard(None, lambda: Frame(from_array(source), None))
-    elif isinstance(source, Image.Image):
-        yield from _guard(None, lambda: Frame(_bgr(source), None))
-    elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, dict)):
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+        yield from _from_url(source, reading)
+    elif isinstance(source, (str, Path)):
+        yield from _from_path(str(source), reading)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        yield from _decode(bytes(source), None, reading)
+    elif isinstance(source, (np.ndarray, Image.Image)):
+        image = _attempt(lambda: from_array(source) if isinstance(source, np.ndarray) else _from_pil(source))
+        yield _failure(None, None, image) if isinstance(image, Exception) else Frame(image, None)
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         for item in source:
-            yield from frames(item)
+            yield from frames(item, reading)
     else:
         error = InputError(
-            f"an input of type {type(source).__name__} can't be read: give a path, a folder, a uint8 array, a PIL image"
-            " or a list of these"
+            f"an input of type {type(source).__name__} can't be read: give a path, a folder, a URL, bytes, an array, a"
+            " PIL image or a list of these"
         )
         yield SegFailure(None, None, error)
 
 
-def from_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Bring an array to BGR.
+def ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
+    """Let a thread take items before they are asked for, in order; it ends when the iterator that this gives is closed.
 
     Args:
-        array: uint8; (H, W) or (H, W, 1) grey, (H, W, 3) BGR, or (H, W, 4) BGR and alpha, which is dropped.
+        items: the thread alone runs this iterator; what it raises is raised in its place.
+        size: how many items at most may be taken that were not asked for yet.
+    """
+    free, ready, closed = Semaphore(size), SimpleQueue[tuple[Any, BaseException | None]](), Event()
+
+    def work() -> None:
+        try:
+            while free.acquire() and not closed.is_set():
+                ready.put((next(items), None))
+        except BaseException as error:  # StopIteration too: it ends the consumer
+            ready.put((None, error))
+
+    thread = Thread(target=work, name="segrt-read", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            free.release()
+            yield item
+    finally:
+        closed.set()
+        free.release()
+        thread.join(1)  # so that a caller may close what `items` reads from; not for ever, since that may hang
+
+
+def from_array(array: npt.NDArray[Any]) -> _Pixels:
+    """Bring an array to 8-bit BGR.
+
+    Args:
+        array: (H, W) or (H, W, 1) grey, (H, W, 3) BGR, or (H, W, 4) BGR and alpha, which is dropped as OpenCV does.
+            uint8: taken as it is, and not copied where it can be used in place, which a memory-mapped one can.
+            uint16: its upper 8 bits. Float: from 0 to 1, times 255, rounded. bool: 0 and 255.
 
     Returns:
         np.ndarray: uint8 (H, W, 3), BGR.
 
     Raises:
-        InputError: another dtype or shape, or no pixels.
+        InputError: another dtype or shape, no pixels, or floats that are not in [0, 1].
     """
     channels = array.shape[2] if array.ndim == 3 else 1
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
         raise InputError(
-            f"an array of {array.dtype} {array.shape} is not an image: it must be uint8, (H, W) or (H, W, 1 | 3 | 4), "
-            "colours in the order BGR"
+            f"an array of shape {array.shape} is not an image: it must be (H, W) or (H, W, 1 | 3 | 4), colours in the"
+            " order BGR"
         )
-    _check_pixels(array.shape[1], array.shape[0])
+    array = _to_uint8(array[:, :, :3] if array.ndim == 3 else array)
     if channels == 1:
         array = np.broadcast_to(array.reshape(*array.shape[:2], 1), (*array.shape[:2], 3))
-    return np.ascontiguousarray(array[:, :, :3], np.uint8)
+    return np.ascontiguousarray(array)
 
 
-def _from_path(path: str) -> Iterator[Frame | SegFailure]:
+def _to_uint8(array: npt.NDArray[Any]) -> _Pixels:
+    if array.dtype == np.uint8:
+        return np.asarray(array, np.uint8)
+    if array.dtype == np.uint16:
+        return np.asarray(array >> 8, np.uint8)
+    if array.dtype == np.bool_:
+        return np.where(array, np.uint8(255), np.uint8(0))
+    if array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1):  # NaN, too, is neither
+            raise InputError(
+                f"an array of {array.dtype} must be from 0 to 1, but it is from {low:g} to {high:g}: scale it, or"
+                " convert it to uint8"
+            )
+        return np.asarray(np.rint(array * array.dtype.type(255)), np.uint8)
+    raise InputError(f"an array of {array.dtype} is not an image: it must be uint8, uint16, bool, or float from 0 to 1")
+
+
+def _from_path(path: str, reading: Reading) -> Iterator[Frame | SegFailure]:
     if os.path.isdir(path):
         files = sorted(
             os.path.join(folder, name)
             for folder, _, names in os.walk(path)
             for name in names
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES
+            if Path(name).suffix.lower() in SUFFIXES
         )
         if not files:
-            known = " ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
-            yield SegFailure(path, None, InputError(f"the folder {path} holds no image ({known})"))
+            yield SegFailure(path, None, InputError(f"the folder {path} holds no image ({_known()})"))
         for file in files:
-            yield from _guard(file, lambda file=file: Frame(_read(file), file))
-    else:
-        yield from _guard(path, lambda: Frame(_read(path), path))
-
-
-def _guard(path: str | None, read: object) -> Iterator[Frame | SegFailure]:
-    assert callable(read)
-    try:
-        yield read()
-    except InputError as error:
+            yield from _from_path(file, reading)
+    elif not os.path.exists(path):
+        yield SegFailure(path, None, InputError(f"{path} does not exist"))
+    elif Path(path).suffix.lower() not in SUFFIXES:
+        error = InputError(f"{path} has a suffix that is not an image's; segrt reads {_known()}")
         yield SegFailure(path, None, error)
+    elif not os.path.isfile(path):  # to open a pipe could wait for ever
+        yield SegFailure(path, None, InputError(f"{path} is not a file"))
+    else:
+        yield from _decode(path, path, reading)
 
 
-def _read(path: str) -> npt.NDArray[np.uint8]:
-    if not os.path.exists(path):
-        raise InputError(f"{path} does not exist")
-    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-        known = " ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
-        raise InputError(f"{path} has a suffix that is not an image's; segrt reads {known}")
+def _known() -> str:
+    return " ".join(sorted(s[1:] for s in SUFFIXES))
+
+
+def _from_url(url: str, reading: Reading) -> Iterator[Frame | SegFailure]:
     try:
-        with Image.open(path) as image:
-            _check_pixels(*image.size)
-            return _bgr(ImageOps.exif_transpose(image))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except UnidentifiedImageError:
-        empty = "is empty" if os.path.getsize(path) == 0 else "is not an image of a known format"
-        raise InputError(f"{path} {empty}") from None
+        content = _download(url)
+    except Exception as error:
+        yield _failure(url, None, error)
+    else:
+        yield from _decode(content, url, reading)
+
+
+def _download(url: str) -> bytes:
+    late = InputError(f"{url} took more than {URL_SECONDS:g} s to download")
+    deadline = time.monotonic() + URL_SECONDS
+    parts, size = [], 0
+    try:
+        with (
+            httpx.Client(follow_redirects=True, max_redirects=5, timeout=URL_SECONDS) as client,
+            client.stream("GET", url) as response,
+        ):
+            if not response.is_success:
+                raise InputError(f"{url} can't be downloaded: the server answers {response.status_code}")
+            for part in response.iter_bytes():
+                parts.append(part)
+                size += len(part)
+                if size > URL_BYTES:
+                    raise InputError(f"{url} is larger than {URL_BYTES / 2**20:g} MiB")
+                if time.monotonic() > deadline:
+                    raise late
+    except httpx.TimeoutException:
+        raise late from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise InputError(f"{url} can't be downloaded: {error}") from None
+    return b"".join(parts)
+
+
+def _decode(content: str | bytes, name: str | None, reading: Reading) -> Iterator[Frame | SegFailure]:
+    """Every image of a file, given by its path or by what stands in it."""
+    page = None
+    try:
+        for page, image in (_pdf_pages if _is_pdf(content) else _image_frames)(content, reading):
+            yield _failure(name, page, image) if isinstance(image, Exception) else Frame(image, name, page)
     except Exception as error:  # decoders raise nearly anything on damaged files
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{path} can't be read: {reason}") from None
+        if isinstance(error, UnidentifiedImageError):
+            size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
+            error = InputError(f"{name or 'this'} is {'not an image of a known format' if size else 'empty'}")
+        elif isinstance(error, Image.DecompressionBombError):
+            error = InputError(f"this image has more than {MAX_PIXELS:,} pixels")
+        yield _failure(name, None if page is None else page + 1, error)
 
 
-def _bgr(image: Image.Image) -> npt.NDArray[np.uint8]:
-    rgb = np.asarray(image.convert("RGB"), np.uint8)
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure:
+    """The failure of one image, with an error that names the file; arrays and bytes have no name."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, InputError):
+        reason = f"it can't be read: {reason}"
+    if name is not None and name not in reason:
+        reason = f"{name}: {reason}" if page is None else f"{name}, page {page}: {reason}"
+    return SegFailure(name, page, InputError(reason))
+
+
+def _is_pdf(content: str | bytes) -> bool:
+    if isinstance(content, str):
+        with open(content, "rb") as file:
+            content = file.read(1024)
+    return b"%PDF-" in content[:1024]  # where every reader looks for it
+
+
+def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _Pixels | Exception]]:
+    import pypdfium2
+
+    with _PDFIUM:
+        try:
+            document = pypdfium2.PdfDocument(content)
+        except pypdfium2.PdfiumError as error:
+            if "password" in str(error).lower():
+                raise InputError("this PDF is encrypted: save it without a password first") from None
+            raise InputError("this PDF is damaged") from None
+        document.init_forms()  # so that what was filled in is drawn
+        count = len(document)
+    try:
+        if not count:
+            raise InputError("this PDF has no pages")
+        for page in range(min(count, MAX_PAGES)):
+            with _PDFIUM:
+                image = _attempt(partial(_pdf_page, document, page, reading.pdf_scale))
+            yield page, image
+        if count > MAX_PAGES:
+            raise InputError(f"this PDF has {count} pages: those from {MAX_PAGES} on are left out")
+    finally:
+        with _PDFIUM:
+            document.close()
+
+
+def _pdf_page(document: Any, index: int, scale: float) -> _Pixels:
+    page = document[index]
+    try:
+        width, height = page.get_size()
+        _check_pixels(int(width * scale), int(height * scale))
+        bitmap = page.render(scale=scale)
+        image = from_array(bitmap.to_numpy()).copy()  # the bitmap's memory is PDFium's
+        bitmap.close()
+        return image
+    finally:
+        page.close()
+
+
+def _image_frames(content: str | bytes, reading: Reading) -> Iterator[tuple[int | None, _Pixels | Exception]]:
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    with Image.open(file, formats=_FORMATS) as image:
+        if image.format != "TIFF":
+            yield None, _from_file(image, reading)
+            return
+        for page in range(MAX_PAGES):
+            try:
+                image.seek(page)  # asking for the number of frames would read all of their headers
+            except EOFError:
+                return
+            yield page, _attempt(partial(_from_file, image, reading))
+    raise InputError(f"this TIFF has more than {MAX_PAGES} frames: the others are left out")
+
+
+def _attempt(read: Callable[[], _Pixels]) -> _Pixels | Exception:
+    try:
+        return read()
+    except Exception as error:
+        return error
+
+
+def _from_file(image: Image.Image, reading: Reading) -> _Pixels:
+    _check_pixels(*image.size)
+    image.load()
+    if reading.exif:
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except Exception:  # parsing nonsense may raise nearly anything; the picture itself is whole
+            log.warning(
+                "%s: its EXIF data is damaged, so its orientation is ignored",
+                getattr(image, "filename", "") or "an image",
+            )
+    return _from_pil(image)
+
+
+def _from_pil(image: Image.Image) -> _Pixels:
+    """Flatten to BGR: palettes and CMYK are looked up, alpha is dropped, 16 bits and floats are as in `from_array`."""
+    _check_pixels(*image.size)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.asarray(image)
+        low, high = int(grey.min()), int(grey.max())
+        if low < 0 or high > 65_535:
+            raise InputError(f"an image of 32-bit integers must be from 0 to 65535, but it is from {low} to {high}")
+        return from_array(grey.astype(np.uint16))
+    if image.mode == "F":
+        return from_array(np.asarray(image))
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    width, height = rgb.size
+    bgr = np.empty((height, width, 3), np.uint8)
+    step = _BAND // width + 1
+    for top in range(0, height, step):
+        band = rgb.crop((0, top, width, min(top + step, height)))
+        bgr[top : top + step] = np.frombuffer(band.tobytes("raw", "BGR"), np.uint8).reshape(-1, width, 3)
+    return bgr
 
 
 def _check_pixels(width: int, height: int) -> None:
