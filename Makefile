@@ -24,7 +24,7 @@ export-test: $(EXPORT_VENV)/.ready
 
 # All 18 models, untrained: export each and compare it with Paddle Inference. About 20 minutes.
 zoo-test: $(EXPORT_VENV)/.ready
-	$(EXPORT_VENV)/bin/python -m pytest tests/zoo
+	$(EXPORT_VENV)/bin/python -m pytest -m zoo tests/zoo
 
 # Debian's python3 comes without ensurepip, so pip is asked to work on the environment from outside.
 $(VENV)/.ready: pyproject.toml

@@ -50,7 +50,6 @@ def test_labels_agree_with_paddle_inference(exported: Path) -> None:
     assert cases["a batch of 3"]["shape"][0] == 3
     assert cases["a batch of 3"]["agreement"] >= 0.9999
     assert max(c["max_logit_diff"] for c in cases.values()) < 1e-2
-    assert report["export_seconds"] < 60
 
 
 @needs_paddle

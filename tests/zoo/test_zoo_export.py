@@ -17,10 +17,13 @@ from segrt import zoo
 from segrt_export.export import export
 from segrt_export.program import PaddleModel
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("paddle") and find_spec("paddle2onnx") and find_spec("paddleseg")),
-    reason="needs the export extra and paddleseg: make zoo-test",
-)
+pytestmark = [
+    pytest.mark.zoo,
+    pytest.mark.skipif(
+        not (find_spec("paddle") and find_spec("paddle2onnx") and find_spec("paddleseg")),
+        reason="needs the export extra and paddleseg: make zoo-test",
+    ),
+]
 
 NAMES = [spec.name for spec in zoo.load().models if not spec.bundled]
 SIZES = ((512, 1024), (333, 517))
@@ -60,7 +63,6 @@ def _check(report: dict[str, Any]) -> None:
         (case,) = (c for name, c in cases.items() if name.endswith(size))
         assert case["agreement"] >= floor, case
     assert cases["a batch of 3"]["agreement"] >= 0.999
-    assert report["export_seconds"] < 60
 
 
 @pytest.mark.parametrize("name", NAMES)
