@@ -41,6 +41,17 @@ TargetSizeText = Annotated[
     ),
 ]
 DeviceText = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:0, ...; the best here if not given.")]
+ModeText = Annotated[str | None, typer.Option("--mode", help="normal or high-performance.", show_default=False)]
+UseHpip = Annotated[bool, typer.Option("--use_hpip", help="The same as --mode high-performance.")]
+HpiConfigText = Annotated[
+    str | None,
+    typer.Option(
+        "--hpi_config",
+        "--hpi-config",
+        help='JSON of backend, precision, threads, provider_options, as in \'{"backend": "openvino"}\'.',
+        show_default=False,
+    ),
+]
 ModelName = Annotated[str | None, typer.Option("--model_name", "--model", help="A model of `segrt models`.")]
 ModelDir = Annotated[
     Path | None, typer.Option("--model_dir", "--model-dir", help="A .onnx file, or a folder with one.")
@@ -59,7 +70,9 @@ def root(
     target_size: TargetSizeText = None,
     save_path: SavePath = None,
     device: DeviceText = None,
-    use_hpip: Annotated[bool, typer.Option("--use_hpip", help="The same as --mode high-performance.")] = False,
+    use_hpip: UseHpip = False,
+    hpi_config: HpiConfigText = None,
+    mode: ModeText = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Semantic segmentation with the PaddleSeg models on ONNX Runtime."""
@@ -75,7 +88,8 @@ def root(
         raise typer.Exit(2)
     if input is None:
         raise ConfigError("--pipeline needs --input: an image or a folder of images")
-    _predict([input], {"pipeline": pipeline, "device": device, "use_hpip": use_hpip}, target_size, save_path)
+    options = {"pipeline": pipeline, "device": device, "use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode}
+    _predict([input], options, target_size, save_path)
 
 
 @app.command()
@@ -87,12 +101,25 @@ def predict(
     model_name: ModelName = None,
     model_dir: ModelDir = None,
     device: DeviceText = None,
+    use_hpip: UseHpip = False,
+    hpi_config: HpiConfigText = None,
+    mode: ModeText = None,
     batch_size: BatchSize = None,
     overlay: Overlay = False,
 ) -> None:
     """Segment images, and save label pictures and JSON."""
     options = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
+    options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode}
     _predict(inputs, options, target_size, save_path, batch_size=batch_size, overlay=overlay)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine offers, what is wrong with it, and the command that mends each."""
+    from segrt.doctor import doctor
+
+    if not doctor():
+        raise typer.Exit(1)
 
 
 @models.callback()
