@@ -88,7 +88,8 @@ def root(
         raise typer.Exit(2)
     if input is None:
         raise ConfigError("--pipeline needs --input: an image or a folder of images")
-    options = {"pipeline": pipeline, "device": device, "use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode}
+    options: dict[str, Any] = {"pipeline": pipeline, "device": device}
+    options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode}
     _predict([input], options, target_size, save_path)
 
 
@@ -108,7 +109,7 @@ def predict(
     overlay: Overlay = False,
 ) -> None:
     """Segment images, and save label pictures and JSON."""
-    options = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
+    options: dict[str, Any] = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
     options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode}
     _predict(inputs, options, target_size, save_path, batch_size=batch_size, overlay=overlay)
 
@@ -120,6 +121,39 @@ def doctor() -> None:
 
     if not doctor():
         raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="A model of `segrt models`, or a .onnx file.", show_default=False)],
+    size: Annotated[str, typer.Option(help="Size of inference, height x width.")] = "512x1024",
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of photos like yours; the bundled sample if not given.")
+    ] = None,
+    device: DeviceText = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each plan is measured.")] = 7,
+    agreement: Annotated[float, typer.Option(min=0, max=100, help="Least % of labels equal to those of FP32.")] = 99,
+) -> None:
+    """Measure what runs a model fastest here; high-performance mode uses it from then on."""
+    from segrt.backends import tune as tuning
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("measuring", total=None)
+
+        def step(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        measured, path = tuning.tune_model(model, size, images, device, rounds, agreement / 100, step)
+    best = tuning.winner(measured)
+    table = Table("plan", "ms an image", "labels as FP32", "", box=None)
+    for one in measured:
+        time = "" if one.milliseconds is None else f"{one.milliseconds:.1f}"
+        same = "" if one.agreement is None else f"{100 * one.agreement:.2f}%"
+        table.add_row(str(one.plan), time, same, "fastest" if one is best else escape(one.rejected))
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    out.print(table)
+    err.print(f"high-performance mode runs {best.plan}; remembered in {path}", markup=False, soft_wrap=True)
 
 
 @models.callback()

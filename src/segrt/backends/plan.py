@@ -203,10 +203,9 @@ def plans(
     if device is not None and len(device.ids) > 1:
         raise DeviceError(f"device {str(device)!r} names several: one pipeline runs on one, such as {device.kind}:0")
     if device is not None and device.kind in _MAKERS:
-        instead = plans(None, mode, catalog, preselected=preselected, tuned=tuned)[0]
         raise DeviceError(
-            f"device {str(device)!r} can't run: ONNX Runtime has no execution provider for {_MAKERS[device.kind]}; "
-            f"device {instead.device!r} would run {instead}"
+            f"device {str(device)!r} can't run: ONNX Runtime has no execution provider for {_MAKERS[device.kind]}"
+            + _instead(mode, catalog)
         )
     best = f"{tuned.backend} {tuned.precision}" if tuned and mode is Mode.HIGH_PERFORMANCE else ""
     names = _names(mode, preselected, best, fixed)
@@ -282,23 +281,28 @@ def _why_not(backend: str, precision: str, index: int, catalog: Catalog, *, name
     """Why this can't run here, or "" if it can. `named`: the user, or a measurement, asks for just this."""
     row = BACKENDS[backend]
     provider = catalog.provider(row.provider)
-    if row.device == "gpu" and not catalog.gpus:
-        if provider and "libcuda.so.1" in provider.missing:
-            return "no NVIDIA driver is installed (libcuda.so.1 is missing)"
-        return "CUDA sees no GPU on this machine"
-    if row.device == "gpu" and index >= len(catalog.gpus):
-        return f"there is no GPU {index}, only {', '.join(map(str, range(len(catalog.gpus))))}"
-    if provider is None:
-        return f"the installed ONNX Runtime has no {row.provider}: run  {row.install}"
-    if provider.trouble:
-        return f"{row.provider} can't load ({provider.trouble}): run  {row.install}"
-    if row.device == "gpu":
-        return _why_not_on(catalog.gpus[index].compute_capability, backend, precision)
-    if (backend, precision) == ("openvino", "bf16"):
+    why = _why_no_gpu(index, catalog) if row.device == "gpu" else ""
+    if not why and provider is None:
+        why = f"the installed ONNX Runtime has no {row.provider}: run  {row.install}"
+    elif not why and provider and provider.trouble:
+        why = f"{row.provider} can't load ({provider.trouble}): run  {row.install}"
+    elif not why and row.device == "gpu":
+        why = _why_not_on(catalog.gpus[index].compute_capability, backend, precision)
+    elif (backend, precision) == ("openvino", "bf16"):
         if not {"avx512_bf16", "amx_bf16"} & catalog.cpu.features:
-            return "this CPU has no bf16 instructions"
-        if not named and "amx_bf16" not in catalog.cpu.features:
-            return "bf16 is slower than FP32 on CPUs without AMX"  # measured: 0.65 to 0.94 times as fast
+            why = "this CPU has no bf16 instructions"
+        elif not named and "amx_bf16" not in catalog.cpu.features:
+            why = "bf16 is slower than FP32 on CPUs without AMX"  # measured: 0.65 to 0.94 times as fast
+    return why
+
+
+def _why_no_gpu(index: int, catalog: Catalog) -> str:
+    if not catalog.gpus:
+        cuda = catalog.provider("CUDAExecutionProvider")
+        driver = " and no NVIDIA driver (libcuda.so.1)" if cuda and "libcuda.so.1" in cuda.missing else ""
+        return f"there is no GPU that CUDA can use{driver}"
+    if index >= len(catalog.gpus):
+        return f"there is no GPU {index}, only {', '.join(map(str, range(len(catalog.gpus))))}"
     return ""
 
 
@@ -356,12 +360,15 @@ def _refusal(device: Device | None, mode: Mode, catalog: Catalog, fixed: HpiConf
     why = "; ".join(dict.fromkeys(reasons.values())) or "no backend has that precision"
     if device is None and not what:
         return f"nothing can run here: {why}"
+    return f"{asked} can't run here: {why}{_instead(mode, catalog)}"
+
+
+def _instead(mode: Mode, catalog: Catalog) -> str:
     try:
-        instead = plans(None, mode, catalog)[0]
+        plan = plans(None, mode, catalog)[0]
     except DeviceError:
-        return f"{asked} can't run here: {why}"
-    hint = f"device {instead.device!r} would run {instead}" if device else f"without it, {instead} would run"
-    return f"{asked} can't run here: {why}; {hint}"
+        return ""
+    return f"; device {plan.device!r} would run {plan}"
 
 
 def _option(value: Any) -> str:

@@ -19,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt import store
-from segrt.backends.catalog import Catalog
-from segrt.backends.plan import HpiConfig, Plan
-from segrt.errors import ConfigError, DeviceError, SegrtError
+from segrt.backends.catalog import Catalog, read
+from segrt.backends.plan import HpiConfig, Plan, every, plans
+from segrt.errors import ConfigError, DeviceError, ModelError, SegrtError
 from segrt.files import write_atomic
 from segrt.preprocess import Transforms
-from segrt.types import Device
+from segrt.result import SegFailure, SegResult
+from segrt.sources import frames
+from segrt.types import Device, Mode, parse_target_size
 
 if TYPE_CHECKING:
     from segrt.backends.session import Session
@@ -34,6 +36,12 @@ log = logging.getLogger("segrt")
 
 AGREEMENT = 0.99
 """Least part of the labels that a plan must share with FP32 on the CPU."""
+
+MARGIN = 0.03
+"""By how much another plan must beat the one of normal mode: less is noise."""
+
+MAX_IMAGES = 8
+"""Of a folder's photos the first few are enough."""
 
 Image = npt.NDArray[np.uint8]
 
@@ -77,6 +85,59 @@ def recall(file: Path, here: Catalog, device: Device | None, size: tuple[int, in
     return None
 
 
+def tune_model(
+    model: str,
+    size: str,
+    folder: Path | None,
+    device: str | None,
+    rounds: int,
+    agreement: float,
+    progress: Callable[[int, int], None],
+) -> tuple[list[Measured], Path]:
+    """What `segrt tune` does: measure a model on this machine, and remember the winner.
+
+    Args:
+        model: a name of the model zoo, or a `.onnx` file.
+        size: of inference, as "512x1024": height and width.
+        folder: photos; None for the sample that comes with segrt.
+        device: as the user names it; None for what normal mode would take.
+        rounds: see `tune`.
+        agreement: see `tune`.
+        progress: see `tune`.
+
+    Returns:
+        tuple: what was measured, and the file that remembers it.
+
+    Raises:
+        ConfigError: size is not valid, or the cache folder can't be written.
+        DeviceError: nothing runs on the device.
+        InputError: an image can't be read.
+        ModelError: the model is unknown, not there, or can't run.
+    """
+    from segrt.backends.session import engine_cache
+    from segrt.pipeline import _model_file
+
+    pair = parse_target_size(size.lower().replace("x", ","))
+    if not isinstance(pair, tuple):
+        raise ConfigError(f"size {size!r} is not valid: write height x width, as in 512x1024")
+    here = read()
+    place = Device.parse(device) if device else None
+    file = _model_file(None, Path(model)) if model.endswith(".onnx") else _model_file(model, None)
+    if not file.is_file():
+        raise ModelError(f"model file {file} does not exist")
+    images = []
+    for frame in frames(folder or Path(__file__).parents[1] / "models" / "sample.png"):
+        if isinstance(frame, SegFailure):
+            raise frame.error
+        images.append(frame.image)
+        if len(images) == MAX_IMAGES:
+            break
+    reference = plans(Device("cpu"), Mode.NORMAL, here)[0]
+    candidates = every(place, here, cache=engine_cache(file, here))
+    measured = tune(file, candidates, reference, images, pair, rounds=rounds, agreement=agreement, progress=progress)
+    return measured, remember(file, here, pair, measured)
+
+
 def tune(
     file: Path,
     candidates: Sequence[Plan],
@@ -86,7 +147,7 @@ def tune(
     *,
     rounds: int = 5,
     agreement: float = AGREEMENT,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Measured]:
     """Measure plans, in turn, so that what else the machine does meets all of them alike.
 
@@ -98,7 +159,7 @@ def tune(
         size: (height, width) of inference.
         rounds: how often each plan sees an image; the images take turns.
         agreement: least part of labels that must equal the reference's, 0 to 1.
-        progress: called after each of the `len(candidates) * (rounds + 1)` steps.
+        progress: called with the steps done and to be done, after each.
 
     Returns:
         list of Measured: in the order of `candidates`.
@@ -114,6 +175,7 @@ def tune(
     agreements: dict[Plan, float] = {}
     rejected: dict[Plan, str] = {}
     times: dict[Plan, list[float]] = {plan: [] for plan in candidates}
+    done, steps = 0, len(candidates) * (rounds + 1)
     for plan in candidates:
         try:
             pipeline = Pipeline(Session(file, plan))
@@ -129,14 +191,16 @@ def tune(
                     rejected[plan] = f"only {100 * agreements[plan]:.2f}% of its labels are those of FP32"
         except SegrtError as error:
             rejected[plan] = str(error)
-        progress()
+        done += 1
+        progress(done, steps)
     for turn in range(rounds):
         for plan in candidates:
             if plan in pipelines:
                 start = perf_counter()
                 _labels(pipelines[plan], [images[turn % len(images)]], size)
                 times[plan].append(1000 * (perf_counter() - start))
-            progress()
+            done += 1
+            progress(done, steps)
     return [
         Measured(plan, median(times[plan]) if times[plan] else None, agreements.get(plan), rejected.get(plan, ""))
         for plan in candidates
@@ -144,15 +208,19 @@ def tune(
 
 
 def winner(measured: Sequence[Measured]) -> Measured:
-    """The fastest plan that keeps the labels.
+    """The fastest plan that keeps the labels; the first, normal mode's, unless another beats it by `MARGIN`.
 
     Raises:
         DeviceError: there is none.
     """
-    good = [(one.milliseconds, place) for place, one in enumerate(measured) if one.milliseconds and not one.rejected]
-    if not good:
+    times = {
+        place: one.milliseconds * (1 if place else 1 - MARGIN)
+        for place, one in enumerate(measured)
+        if one.milliseconds is not None and not one.rejected
+    }
+    if not times:
         raise DeviceError(f"no plan can be used: {'; '.join(f'{one.plan.name}: {one.rejected}' for one in measured)}")
-    return measured[min(good)[1]]
+    return measured[min(times, key=times.__getitem__)]
 
 
 def remember(file: Path, here: Catalog, size: tuple[int, int], measured: Sequence[Measured]) -> Path:
@@ -192,7 +260,8 @@ def remember(file: Path, here: Catalog, size: tuple[int, int], measured: Sequenc
 
 
 def _labels(pipeline: Pipeline, images: Sequence[Image], size: tuple[int, int]) -> list[npt.NDArray[np.int32]]:
-    return [result.labels for result in pipeline.predict(list(images), size)]
+    results = (next(pipeline.predict(image, size)) for image in images)
+    return [result.labels for result in results if isinstance(result, SegResult)]
 
 
 def _finite(session: Session, images: Sequence[Image], size: tuple[int, int]) -> bool:
