@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,16 +93,16 @@ def parameters(node: NodeProto, index: Index) -> tuple[Doubles, Doubles]:
     return weight[:, :, 0, 0], bias[0] if bias else np.zeros(len(weight))
 
 
-def add_pointwise(build: Builder, x: str, weight: Doubles, bias: Doubles | None = None, **options: Any) -> str:
+def add_pointwise(build: Builder, x: str, weight: Doubles, bias: Doubles | None = None) -> str:
     """Add a 1 x 1 convolution; returns its output's name."""
     inputs = [x, build.const(weight[:, :, None, None], "float32")]
     if bias is not None:
         inputs.append(build.const(bias, "float32"))
-    return build.add("Conv", *inputs, kernel_shape=[1, 1], **options)
+    return build.add("Conv", *inputs, kernel_shape=[1, 1])
 
 
-def add_over_concat(build: Builder, branches: Sequence[Branch], bias: Doubles, **options: Any) -> str:
+def add_over_concat(build: Builder, branches: Sequence[Branch], bias: Doubles | None = None) -> str:
     """Add a 1 x 1 convolution over the concatenation of `branches`; returns its output's name."""
     names = [branch.name for branch in branches]
     x = names[0] if len(names) == 1 else build.add("Concat", *names, axis=1)
-    return add_pointwise(build, x, np.hstack([branch.weight for branch in branches]), bias, **options)
+    return add_pointwise(build, x, np.hstack([branch.weight for branch in branches]), bias)
