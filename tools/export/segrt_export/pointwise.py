@@ -12,6 +12,8 @@ from onnx import ModelProto, NodeProto
 from segrt_export.count import Shape, shapes
 from segrt_export.graph import Builder, Index, attributes
 
+_AFFINE = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
+"""Conventions in which each output pixel is a mean of input pixels, never a value from outside."""
 Doubles = npt.NDArray[np.float64]
 _PROBES: tuple[tuple[int, tuple[int, int]], ...] = ((1, (512, 1024)), (2, (333, 517)))
 """(batch, (height, width)): unlike in all, so that what is equal in both is equal by structure."""
@@ -106,3 +108,16 @@ def add_over_concat(build: Builder, branches: Sequence[Branch], bias: Doubles | 
     names = [branch.name for branch in branches]
     x = names[0] if len(names) == 1 else build.add("Concat", *names, axis=1)
     return add_pointwise(build, x, np.hstack([branch.weight for branch in branches]), bias)
+
+
+def upsampling(name: str, index: Index, probes: Probes) -> NodeProto | None:
+    """The bilinear Resize to more pixels that makes `name`."""
+    node = index.made_by(name, "Resize")
+    if node is None:
+        return None
+    options = attributes(node)
+    before, after = probes(node.input[0]), probes(name)
+    grows = [b[:2] == a[:2] and b[2] <= a[2] and b[3] <= a[3] and b != a for b, a in zip(before, after, strict=True)]
+    affine = options.get("coordinate_transformation_mode", "half_pixel") in _AFFINE
+    affine = affine and options.get("mode") == "linear" and not {"antialias", "axes"} & set(options)
+    return node if affine and grows and all(grows) else None
