@@ -34,7 +34,7 @@ Made by `benchmarks/rewrites.py`. Multiply-adds are those of convolutions and ma
 image, counted from the graph; a pass is measured against the graph that the passes before it left, "all" against the
 graph without any. Ratios are old time over new, above 1 is faster: the median of {repeat} pairs run in turns, and in
 brackets the smallest and the largest; {threads} threads. Equal labels: between the graph without and with all passes,
-the network's own logits for an image of noise on ONNX Runtime's CPU provider. Models without a row have nothing to rewrite.
+the network's own logits for noise on ONNX Runtime's CPU provider. Models without a row have nothing to rewrite.
 
 | model | pass | G multiply-adds | share | {providers} | equal labels |
 |---|---|---|---|{columns}---|"""
