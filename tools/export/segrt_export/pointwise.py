@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,8 @@ from onnx import ModelProto, NodeProto
 from segrt_export.count import Shape, shapes
 from segrt_export.graph import Builder, Index, attributes
 
+_AFFINE = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
+"""Conventions in which each output pixel is a mean of input pixels, never a value from outside."""
 Doubles = npt.NDArray[np.float64]
 _PROBES: tuple[tuple[int, tuple[int, int]], ...] = ((1, (512, 1024)), (2, (333, 517)))
 """(batch, (height, width)): unlike in all, so that what is equal in both is equal by structure."""
@@ -94,16 +95,29 @@ def parameters(node: NodeProto, index: Index) -> tuple[Doubles, Doubles]:
     return weight[:, :, 0, 0], bias[0] if bias else np.zeros(len(weight))
 
 
-def add_pointwise(build: Builder, x: str, weight: Doubles, bias: Doubles | None = None, **options: Any) -> str:
+def add_pointwise(build: Builder, x: str, weight: Doubles, bias: Doubles | None = None) -> str:
     """Add a 1 x 1 convolution; returns its output's name."""
     inputs = [x, build.const(weight[:, :, None, None], "float32")]
     if bias is not None:
         inputs.append(build.const(bias, "float32"))
-    return build.add("Conv", *inputs, kernel_shape=[1, 1], **options)
+    return build.add("Conv", *inputs, kernel_shape=[1, 1])
 
 
-def add_over_concat(build: Builder, branches: Sequence[Branch], bias: Doubles, **options: Any) -> str:
+def add_over_concat(build: Builder, branches: Sequence[Branch], bias: Doubles | None = None) -> str:
     """Add a 1 x 1 convolution over the concatenation of `branches`; returns its output's name."""
     names = [branch.name for branch in branches]
     x = names[0] if len(names) == 1 else build.add("Concat", *names, axis=1)
-    return add_pointwise(build, x, np.hstack([branch.weight for branch in branches]), bias, **options)
+    return add_pointwise(build, x, np.hstack([branch.weight for branch in branches]), bias)
+
+
+def upsampling(name: str, index: Index, probes: Probes) -> NodeProto | None:
+    """The bilinear Resize to more pixels that makes `name`."""
+    node = index.made_by(name, "Resize")
+    if node is None:
+        return None
+    options = attributes(node)
+    before, after = probes(node.input[0]), probes(name)
+    grows = [b[:2] == a[:2] and b[2] <= a[2] and b[3] <= a[3] and b != a for b, a in zip(before, after, strict=True)]
+    affine = options.get("coordinate_transformation_mode", "half_pixel") in _AFFINE
+    affine = affine and options.get("mode") == "linear" and not {"antialias", "axes"} & set(options)
+    return node if affine and grows and all(grows) else None

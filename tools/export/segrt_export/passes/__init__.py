@@ -8,9 +8,13 @@ from onnx import ModelProto
 
 from segrt.errors import ExportError
 from segrt_export.passes.conv_before_resize import conv_before_resize
+from segrt_export.passes.image_pool import image_pool
+from segrt_export.passes.kernel_before_resize import kernel_before_resize
 
 REWRITES: dict[str, Callable[[ModelProto], int]] = {
+    "image_pool": image_pool,
     "conv_before_resize": conv_before_resize,
+    "kernel_before_resize": kernel_before_resize,
 }
 """The rewrites that save arithmetic, by name, in the order in which they run. Each works in place and returns how often
 it applied."""

@@ -21,10 +21,16 @@ from onnx import ModelProto, NodeProto
 
 from segrt_export.count import Shape
 from segrt_export.graph import Builder, Index, attributes, prune
-from segrt_export.pointwise import Branch, Doubles, OverConcat, Probes, add_over_concat, add_pointwise, over_concat
-
-_AFFINE = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
-"""Conventions in which each output pixel is a mean of input pixels, never a value from outside."""
+from segrt_export.pointwise import (
+    Branch,
+    Doubles,
+    OverConcat,
+    Probes,
+    add_over_concat,
+    add_pointwise,
+    over_concat,
+    upsampling,
+)
 
 
 def conv_before_resize(model: ModelProto) -> int:
@@ -40,7 +46,7 @@ def conv_before_resize(model: ModelProto) -> int:
         conv = over_concat(node, index, probes)
         if conv is None:
             continue
-        upsampled = [branch for branch in conv.branches if _upsampling(branch.name, index, probes) is not None]
+        upsampled = [branch for branch in conv.branches if upsampling(branch.name, index, probes) is not None]
         if not upsampled:
             continue
         _rewrite(conv, Builder(graph, f"conv_before_resize.{count}"), index, probes)
@@ -50,25 +56,12 @@ def conv_before_resize(model: ModelProto) -> int:
     return count
 
 
-def _upsampling(name: str, index: Index, probes: Probes) -> NodeProto | None:
-    """The bilinear Resize to more pixels that makes `name`."""
-    node = index.made_by(name, "Resize")
-    if node is None:
-        return None
-    options = attributes(node)
-    before, after = probes(node.input[0]), probes(name)
-    grows = [b[:2] == a[:2] and b[2] <= a[2] and b[3] <= a[3] and b != a for b, a in zip(before, after, strict=True)]
-    affine = options.get("coordinate_transformation_mode", "half_pixel") in _AFFINE
-    affine = affine and options.get("mode") == "linear" and not {"antialias", "axes"} & set(options)
-    return node if affine and grows and all(grows) else None
-
-
 def _rewrite(conv: OverConcat, build: Builder, index: Index, probes: Probes) -> None:
     bias = conv.bias.copy()
     same: list[Branch] = []
     upsampled: list[tuple[NodeProto, Branch]] = []
     for branch in conv.branches:
-        resize = _upsampling(branch.name, index, probes)
+        resize = upsampling(branch.name, index, probes)
         source = branch.name if resize is None else resize.input[0]
         simple, shift = _compose(Branch(source, branch.weight), index, probes)
         bias += shift
