@@ -110,7 +110,12 @@ def _kept(name: str, make: Callable[[Path], object]) -> Path:
 
 
 class _Maker:
-    """Lives in a `Worker`."""
+    """Lives in a `Worker`, and silences it: Paddle and its converter print pages. Errors come back as exceptions."""
+
+    def __init__(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.dup2(nowhere, descriptor)
 
     def locate(self, path: Path) -> Path:
         from segrt.pipeline import _model_file
