@@ -40,7 +40,7 @@ class Job:
     size: tuple[int, int] | None = None
     threads: int = 1
     repeat: int = 30
-    seconds: float = 40
+    seconds: float = 30
     paddle: bool = False
     untrained: bool = False
     pairs: Sequence[Pair] = field(default=(), repr=False)

@@ -140,7 +140,8 @@ class _Maker:
         with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
             small = Path(work) / "sample.png"
             with Image.open(SAMPLE) as image:
-                image.resize((512, 256)).save(small)
+                # The size of the other case that export compares: Paddle's oneDNN can go wrong when the size changes.
+                image.resize((480, 352)).save(small)
             export(PaddleModel.open(folder / "paddle", name=name), folder / "model.onnx", images=[small], sizes=())
         times = {"build_s": round(built - start, 2), "export_s": round(perf_counter() - built, 2)}
         (folder / "built.json").write_text(json.dumps(times), "utf-8")
