@@ -77,5 +77,5 @@ class Job:
         found = [Entrant("paddle", PaddleContender, (self.photos, self.size, model.paddle, self.threads))]
         for label, options in self.contenders:
             arguments = (self.photos, self.size, {**options, "model_dir": model.onnx})
-            found.append(Entrant(label, SegrtContender, arguments, prepares="mode" in options))
+            found.append(Entrant(label, SegrtContender, arguments))
         return found if self.paddle else found[1:]
