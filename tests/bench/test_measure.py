@@ -62,7 +62,7 @@ def test_rows_hold_what_the_contenders_said(photo: list[Path]) -> None:
     entrants = [
         Entrant("slow", Pretended, (photo, 20.0)),
         Entrant("missing", Pretended, (photo, 1.0, 0, -1)),
-        Entrant("fast", Pretended, (photo, 5.0, 1), prepares=True),
+        Entrant("fast", Pretended, (photo, 5.0, 1)),
     ]
     told: list[float] = []
     slow, missing, fast = measure(
@@ -75,8 +75,6 @@ def test_rows_hold_what_the_contenders_said(photo: list[Path]) -> None:
     assert fast.ratio
     assert (slow.ratio, fast.ratio.pairs, fast.baseline) == (None, (4.0,) * 7, "slow")
     assert fast.agreement == 0.25
-    assert fast.prepare_s is not None
-    assert slow.prepare_s is None
     assert slow.peak_bytes
     assert slow.peak_bytes > 1e6
     assert told == sorted(told)

@@ -84,7 +84,7 @@ def bench(
     repeat: Annotated[int, typer.Option(min=1, help="Most timed rounds of a model.")] = 30,
     seconds: Annotated[
         float, typer.Option(min=0, help=f"Time for the rounds of a model; it takes {MIN_ROUNDS} at least.")
-    ] = 40,
+    ] = 30,
     compare: Annotated[Peer | None, typer.Option(help="Take turns with Paddle Inference, on the CPU.")] = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Where weights are not here, take the architecture with random ones.")

@@ -40,7 +40,7 @@ class Job:
     size: tuple[int, int] | None = None
     threads: int = 1
     repeat: int = 30
-    seconds: float = 40
+    seconds: float = 30
     paddle: bool = False
     untrained: bool = False
     pairs: Sequence[Pair] = field(default=(), repr=False)
@@ -77,5 +77,5 @@ class Job:
         found = [Entrant("paddle", PaddleContender, (self.photos, self.size, model.paddle, self.threads))]
         for label, options in self.contenders:
             arguments = (self.photos, self.size, {**options, "model_dir": model.onnx})
-            found.append(Entrant(label, SegrtContender, arguments, prepares="mode" in options))
+            found.append(Entrant(label, SegrtContender, arguments))
         return found if self.paddle else found[1:]

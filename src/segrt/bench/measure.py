@@ -35,14 +35,11 @@ class Entrant:
         label: its name in the tables.
         make: what makes it, in a process of its own.
         arguments: what `make` is called with.
-        prepares: whether it is started once beforehand, so that a choice of backend which it makes once and remembers
-            counts neither as loading nor as memory.
     """
 
     label: str
     make: Callable[..., Contender]
     arguments: tuple[Any, ...]
-    prepares: bool = False
 
 
 @dataclass
@@ -54,7 +51,6 @@ class Row:
         contender: the label.
         error: why it failed.
         facts: what ran it.
-        prepare_s: seconds of the start beforehand, for a contender that prepares.
         first_ms: the first image, which allocates and may compile.
         steps: times by name of the step, of the timed rounds.
         ratio: how many times faster than `baseline`.
@@ -71,7 +67,6 @@ class Row:
     contender: str
     error: str | None = None
     facts: Facts | None = None
-    prepare_s: float | None = None
     first_ms: float | None = None
     steps: dict[str, Samples] = field(default_factory=dict)
     ratio: Ratio | None = None
@@ -143,11 +138,6 @@ def overhead_ms() -> float:
 
 
 def _start(entrant: Entrant, row: Row) -> Worker:
-    if entrant.prepares:
-        start = perf_counter()
-        with Worker(entrant.make, *entrant.arguments) as worker:
-            worker.call("run", 0)
-        row.prepare_s = perf_counter() - start
     worker = Worker(entrant.make, *entrant.arguments)
     try:
         row.facts = worker.call("facts")

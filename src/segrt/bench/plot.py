@@ -12,8 +12,9 @@ from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import write_atomic
 
 # Okabe and Ito, Color Universal Design, https://jfly.uni-koeln.de/color/: told apart with every colour vision.
-_COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-_BAR = 0.26  # inches
+_COLOURS = {"paddle": "#999999", "normal": "#0072B2", "high-performance": "#E69F00"}
+_OTHERS = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+_BAR = 0.17  # inches
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -50,18 +51,22 @@ def plot(rows: Sequence[Row], file: Path, *, subtitle: str) -> bool:
     from matplotlib.figure import Figure
 
     models = list(dict.fromkeys(row.model.name for row in timed))
-    labels = list(dict.fromkeys(row.contender for row in timed))
+    labels = [
+        label for label in dict.fromkeys(row.contender for row in rows) if any(r.contender == label for r in timed)
+    ]
+    others = [label for label in labels if label not in _COLOURS]
     figure = Figure(figsize=(9, 1.7 + _BAR * len(models) * (len(labels) + 0.8)), layout="constrained")
     axes = figure.add_subplot()
     height = 0.84 / len(labels)
     for place, label in enumerate(labels):
+        colour = _COLOURS.get(label) or _OTHERS[others.index(label) % len(_OTHERS)]
         shown = [row for row in timed if row.contender == label]
         at = [models.index(row.model.name) - 0.42 + (place + 0.5) * height for row in shown]
         totals = [row.steps["total"] for row in shown]
         medians = [total.median for total in totals]
         reach = [[m - min(t.ms) for m, t in zip(medians, totals, strict=True)]]
         reach.append([max(0.0, t.p95 - m) for m, t in zip(medians, totals, strict=True)])
-        axes.barh(at, medians, height * 0.92, color=_COLOURS[place % len(_COLOURS)], label=label)
+        axes.barh(at, medians, height * 0.92, color=colour, label=label)
         axes.errorbar(medians, at, xerr=reach, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
         for y, median, total in zip(at, medians, totals, strict=True):
             text = f"{median:,.0f}" if median >= 100 else f"{median:.3g}"
@@ -81,7 +86,7 @@ def plot(rows: Sequence[Row], file: Path, *, subtitle: str) -> bool:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     note = "\n* untrained weights: times of the architecture" if any(row.model.untrained for row in timed) else ""
-    axes.set_title(subtitle + note, loc="left", fontsize=9)
+    axes.set_title(f"Time to segment an image\n{subtitle}{note}", loc="left", fontsize=9)
     figure.legend(loc="outside upper right", ncols=len(labels), frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=file.suffix.lower()[1:], dpi=150)
