@@ -69,7 +69,7 @@ def bench(
     plan: Annotated[
         list[str] | None,
         typer.Option(
-            help="One more contender: an hpi_config of create_pipeline as JSON. May be repeated.", show_default=False
+            help="One more contender: an hpi_config as JSON. May be repeated. With --dataset: all.", show_default=False
         ),
     ] = None,
     size: Annotated[
@@ -120,7 +120,7 @@ def bench(
         labelled = [pair.image for pair in pairs[:MAX_IMAGES]]
         job = Job(
             names=names,
-            contenders=_contenders(mode, plan or [], device),
+            contenders=_contenders(mode, plan or (_every(device) if dataset else []), device),
             photos=_photos(images, pixels, Path(work)) if images or not labelled else labelled,
             size=pixels,
             threads=threads or min(environment.MAX_THREADS, cores),
@@ -217,6 +217,15 @@ def _contenders(mode: str, plans: Sequence[str], device: str | None) -> list[tup
     if len(set(labels)) < len(labels):
         raise ConfigError(f"two contenders are alike: {', '.join(labels)}")
     return found
+
+
+def _every(device: str | None) -> list[str]:
+    """All plans that the machine offers, beside that of normal mode, each as `--plan` takes it."""
+    from segrt.backends import catalog
+    from segrt.backends.plan import every
+
+    offered = every(Device.parse(device) if device else None, catalog.read())[1:]
+    return [json.dumps(dict(zip(("backend", "precision"), plan.name.split(), strict=True))) for plan in offered]
 
 
 def _photos(folder: Path | None, size: tuple[int, int] | None, work: Path) -> list[Path]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from segrt.bench.accuracy import ConfusionMatrix
 from segrt.bench.datasets import Pair, Truth
 from segrt.errors import InputError, ModelError
+from segrt.preprocess import Transforms
 from segrt.result import SegFailure, SegResult
 from segrt.sources import frames
 from segrt.types import TargetSize
@@ -86,6 +87,10 @@ class Contender(ABC):
         self._labels, steps = self.segment(self._images[turn % len(self._images)])
         return steps
 
+    def warm_up(self) -> float:
+        """Compile for the sizes to come, where a backend does so only for sizes that come often; returns seconds."""
+        return 0.0
+
     def labels(self) -> Labels:
         """The labels of the last run, int32 (H, W) of the image."""
         return self._labels
@@ -128,7 +133,7 @@ class SegrtContender(Contender):
 
     def __init__(self, images: Sequence[Path], size: TargetSize, options: Mapping[str, Any]) -> None:
         super().__init__(images, size)
-        from segrt.backends.session import onnxruntime
+        from segrt.backends.catalog import onnxruntime
         from segrt.pipeline import create_pipeline
 
         onnxruntime()  # importing it is no part of loading a model
@@ -142,6 +147,14 @@ class SegrtContender(Contender):
         session = self._pipeline.session
         plan = asdict(session.plan) if is_dataclass(session.plan) else {}
         return Facts(session.provider, str(session.precision), self._load_s, plan)
+
+    def warm_up(self) -> float:
+        """Let the session compile for the sizes of the images."""
+        start = perf_counter()
+        transforms = Transforms.parse(list(self._pipeline.session.meta.transforms))
+        for size in {transforms.size((image.shape[0], image.shape[1]), self._size) for image in self._images}:
+            self._pipeline.session.warm_up((1, 3, *size))
+        return perf_counter() - start
 
     def segment(self, image: Image) -> tuple[Labels, Steps]:
         """Segment one image the way a user does."""

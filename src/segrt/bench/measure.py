@@ -52,6 +52,7 @@ class Row:
         error: why it failed.
         facts: what ran it.
         first_ms: the first image, which allocates and may compile.
+        warm_up_s: seconds to compile for the size of inference, where the backend does that.
         steps: times by name of the step, of the timed rounds.
         ratio: how many times faster than `baseline`.
         baseline: label of the contender that ratio and agreement refer to.
@@ -68,6 +69,7 @@ class Row:
     error: str | None = None
     facts: Facts | None = None
     first_ms: float | None = None
+    warm_up_s: float | None = None
     steps: dict[str, Samples] = field(default_factory=dict)
     ratio: Ratio | None = None
     baseline: str | None = None
@@ -142,6 +144,7 @@ def _start(entrant: Entrant, row: Row) -> Worker:
     try:
         row.facts = worker.call("facts")
         row.first_ms = worker.call("run", 0).total
+        row.warm_up_s = worker.call("warm_up")
     except BaseException:
         worker.close()
         raise

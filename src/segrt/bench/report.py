@@ -106,7 +106,7 @@ class Report:
         yield "Milliseconds an image", head, list(self._body(self._times, len(head)))
         yield (
             "Load, memory, size",
-            ["model", "mode", "weights", "load s", "first image ms", "peak MB", "file MB"],
+            ["model", "mode", "weights", "load s", "first image ms", "warm-up s", "peak MB", "file MB"],
             [_cells(row, self._load) for row in self.rows if row.facts],
         )
         if any(row.confusion for row in self.rows):
@@ -162,6 +162,7 @@ class Report:
         yield model.weights
         yield f"{facts.load_s:.2f}"
         yield "" if row.first_ms is None else _ms(row.first_ms)
+        yield _number(row.warm_up_s)
         yield _number(row.peak_bytes and row.peak_bytes / 1e6, 0)
         yield _number(file_bytes(row) / 1e6)
 
@@ -272,6 +273,7 @@ def _record(row: Row) -> dict[str, Any]:
         "plan": facts and json.loads(json.dumps(facts.plan, default=str)),
         "load_s": facts and facts.load_s,
         "first_ms": row.first_ms,
+        "warm_up_s": row.warm_up_s,
         "ms": {step: _samples(samples) for step, samples in row.steps.items()},
         "images_per_second": 1000 / row.steps["total"].median if row.steps else None,
         "peak_bytes": row.peak_bytes,
