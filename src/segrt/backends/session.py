@@ -158,8 +158,8 @@ class Session:
         # ONNX Runtime would keep a memory pattern for each size of image for ever; they gain nothing here.
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        # Threads that spin while they wait for the next image take the cores from pre- and postprocessing: measured, the
-        # tail takes twice as long beside them, and on a busy machine the network itself a third longer.
+        # Threads that spin while they wait for the next image take the cores from pre- and postprocessing: measured,
+        # the tail takes twice as long beside them, and on a busy machine the network itself a third longer.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings = dict(plan.options)
         if shape is not None:
