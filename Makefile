@@ -4,7 +4,7 @@ VENV := .venv
 EXPORT_VENV := .venv-export
 SAMPLE := src/segrt/models/sample.png
 
-.PHONY: demo test lint export-test clean
+.PHONY: demo test lint export-test test-openvino-wheel test-gpu-wheel clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/segrt predict $(SAMPLE) --save_path output --overlay
@@ -22,6 +22,25 @@ lint: $(VENV)/.ready
 export-test: $(EXPORT_VENV)/.ready
 	$(EXPORT_VENV)/bin/python -m pytest tests/export
 
+# The wheels other than the one that `make test` runs on. onnxruntime-gpu comes without CUDA's libraries (gigabytes): on a
+# machine without a GPU, what must work is OpenVINO, the CPU, and saying what is missing.
+test-openvino-wheel: .venv-openvino/.ready
+	.venv-openvino/bin/python -m pytest tests/wheels/test_openvino_wheel.py
+
+test-gpu-wheel: .venv-gpu/.ready
+	.venv-gpu/bin/python -m pytest tests/wheels/test_gpu_wheel.py
+
+.venv-openvino/.ready: pyproject.toml
+	$(PYTHON) -m venv --without-pip .venv-openvino
+	$(PYTHON) -m pip --python .venv-openvino/bin/python install --quiet --editable '.[openvino,dev]'
+	touch $@
+
+.venv-gpu/.ready: pyproject.toml
+	$(PYTHON) -m venv --without-pip .venv-gpu
+	$(PYTHON) -m pip --python .venv-gpu/bin/python install --quiet --editable '.[dev]' onnxruntime-gpu \
+	  onnxruntime-ep-openvino
+	touch $@
+
 # Debian's python3 comes without ensurepip, so pip is asked to work on the environment from outside.
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv --without-pip $(VENV)
@@ -34,4 +53,4 @@ $(EXPORT_VENV)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(EXPORT_VENV) output dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(EXPORT_VENV) .venv-openvino .venv-gpu output dist .pytest_cache .mypy_cache .ruff_cache
