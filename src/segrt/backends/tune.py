@@ -81,7 +81,10 @@ def recall(file: Path, here: Catalog, device: Device | None, size: tuple[int, in
     for named in [device] if device else [Device("gpu", (0,)), Device("cpu")]:
         sizes = records.get(_key(file, here, named)) if records else None
         if sizes:
-            return HpiConfig.parse(sizes.get(_size_key(size), list(sizes.values())[-1])["plan"])
+            try:
+                return HpiConfig.parse(sizes.get(_size_key(size), list(sizes.values())[-1])["plan"])
+            except (AttributeError, TypeError, LookupError, ConfigError):  # another release wrote it, or a hand
+                log.warning("%s is not as segrt writes it: delete it and tune again", tuning_file())
     return None
 
 
