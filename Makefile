@@ -1,42 +1,70 @@
 # Each target makes the virtual environment that it needs. PYTHON may name another interpreter.
 PYTHON ?= python3
-VENV := .venv
-EXPORT_VENV := .venv-export
+RESULTS := benchmarks/results
 SAMPLE := src/segrt/models/sample.png
 
-.PHONY: demo test lint export-test zoo-test clean
+.PHONY: demo test lint export-test zoo-test test-openvino-wheel test-gpu-wheel bench bench-paddlex clean
 
-demo: $(VENV)/.ready
-	$(VENV)/bin/segrt predict $(SAMPLE) --save_path output --overlay
+demo: .venv/.ready
+	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
 	@echo "Look at output/sample_overlay.png and output/sample_res.png"
 
-test: $(VENV)/.ready
-	$(VENV)/bin/python -m pytest
+test: .venv/.ready
+	.venv/bin/python -m pytest
 
-lint: $(VENV)/.ready
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+lint: .venv/.ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 # The export tests, which need Paddle.
-export-test: $(EXPORT_VENV)/.ready
-	$(EXPORT_VENV)/bin/python -m pytest tests/export
+export-test: .venv-export/.ready
+	.venv-export/bin/python -m pytest tests/export
 
 # All 18 models, untrained: export each and compare it with Paddle Inference. About 20 minutes.
-zoo-test: $(EXPORT_VENV)/.ready
-	$(EXPORT_VENV)/bin/python -m pytest tests/zoo
+zoo-test: .venv-export/.ready
+	.venv-export/bin/python -m pytest -m zoo tests/zoo
+
+# The wheels other than the one that `make test` runs on. onnxruntime-gpu comes without CUDA's libraries (gigabytes): on a
+# machine without a GPU, what must work is OpenVINO, the CPU, and saying what is missing.
+test-openvino-wheel: .venv-openvino/.ready
+	.venv-openvino/bin/python -m pytest tests/wheels/test_openvino_wheel.py
+
+test-gpu-wheel: .venv-gpu/.ready
+	.venv-gpu/bin/python -m pytest tests/wheels/test_gpu_wheel.py
+
+# The table of the 18 models on this machine's CPU, beside Paddle Inference. About half an hour.
+bench: .venv-export/.ready
+	.venv-export/bin/segrt-bench --all --untrained --device cpu --size 512x1024 --compare paddle \
+	    -o $(RESULTS)/cpu.md -o $(RESULTS)/cpu.json --plot $(RESULTS)/cpu.png
+
+# One model beside the whole PaddleX pipeline: make bench-paddlex MODEL=path/to/paddle_model
+bench-paddlex: .venv-export/.ready .venv-paddlex/.ready
+	.venv-export/bin/python benchmarks/compare_paddlex.py $(MODEL) --paddlex-python .venv-paddlex/bin/python
 
 # Debian's python3 comes without ensurepip, so pip is asked to work on the environment from outside.
-$(VENV)/.ready: pyproject.toml
-	$(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --editable '.[cpu,dev]'
+INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet
+
+.venv/.ready: pyproject.toml
+	$(INSTALL) --editable '.[cpu,dev]'
 	touch $@
 
-$(EXPORT_VENV)/.ready: pyproject.toml
-	$(PYTHON) -m venv --without-pip $(EXPORT_VENV)
-	$(PYTHON) -m pip --python $(EXPORT_VENV)/bin/python install --quiet --editable '.[cpu,dev,export]'
-	$(PYTHON) -m pip --python $(EXPORT_VENV)/bin/python install --quiet --no-deps paddleseg==2.8.0
+.venv-export/.ready: pyproject.toml
+	$(INSTALL) --editable '.[cpu,dev,export]'
+	$(INSTALL) --no-deps paddleseg==2.8.0
+	touch $@
+
+.venv-openvino/.ready: pyproject.toml
+	$(INSTALL) --editable '.[openvino,dev]'
+	touch $@
+
+.venv-gpu/.ready: pyproject.toml
+	$(INSTALL) --editable '.[dev]' onnxruntime-gpu onnxruntime-ep-openvino
+	touch $@
+
+.venv-paddlex/.ready:
+	$(INSTALL) 'paddlex[cv]==3.7.2' paddlepaddle==3.2.2
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(EXPORT_VENV) output dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-export .venv-openvino .venv-gpu .venv-paddlex output dist .pytest_cache .mypy_cache .ruff_cache

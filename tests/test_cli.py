@@ -62,6 +62,11 @@ def test_predict_does_what_it_can_and_counts(
         (["--pipeline", "semantic_segmentation"], 2, "--pipeline needs --input"),
         (["predict"], 2, "Missing argument"),
         (["predict", "a.png", "--nonsense"], 2, "No such option"),
+        (["predict", "a.png", "--device", "xpu"], 1, "Kunlun"),
+        (["predict", "a.png", "--device", "gpu:0,1"], 1, "names several"),
+        (["predict", "a.png", "--mode", "quick"], 2, "unknown mode 'quick'"),
+        (["predict", "a.png", "--use_hpip", "--hpi_config", '{"backnd": 1}'], 2, "did you mean 'backend'"),
+        (["predict", "a.png", "--hpi_config", '{"threads": 1}'], 2, "says nothing in normal mode"),
     ],
 )
 def test_wrong_use_is_one_line(arguments: list[str], status: int, words: str) -> None:
@@ -75,6 +80,38 @@ def test_every_spelling_of_target_size(
 ) -> None:
     done = _segrt("predict", save_image("a.png", tiles), "--model_dir", colour_model, "--target_size", text)
     _says(done, 0, "1 segmented")
+
+
+def test_high_performance_in_both_forms(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
+    photo, hpi = save_image("a.png", tiles), '{"backend": "cpu", "threads": 1}'
+    form: list[str | Path] = [
+        "--pipeline",
+        "semantic_segmentation",
+        "--input",
+        photo,
+        "--use_hpip",
+        "--hpi_config",
+        hpi,
+    ]
+    _says(_segrt(*form), 0, "CPUExecutionProvider fp32")
+    mode: list[str | Path] = [
+        "predict",
+        photo,
+        "--model_dir",
+        colour_model,
+        "--mode",
+        "high-performance",
+        "--hpi_config",
+        hpi,
+    ]
+    _says(_segrt(*mode), 0, "CPUExecutionProvider fp32")
+
+
+def test_doctor_says_what_would_run() -> None:
+    done = _segrt("doctor")
+    assert done.returncode == 0
+    assert "normal mode would run" in done.stdout
+    assert "high-performance mode would run" in done.stdout
 
 
 def test_help_and_version() -> None:

@@ -198,6 +198,35 @@ def test_config_and_arguments() -> None:
         segrt.create_pipeline("semantic_segmentation", use_hpip=True, mode="normal")
 
 
+def test_mode_device_and_hpi_config_from_arguments_and_yaml(colour_model: Path) -> None:
+    module = {"SubModules": {"SemanticSegmentation": {"model_dir": str(colour_model)}}}
+    fast = {"pipeline_name": "semantic_segmentation", "hpi_config": {"backend": "cpu", "threads": 1}, **module}
+    for switch in ({"mode": "high-performance"}, {"use_hpip": True}):
+        assert segrt.create_pipeline(config=fast | switch).session.plan.threads == 1
+    segrt.create_pipeline(config=fast)  # normal mode: the setting waits
+    with pytest.raises(segrt.ConfigError, match="backend 'warp'"):
+        segrt.create_pipeline(config=fast | {"use_hpip": True}, hpi_config={"backend": "warp"})
+    with pytest.raises(segrt.ConfigError, match="says nothing in normal mode"):
+        segrt.create_pipeline(model_dir=colour_model, hpi_config={"backend": "cpu"})
+    with pytest.raises(segrt.DeviceError, match="npu:0"):
+        segrt.create_pipeline(config=fast | {"device": "npu:0"})
+    assert segrt.create_pipeline(config=fast | {"device": "npu:0"}, device="cpu").session.plan.device == "cpu"
+    with pytest.raises(segrt.ConfigError, match="unknown mode 'quick'"):
+        segrt.create_pipeline(config=fast | {"mode": "quick"})
+
+
+def test_bf16_keeps_the_labels_of_real_photos(camvid: Path) -> None:
+    try:
+        hpi = {"backend": "openvino", "precision": "bf16"}
+        fast = segrt.create_pipeline("semantic_segmentation", mode="high-performance", hpi_config=hpi)
+    except segrt.DeviceError as error:
+        pytest.skip(str(error))
+    plain = segrt.create_pipeline("semantic_segmentation", device="cpu")
+    photos = sorted((camvid / "images").iterdir())[::8]
+    same = [np.mean(a == b) for a, b in zip(_labels(fast.predict(photos)), _labels(plain.predict(photos)), strict=True)]
+    assert np.mean(same) >= 0.99
+
+
 def test_miou_on_real_photos_is_that_of_the_model_card(camvid: Path) -> None:
     from PIL import Image as Pillow
 

@@ -42,6 +42,17 @@ TargetSizeText = Annotated[
     ),
 ]
 DeviceText = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:0, ...; the best here if not given.")]
+ModeText = Annotated[str | None, typer.Option("--mode", help="normal or high-performance.", show_default=False)]
+UseHpip = Annotated[bool, typer.Option("--use_hpip", help="The same as --mode high-performance.")]
+HpiConfigText = Annotated[
+    str | None,
+    typer.Option(
+        "--hpi_config",
+        "--hpi-config",
+        help='JSON of backend, precision, threads, provider_options, as in \'{"backend": "openvino"}\'.',
+        show_default=False,
+    ),
+]
 ModelName = Annotated[str | None, typer.Option("--model_name", "--model", help="A model of `segrt models`.")]
 ModelDir = Annotated[
     Path | None, typer.Option("--model_dir", "--model-dir", help="A .onnx file, or a folder with one.")
@@ -75,7 +86,9 @@ def root(
     target_size: TargetSizeText = None,
     save_path: SavePath = None,
     device: DeviceText = None,
-    use_hpip: Annotated[bool, typer.Option("--use_hpip", help="The same as --mode high-performance.")] = False,
+    use_hpip: UseHpip = False,
+    hpi_config: HpiConfigText = None,
+    mode: ModeText = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Semantic segmentation with the PaddleSeg models on ONNX Runtime."""
@@ -91,7 +104,9 @@ def root(
         raise typer.Exit(2)
     if input is None:
         raise ConfigError("--pipeline needs --input: an image or a folder of images")
-    _predict([input], {"pipeline": pipeline, "device": device, "use_hpip": use_hpip}, target_size, save_path)
+    options: dict[str, Any] = {"pipeline": pipeline, "device": device}
+    options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode}
+    _predict([input], options, target_size, save_path)
 
 
 @app.command()
@@ -103,6 +118,9 @@ def predict(
     model_name: ModelName = None,
     model_dir: ModelDir = None,
     device: DeviceText = None,
+    use_hpip: UseHpip = False,
+    hpi_config: HpiConfigText = None,
+    mode: ModeText = None,
     batch_size: BatchSize = None,
     slide: Slide = None,
     palette: Palette = None,
@@ -110,8 +128,8 @@ def predict(
     overlay: Overlay = False,
 ) -> None:
     """Segment images, and save label pictures and JSON."""
-    options = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
-    options["palette"] = palette
+    options: dict[str, Any] = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
+    options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode, "palette": palette}
     _predict(
         inputs,
         options,
@@ -122,6 +140,48 @@ def predict(
         label_format=label_format,
         overlay=overlay,
     )
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine offers, what is wrong with it, and the command that mends each."""
+    from segrt.doctor import doctor
+
+    if not doctor():
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="A model of `segrt models`, or a .onnx file.", show_default=False)],
+    size: Annotated[str, typer.Option(help="Size of inference, height x width.")] = "512x1024",
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of photos like yours; the bundled sample if not given.")
+    ] = None,
+    device: DeviceText = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each plan is measured.")] = 7,
+    agreement: Annotated[float, typer.Option(min=0, max=100, help="Least % of labels equal to those of FP32.")] = 99,
+) -> None:
+    """Measure what runs a model fastest here; high-performance mode uses it from then on."""
+    from segrt.backends import tune as tuning
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("measuring", total=None)
+
+        def step(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        measured, path = tuning.tune_model(model, size, images, device, rounds, agreement / 100, step)
+    best = tuning.winner(measured)
+    table = Table("plan", "ms an image", "labels as FP32", "", box=None)
+    for one in measured:
+        time = "" if one.milliseconds is None else f"{one.milliseconds:.1f}"
+        same = "" if one.agreement is None else f"{100 * one.agreement:.2f}%"
+        table.add_row(str(one.plan), time, same, "fastest" if one is best else escape(one.rejected))
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    out.print(table)
+    err.print(f"high-performance mode runs {best.plan}; remembered in {path}", markup=False, soft_wrap=True)
 
 
 @models.callback()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from segrt.errors import ConfigError
 from segrt.slide import Window, parse_window
-from segrt.types import TargetSize, parse_target_size
+from segrt.types import Mode, TargetSize, parse_target_size
 
 PIPELINE = "semantic_segmentation"
 
@@ -68,12 +68,23 @@ class SubModules(BaseModel):
 
 
 class PipelineConfig(BaseModel):
-    """A whole pipeline YAML."""
+    """A whole pipeline YAML.
+
+    Attributes:
+        device: as `segrt.types.Device.parse` reads it; None for what is best here.
+        mode: "normal" or "high-performance"; None leaves it to `use_hpip`.
+        use_hpip: PaddleX's way to say mode: high-performance.
+        hpi_config: settings of high-performance mode, as `segrt.backends.plan.HpiConfig.parse` reads them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     pipeline_name: str = PIPELINE
     sub_modules: SubModules = Field(SubModules(), alias="SubModules")
+    device: str | None = None
+    mode: Mode | None = None
+    use_hpip: bool = False
+    hpi_config: dict[str, Any] | None = None
 
     @field_validator("pipeline_name")
     @classmethod
@@ -81,6 +92,14 @@ class PipelineConfig(BaseModel):
         if value != PIPELINE:
             raise ValueError(f"unknown pipeline {value!r}: segrt has one, {PIPELINE}")
         return value
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _mode(cls, value: object) -> Mode | None:
+        try:
+            return None if value is None else Mode.parse(str(value))
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
     @property
     def module(self) -> Module:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from segrt import config as configuration
 from segrt import store, zoo
-from segrt.backends.session import Session
+from segrt.backends.plan import HpiConfig
+from segrt.backends.session import Session, start
 from segrt.errors import ConfigError, MissingExtraError, ModelError, SegrtError
 from segrt.postprocess import labels_from_logits, resize_labels, resize_nearest, upsample
 from segrt.preprocess import Transforms
@@ -274,7 +275,7 @@ def create_pipeline(
     config: dict[str, Any] | None = None,
     device: str | None = None,
     use_hpip: bool = False,
-    hpi_config: dict[str, Any] | None = None,
+    hpi_config: dict[str, Any] | str | None = None,
     mode: str | None = None,
     model_name: str | None = None,
     model_dir: str | Path | None = None,
@@ -285,9 +286,10 @@ def create_pipeline(
     Args:
         pipeline: "semantic_segmentation", or the path of a pipeline YAML. It may be left out where a model is named.
         config: the content of such a YAML; wins over `pipeline`, and must name the same one.
-        device: "cpu", "gpu:0", ...: it runs there, or this raises. None: what is best here.
+        device: "cpu", "gpu:0", ...: it runs there, or this raises. None: GPU 0 if it can run, else the CPU.
         use_hpip: the same as mode="high-performance".
-        hpi_config: settings of high-performance mode that override the chosen plan.
+        hpi_config: settings of high-performance mode that override the chosen plan: a mapping, or the JSON text of one,
+            of any of backend, precision, threads and provider_options.
         mode: "normal" (the default) or "high-performance".
         model_name: a name of the model zoo; overrides the configuration. None anywhere: the bundled model.
         model_dir: a `.onnx` file, or a folder that holds one, or a folder with a Paddle inference model, which is
@@ -306,14 +308,23 @@ def create_pipeline(
     """
     if pipeline is None and config is None and (model_name or model_dir):
         pipeline = configuration.PIPELINE
-    module = configuration.load(pipeline, config).module
+    settings = configuration.load(pipeline, config)
+    module = settings.module
     if mode is not None and use_hpip and Mode.parse(mode) is not Mode.HIGH_PERFORMANCE:
         raise ConfigError(f"use_hpip=True and mode={mode!r} disagree: give one of them")
-    chosen = Mode.parse(mode) if mode else Mode.HIGH_PERFORMANCE if use_hpip else Mode.NORMAL
-    session = Session(
-        _model_file(model_name or module.model_name, Path(model_dir) if model_dir else module.model_dir),
-        device=Device.parse(device) if device else None,
-        mode=chosen,
+    fallback = settings.mode or (Mode.HIGH_PERFORMANCE if settings.use_hpip else Mode.NORMAL)
+    chosen = Mode.parse(mode) if mode else Mode.HIGH_PERFORMANCE if use_hpip else fallback
+    if hpi_config and chosen is Mode.NORMAL:
+        raise ConfigError("hpi_config says nothing in normal mode: add mode='high-performance', or leave it out")
+    named = device or settings.device
+    place = Device.parse(named) if named else None  # before a model is looked for, or even downloaded
+    hpi = HpiConfig.parse(hpi_config if hpi_config is not None else settings.hpi_config)
+    folder = Path(model_dir) if model_dir else module.model_dir
+    name = model_name or module.model_name
+    size = module.target_size if isinstance(module.target_size, tuple) else None
+    preselected = () if folder else zoo.get(name or zoo.DEFAULT_MODEL).plans
+    session = start(
+        _model_file(name, folder), device=place, mode=chosen, preselected=preselected, hpi_config=hpi, size=size
     )
     return Pipeline(
         session,

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from segrt.backends.plan import check_names
 from segrt.errors import ConfigError, ModelError
 
 DEFAULT_MODEL = "PP-LiteSeg-T_camvid"
@@ -130,6 +131,8 @@ class ModelSpec(_Entry):
         archives: where the Paddle model may lie, to be tried in this order; empty for a bundled model.
         pretrained: path of the training weights below the base URL.
         bundled: path of the ONNX file within the installed package, for a model that comes with it.
+        plans: what high-performance mode tries for this model, best first, such as "openvino fp32"; empty for the
+            general list of `segrt.backends.plan`.
         licence: what to know before using the weights; None where there is nothing beyond the publisher's licence.
     """
 
@@ -144,7 +147,14 @@ class ModelSpec(_Entry):
     archives: tuple[Archive, ...] = ()
     pretrained: RelativePath | None = None
     bundled: RelativePath | None = None
+    plans: tuple[str, ...] = ()
     licence: str | None = None
+
+    @field_validator("plans")
+    @classmethod
+    def _known_plans(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(value)
+        return value
 
     @property
     def class_names(self) -> tuple[str, ...]:

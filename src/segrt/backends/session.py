@@ -1,71 +1,86 @@
-"""A Plan and an `.onnx` file become a running session."""
+"""A Plan and an `.onnx` file become a running session, and proof that the plan's provider does the work."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from threading import Lock
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from segrt.backends.plan import Plan, plan
-from segrt.errors import DeviceError, MissingExtraError, ModelError
+from segrt.backends import catalog as catalogs
+from segrt.backends.plan import HpiConfig, Plan, plans
+from segrt.errors import DeviceError, ModelError, SegrtError
 from segrt.metadata import KEY, ModelMeta
 from segrt.types import Device, Mode
 
+log = logging.getLogger("segrt")
 
-def onnxruntime() -> Any:
-    """Import ONNX Runtime.
+OWN_SESSIONS = 4
+"""Most sizes of input that have a session of their own."""
 
-    Raises:
-        MissingExtraError: no wheel of it is installed, or it can't load.
-    """
-    try:
-        import onnxruntime as ort
+_RECENT = 16
+_OFTEN = _RECENT // OWN_SESSIONS
+"""A size that comes this often among the last `_RECENT` runs is worth a session of its own: at most `OWN_SESSIONS` can
+be that frequent at once, so sessions are never built and thrown away in turn, however many sizes there are."""
 
-        ort.get_available_providers  # noqa: B018  half-removed wheels leave an empty module behind
-    except (ImportError, AttributeError) as error:
-        raise MissingExtraError(f"ONNX Runtime is not usable ({error}): run  pip install 'segrt[cpu]'") from None
-    return ort
+Shape: TypeAlias = tuple[int, ...]
 
 
 class Session:
     """One model on one execution provider. `run` may be called from several threads.
+
+    Memory: besides the session for every size, there are at most `OWN_SESSIONS` others.
 
     Attributes:
         meta: what the model says of itself.
         plan: how it runs.
         provider: the provider that really runs it, read back from ONNX Runtime.
         precision: the arithmetic that it runs in.
+        share: the part of the graph's nodes that the provider took, 0 to 1; None where ONNX Runtime does not tell.
     """
 
-    def __init__(self, file: Path, *, device: Device | None = None, mode: Mode = Mode.NORMAL) -> None:
+    def __init__(self, file: Path, plan: Plan) -> None:
         """Load `file`.
 
         Raises:
-            DeviceError: the device named can't run it.
+            DeviceError: the plan's provider does not start, or takes no part of the model.
             MissingExtraError: no ONNX Runtime is installed.
             ModelError: the file is missing, damaged, or not a model that maps one image to logits or labels.
         """
-        ort = onnxruntime()
-        self.plan: Plan = plan(device, mode, tuple(ort.get_available_providers()), _usable_cores())
         if not file.is_file():
             raise ModelError(f"model file {file} does not exist")
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = self.plan.threads
-        try:
-            self._session = ort.InferenceSession(str(file), options, providers=[self.plan.provider])
-        except Exception as error:  # onnxruntime raises a class of its own for each status code
-            raise ModelError(f"{file} can't be loaded by ONNX Runtime: {_first_line(error)}") from None
-        self.provider: str = self._session.get_providers()[0]
-        self.precision = self.plan.precision
-        if self.provider != self.plan.provider:
-            raise DeviceError(f"{self.plan.provider} was asked for, but ONNX Runtime runs {self.provider}")
-        self._input = _image_input(self._session, file)
-        text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
-        self.meta = ModelMeta.loads(text, file=str(file)) if text else _guess_meta(self._session, file)
+        self.plan = plan
+        self._file = file
+        first = self._build()
+        self.provider: str = first.get_providers()[0]
+        self.precision = plan.precision
+        if self.provider != plan.provider:
+            raise DeviceError(f"{plan.provider} was asked for, but ONNX Runtime runs {self.provider} instead")
+        self.share = _share(first, plan.provider)
+        if self.share == 0:
+            raise DeviceError(f"{plan.provider} takes no part of {file}: it would all run elsewhere")
+        if self.share is not None and self.share < 0.5:
+            log.warning("%s takes %.0f%% of the nodes of %s, the rest is slow", self.provider, 100 * self.share, file)
+        node = _image_input(first, file)
+        self._input: str = node.name
+        self._output: str = first.get_outputs()[0].name
+        # Only sizes that have a name in the graph can be fixed; a model of one size has none.
+        self._dims = {axis: dim for axis, dim in enumerate(node.shape) if isinstance(dim, str)}
+        text = first.get_modelmeta().custom_metadata_map.get(KEY)
+        self.meta = ModelMeta.loads(text, file=str(file)) if text else _guess_meta(first, file)
+        self._shapes = plan.shapes if self._dims else "dynamic"
+        # Where every size has its own session, this one was only needed to look at.
+        self._any: Any = None if self._shapes == "fixed" else first
+        self._own: OrderedDict[Shape, Any] = OrderedDict()
+        self._recent: deque[Shape] = deque(maxlen=_RECENT)
+        self._lock = Lock()
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Run the network.
@@ -80,21 +95,196 @@ class Session:
             ModelError: ONNX Runtime fails on this input.
         """
         try:
-            output: npt.NDArray[Any] = self._session.run(None, {self._input: batch})[0]
-        except Exception as error:
+            session = self._session(batch.shape)
+            if self.plan.device == "gpu":
+                return self._run_on_gpu(session, batch)
+            output: npt.NDArray[Any] = session.run([self._output], {self._input: batch})[0]
+        except SegrtError:
+            raise
+        except Exception as error:  # onnxruntime raises a class of its own for each status code
             shape = "x".join(map(str, batch.shape))
             raise ModelError(f"the model can't run on an input of {shape}: {_first_line(error)}") from None
         return output
 
+    def warm_up(self, shape: Shape) -> None:
+        """Do now what the first run at a size would do: compile, choose kernels, take memory.
 
-def _image_input(session: Any, file: Path) -> str:
+        Args:
+            shape: (N, 3, H, W) of the batches to come.
+
+        Raises:
+            ModelError: the model can't run on that.
+        """
+        with self._lock:
+            if self._shapes == "repeated":
+                self._recent.extend([shape] * _OFTEN)
+        self.run(np.zeros(shape, np.float32))
+
+    def _run_on_gpu(self, session: Any, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """With bound tensors: one copy in, one copy out, and none of the graph's other outputs."""
+        ort, device = catalogs.onnxruntime(), self._gpu_memory
+        binding = session.io_binding()
+        binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(batch, device, self.plan.device_id))
+        binding.bind_output(self._output, device, self.plan.device_id)
+        session.run_with_iobinding(binding)
+        output: npt.NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+        return output
+
+    _gpu_memory = "cuda"
+
+    def _session(self, shape: Shape) -> Any:
+        """The session for this shape of input: its own, where it has or deserves one."""
+        if self._shapes == "dynamic":
+            return self._any
+        with self._lock:
+            self._recent.append(shape)
+            if shape in self._own:
+                self._own.move_to_end(shape)
+                return self._own[shape]
+            if self._shapes == "repeated" and self._recent.count(shape) < _OFTEN:
+                return self._any
+            session = self._build(shape)
+            self._own[shape] = session
+            if len(self._own) > OWN_SESSIONS:
+                self._own.popitem(last=False)  # a thread that still runs it keeps it alive
+            return session
+
+    def _build(self, shape: Shape | None = None) -> Any:
+        """Make ONNX Runtime's session, for one shape of input or for all."""
+        ort, plan = catalogs.onnxruntime(), self.plan
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = plan.threads
+        # ONNX Runtime would keep a memory pattern for each size of image for ever; they gain nothing here.
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # Threads that spin while they wait for the next image take the cores from pre- and postprocessing: measured,
+        # the tail takes twice as long beside them, and on a busy machine the network itself a third longer.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings = dict(plan.options)
+        if shape is not None:
+            for axis, dim in self._dims.items():
+                options.add_free_dimension_override_by_name(dim, shape[axis])
+            if cache := settings.get("trt_engine_cache_path"):  # TensorRT does not tell the sizes of engines apart
+                settings["trt_engine_cache_path"] = f"{cache}/{'x'.join(map(str, shape))}"
+        for key in ("trt_engine_cache_path", "trt_timing_cache_path"):
+            if key in settings:
+                Path(settings[key]).mkdir(parents=True, exist_ok=True)
+        try:
+            if devices := catalogs.plugin_devices(plan.provider, plan.device):
+                options.add_provider_for_devices(devices[plan.device_id :][:1], settings)
+                return ort.InferenceSession(str(self._file), options, enable_fallback=0)
+            if plan.provider == "OpenVINOExecutionProvider":
+                settings = {"device_type": "CPU", **settings}
+            providers: list[Any] = [(plan.provider, settings)]
+            if plan.provider == "TensorrtExecutionProvider":  # what TensorRT leaves stays on the GPU
+                providers.append(("CUDAExecutionProvider", {"device_id": str(plan.device_id)}))
+            # By itself ONNX Runtime would try again on the CPU and print a line.
+            return ort.InferenceSession(str(self._file), options, providers=providers, enable_fallback=0)
+        except Exception as error:
+            kind = type(error).__name__
+            if plan.provider == "CPUExecutionProvider" or kind in ("InvalidProtobuf", "InvalidGraph", "NoModel"):
+                raise ModelError(f"{self._file} can't be loaded by ONNX Runtime: {_first_line(error)}") from None
+            raise DeviceError(f"{plan.provider} can't start with {self._file}: {_first_line(error)}") from None
+
+
+def start(
+    file: Path,
+    *,
+    device: Device | None = None,
+    mode: Mode = Mode.NORMAL,
+    preselected: Sequence[str] = (),
+    hpi_config: HpiConfig | None = None,
+    size: tuple[int, int] | None = None,
+) -> Session:
+    """Load a model on the best plan that works here.
+
+    Args:
+        file: the `.onnx` file.
+        device: what the user named; None for GPU 0 if it can run, else the CPU.
+        mode: normal or high-performance.
+        preselected: what high-performance mode tries for this model, best first; empty for the general list.
+        hpi_config: what the user fixes of high-performance mode.
+        size: (height, width) of inference where it is known; a measurement at that size is preferred.
+
+    Raises:
+        DeviceError: what the user named can't run here.
+        MissingExtraError: no ONNX Runtime is installed.
+        ModelError: the file is missing, damaged, or not one that segrt can run.
+    """
+    from segrt.backends import tune
+
+    if not file.is_file():
+        raise ModelError(f"model file {file} does not exist")
+    fast = mode is Mode.HIGH_PERFORMANCE
+    here = catalogs.read(gpus=device is None or device.kind != "cpu", plugins=fast)
+    found = plans(
+        device,
+        mode,
+        here,
+        preselected=preselected,
+        tuned=tune.recall(file, here, device, size) if fast else None,
+        hpi_config=hpi_config,
+        cache=engine_cache(file, here) if fast else None,
+    )
+    for later, plan in enumerate(found, start=1):
+        if plan.note:
+            log.warning("%s", plan.note)
+        try:
+            return Session(file, plan)
+        except DeviceError as error:
+            if later == len(found):
+                raise
+            log.warning("%s; trying %s", error, found[later])
+    raise AssertionError("plans() gives at least one")
+
+
+@lru_cache(maxsize=32)
+def _sha256(file: Path, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def model_hash(file: Path) -> str:
+    """The sha256 of a file, computed once for as long as the file does not change."""
+    state = file.stat()
+    return _sha256(file.absolute(), state.st_size, state.st_mtime_ns)
+
+
+def engine_cache(file: Path, here: catalogs.Catalog) -> str | None:
+    """The folder of the engines that TensorRT compiles from a model for this GPU; None where there is no TensorRT.
+
+    An engine runs only with the TensorRT, and on the kind of GPU, that made it; the plan adds the precision, the
+    session the sizes.
+    """
+    from segrt import store
+
+    if not here.gpus or not here.provider("TensorrtExecutionProvider"):
+        return None
+    wheels = "-".join(f"{name}-{version}" for name, version in here.versions if name.startswith(("onnx", "tensorrt")))
+    generations = sorted({"sm{}{}".format(*gpu.compute_capability) for gpu in here.gpus})
+    key = hashlib.sha256(f"{wheels} {' '.join(gpu.name for gpu in here.gpus)}".encode()).hexdigest()[:12]
+    return str(store.home() / "tensorrt" / f"{model_hash(file)[:16]}-{'-'.join(generations)}-{key}")
+
+
+def _share(session: Any, provider: str) -> float | None:
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return None
+    taken = [(part.ep_name == provider, len(part.get_nodes())) for part in session.get_provider_graph_assignment_info()]
+    nodes = sum(count for _, count in taken)
+    return sum(count for ours, count in taken if ours) / nodes if nodes else None
+
+
+def _image_input(session: Any, file: Path) -> Any:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4 or len(outputs) < 1:
         raise ModelError(
             f"{file} is not a segmentation model that segrt can run: it must take one float32 tensor N x 3 x H x W"
         )
-    name: str = inputs[0].name
-    return name
+    return inputs[0]
 
 
 def _guess_meta(session: Any, file: Path) -> ModelMeta:
@@ -105,7 +295,3 @@ def _guess_meta(session: Any, file: Path) -> ModelMeta:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,121 +1,76 @@
-"""Paddle Inference as the other side of a pair, in a process of its own: two runtimes in one process share threads."""
+"""Paddle Inference as the other side of a pair."""
 
 from __future__ import annotations
 
-import multiprocessing
-from multiprocessing.connection import Connection
+import tempfile
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from segrt.errors import ExportError, MissingExtraError, SegrtError
+from segrt.bench.contender import Contender, Facts, Image, Labels, Steps
+from segrt.errors import MissingExtraError, ModelError
+from segrt.postprocess import resize_labels
+from segrt.preprocess import Transforms
+from segrt.types import TargetSize
 
 
-class PaddleWorker:
-    """Runs one Paddle model on one image, again and again, from pixels to labels.
+class PaddleContender(Contender):
+    """Runs a Paddle model on the CPU with oneDNN, from pixels to labels.
 
     The network's input is prepared by segrt's own front, so that a ratio compares the runtimes and not two ways of
-    writing a normalisation. A context manager: leaving it ends the process.
+    writing a normalisation. The network gives labels; they go to the image's size by nearest neighbour, as in PaddleX.
+
+    Args:
+        images: files to segment in turn.
+        size: of inference.
+        folder: a Paddle inference model; None where it is not here.
+        threads: of Paddle's math library.
+
+    Raises:
+        MissingExtraError: paddlepaddle is not installed.
+        ModelError: there is no folder.
+        ExportError: the folder holds no Paddle model.
     """
 
-    def __init__(self, folder: Path, image: npt.NDArray[np.uint8], size: tuple[int, int], *, threads: int) -> None:
-        """Start the process and load the model.
-
-        Args:
-            folder: a Paddle inference model.
-            image: uint8 (H, W, 3), BGR.
-            size: (height, width) of inference.
-            threads: of Paddle's math library; oneDNN is on.
-
-        Raises:
-            MissingExtraError: paddlepaddle is not installed.
-            ExportError: Paddle can't load the model.
-        """
-        context = multiprocessing.get_context("spawn")
-        self._pipe, child = context.Pipe()
-        self._process = context.Process(target=_work, args=(child, folder, image, size, threads), daemon=True)
-        self._process.start()
-        child.close()
-        self._answer()
-
-    def run(self) -> float:
-        """Segment the image once; returns the seconds that it took, measured in the other process."""
-        self._pipe.send("run")
-        return float(self._answer())
-
-    def labels(self) -> npt.NDArray[np.int32]:
-        """The labels of the last run, int32 (h, w) at the size of inference."""
-        self._pipe.send("labels")
-        return np.asarray(self._answer(), np.int32)
-
-    def peak_memory(self) -> int:
-        """Most memory that the process has held so far, in bytes."""
-        self._pipe.send("memory")
-        return int(self._answer())
-
-    def _answer(self) -> Any:
+    def __init__(self, images: Sequence[Path], size: TargetSize, folder: Path | None, threads: int) -> None:
+        super().__init__(images, size)
+        if folder is None:
+            raise ModelError("its Paddle model is not here: name the folder that holds it, or fetch it")
         try:
-            answer = self._pipe.recv()
-        except EOFError:
-            raise ExportError("Paddle Inference ended its process while it ran the model") from None
-        if isinstance(answer, SegrtError):
-            raise answer
-        return answer
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it would like a compiler's cache
+                import paddle
 
-    def __enter__(self) -> PaddleWorker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pipe.close()
-        self._process.join(5)
-        self._process.kill()
-
-
-def _work(pipe: Connection, folder: Path, image: npt.NDArray[np.uint8], size: tuple[int, int], threads: int) -> None:
-    import tempfile
-
-    from segrt.preprocess import Transforms
-
-    try:
-        from segrt_export.parity import PaddleReference
-        from segrt_export.program import PaddleModel
-
+            from segrt_export.parity import PaddleReference
+            from segrt_export.program import PaddleModel
+        except ImportError as error:
+            raise MissingExtraError(f"Paddle is not usable ({error}): run  pip install 'segrt[export]'") from None
         source = PaddleModel.open(folder)
-        transforms = Transforms.parse(list(source.transforms))
+        self.class_names = source.class_names
+        self._transforms = Transforms.parse(list(source.transforms))
+        start = perf_counter()
         with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
-            reference = PaddleReference(source, Path(work), threads=threads, logits=False)
-    except SegrtError as error:
-        pipe.send(error)
-        return
-    except ImportError as error:
-        pipe.send(MissingExtraError(f"Paddle is not usable ({error}): run  pip install 'segrt[export]'"))
-        return
-    pipe.send("ready")
-    labels: npt.NDArray[np.int32] = np.empty((0, 0), np.int32)
-    while True:
-        try:
-            task = pipe.recv()
-        except EOFError:
-            return
-        if task == "run":
-            start = perf_counter()
-            batch = np.empty((1, 3, *size), np.float32)
-            transforms.write(image, out=batch[0])
-            labels = reference.run(batch)[0][0]
-            pipe.send(perf_counter() - start)
-        else:
-            pipe.send(labels if task == "labels" else _peak_memory())
+            self._reference = PaddleReference(source, Path(work), threads=threads, logits=False)
+        load_s = perf_counter() - start
+        self._facts = Facts(f"Paddle Inference {paddle.__version__}", "fp32", load_s, {"threads": threads})
 
+    def facts(self) -> Facts:
+        """What runs the network."""
+        return self._facts
 
-def _peak_memory() -> int:
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    def segment(self, image: Image) -> tuple[Labels, Steps]:
+        """Segment one image."""
+        start = perf_counter()
+        size = self._transforms.size((image.shape[0], image.shape[1]), self._size)
+        batch = np.empty((1, 3, *size), np.float32)
+        self._transforms.write(image, out=batch[0])
+        prepared = perf_counter()
+        labels = self._reference.run(batch)[0]
+        ran = perf_counter()
+        labels = resize_labels(labels, (image.shape[0], image.shape[1]))
+        end = perf_counter()
+        times = (prepared - start, ran - prepared, end - ran, end - start)
+        return labels[0], Steps(*(1000 * seconds for seconds in times))

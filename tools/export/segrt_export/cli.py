@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 
 from segrt import zoo
-from segrt.errors import SegrtError
+from segrt.errors import ExportError, SegrtError
+from segrt_export.convert import require
 from segrt_export.export import OPSET, Exported, export
 from segrt_export.source import open_source
 
@@ -54,12 +55,17 @@ def run(
     ] = None,
     opset: Annotated[int, typer.Option(min=14, max=19, help="ONNX operator set.")] = OPSET,
     weights: Annotated[Weights, typer.Option(help="float16 halves the file.")] = Weights.FLOAT32,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="PASS", help="A graph rewrite to leave out; may be given again.")
+    ] = None,
 ) -> None:
     """Convert Paddle segmentation models to ONNX, and prove each one equal to Paddle."""
     names = [spec.name for spec in zoo.load().models if not spec.bundled] if every else models or []
     if not names or (every and models) or (untrained and out is None):
         _complain("name one or more models, or --all for every one; --untrained needs -o")
         raise typer.Exit(2)
+    if without:
+        _check_passes(without)
     images = _photos(verify)
     done: list[tuple[str, Exported | None, str]] = []
     columns = (
@@ -76,7 +82,9 @@ def run(
             try:
                 with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
                     source, file = open_source(name, Path(work), out, untrained=untrained)
-                    result = export(source, file, images=images, opset=opset, weights=weights.value)
+                    result = export(
+                        source, file, images=images, opset=opset, weights=weights.value, without=without or ()
+                    )
                 done.append((name, result, ""))
             except (SegrtError, OSError) as error:
                 done.append((name, None, str(error)))
@@ -86,6 +94,17 @@ def run(
         if exported is None:
             _complain(f"{name}: {reason}")
     raise typer.Exit(1 if any(exported is None for _, exported, _ in done) else 0)
+
+
+def _check_passes(names: list[str]) -> None:
+    require("onnx")
+    from segrt_export.passes import check_names
+
+    try:
+        check_names(names)
+    except ExportError as error:
+        _complain(str(error))
+        raise typer.Exit(2) from None
 
 
 def _photos(verify: Path | None) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +48,7 @@ def export(
     sizes: Sequence[tuple[int, int]] = AWKWARD_SIZES,
     opset: int = OPSET,
     weights: Literal["float32", "float16"] = "float32",
+    without: Collection[str] = (),
 ) -> Exported:
     """Convert one model, compare it with Paddle Inference, and write the `.onnx` file and a `.parity.json` beside it.
 
@@ -58,23 +59,28 @@ def export(
         sizes: (height, width) of further comparisons.
         opset: ONNX operator set of the result.
         weights: how they are stored. "float16" halves the file and rounds each weight to 11 significant bits.
+        without: rewrites to leave out, names of `segrt_export.passes.REWRITES`.
 
     Returns:
         Exported: names of the files and the report.
 
     Raises:
-        ExportError: the converter fails, the result is not plain ONNX, or its labels disagree with Paddle's on more
-            pixels than `segrt_export.parity` allows. Nothing is written then.
+        ExportError: `without` names something else, the converter fails, the result is not plain ONNX, or its labels
+            disagree with Paddle's on more pixels than `segrt_export.parity` allows. Nothing is written then.
         MissingExtraError: the export extra is not installed.
     """
     for module in ("onnx", "onnxslim", "onnxruntime"):
         require(module)
     import onnx
 
+    from segrt_export.passes import check_names
+
+    check_names(without)
+
     started = perf_counter()
     with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
         model, raw_nodes = _to_onnx(source, Path(work), opset)
-        meta, passes = _transform(model, source, weights)
+        meta, passes, work_done = _transform(model, source, weights, without)
         onnx.helper.set_model_props(model, {KEY: meta.model_dump_json(exclude_defaults=True)})
         _check(model)
         data = model.SerializeToString()
@@ -86,6 +92,7 @@ def export(
             "opset": opset,
             "weights": weights,
             "passes": passes,
+            "multiply_adds": work_done,
             "nodes": {"converter": raw_nodes, "exported": len(model.graph.node)},
             "bytes": len(data),
             "export_seconds": round(seconds, 2),
@@ -113,11 +120,20 @@ def _to_onnx(source: PaddleModel, work: Path, opset: int) -> tuple[Any, int]:
     return model, nodes
 
 
-def _transform(model: Any, source: PaddleModel, weights: str) -> tuple[ModelMeta, dict[str, int]]:
-    """Run the passes on `model`, in place; returns the metadata and, by pass, how often it applied."""
+def _transform(
+    model: Any, source: PaddleModel, weights: str, without: Collection[str] = ()
+) -> tuple[ModelMeta, dict[str, int], dict[str, int]]:
+    """Run the passes on `model`, in place.
+
+    Returns:
+        tuple: the metadata; by pass, how often it applied; and the multiply-adds for one 512 x 1024 image before the
+        rewrites ("stock") and after each that applied.
+    """
     import onnxslim
     from onnx import shape_inference
 
+    from segrt_export.count import multiply_adds
+    from segrt_export.passes import REWRITES
     from segrt_export.passes.cut_tail import cut_tail
     from segrt_export.passes.half_weights import half_weights
 
@@ -127,6 +143,12 @@ def _transform(model: Any, source: PaddleModel, weights: str) -> tuple[ModelMeta
     model.CopyFrom(onnxslim.slim(model, no_shape_infer=True))  # inferring again and again takes half its time
     tail = cut_tail(model)
     passes["cut_tail"] = int(tail.output == "logits")
+    work_done = {"stock": multiply_adds(model)}
+    for name, rewrite in REWRITES.items():
+        if name not in without:
+            passes[name] = rewrite(model)
+            if passes[name]:
+                work_done[name] = multiply_adds(model)
     if weights == "float16":
         passes["half_weights"] = half_weights(model)
     model.ir_version = IR_VERSION
@@ -143,7 +165,7 @@ def _transform(model: Any, source: PaddleModel, weights: str) -> tuple[ModelMeta
         tools={name: version(name) for name in ("segrt", "paddle2onnx", "paddlepaddle", "onnx", "onnxslim")},
         passes=tuple(name for name, count in passes.items() if count),
     )
-    return meta, passes
+    return meta, passes, work_done
 
 
 def _name_dimensions(model: Any) -> None:

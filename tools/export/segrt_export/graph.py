@@ -41,6 +41,37 @@ def constant(graph: GraphProto, name: str) -> npt.NDArray[Any] | None:
     return None
 
 
+class Index:
+    """What a pass looks up in one graph again and again. It does not follow changes: make a new one after a rewrite."""
+
+    def __init__(self, graph: GraphProto) -> None:
+        self.producers = producers(graph)
+        self.consumers = consumers(graph)
+        self._constants = {initializer.name: initializer for initializer in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant" and "value" in (values := attributes(node)):
+                self._constants[node.output[0]] = values["value"]
+
+    def constant(self, name: str) -> npt.NDArray[Any] | None:
+        """The value of an initializer or of a Constant node; None where `name` is computed."""
+        tensor = self._constants.get(name)
+        return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+
+    def made_by(self, name: str, op_type: str) -> NodeProto | None:
+        """The node that makes `name`, if it is an `op_type`."""
+        node = self.producers.get(name)
+        return node if node is not None and node.op_type == op_type else None
+
+    def behind(self, name: str, op_type: str, **expected: Any) -> str:
+        """The first input of the `op_type` that makes `name`; empty if another operator makes it, or other attributes
+        than `expected` are set."""
+        node = self.made_by(name, op_type)
+        values = attributes(node) if node is not None else {}
+        if node is None or any(values.get(key) != value for key, value in expected.items()):
+            return ""
+        return str(node.input[0])
+
+
 class Builder:
     """Collects new nodes under one name prefix, so that inserted tensors can't clash with the graph's own."""
 

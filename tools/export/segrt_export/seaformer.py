@@ -292,7 +292,7 @@ class SeaFormer(nn.Layer):
             if i >= first_axial:
                 y = self.axials[i - first_axial](y)
                 contexts.append(y)
-        for fusion, context in zip(self.fusions, contexts, strict=False):
+        for fusion, context in zip(self.fusions, contexts):  # noqa: B905  Paddle traces no keywords of zip
             detail = fusion(detail, context)
         logits = self.classifier(self.head(detail))
         return [F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)]

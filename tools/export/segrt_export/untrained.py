@@ -239,6 +239,10 @@ def _randomise(network: nn.Layer, rng: np.random.Generator) -> None:
             elif isinstance(layer, (nn.Conv2D, nn.Linear)) and key == "weight":
                 fan_in = shape[0] if isinstance(layer, nn.Linear) else int(np.prod(shape[1:]))
                 values = rng.standard_normal(shape, np.float32) * np.sqrt(2 / fan_in)
+            elif is_norm and key == "bias":
+                # ReLU cuts off half of a signal around zero, and the next batch norm stretches what is left: float
+                # rounding then grows layer by layer, as it does not in trained networks. So most stays above zero.
+                values = rng.normal(1.0, 0.1, shape)
             elif key in ("_mean", "_variance"):
                 values = np.full(shape, key == "_variance")  # measured later
             else:
@@ -344,13 +348,14 @@ def _write_program(name: str, num_classes: int, seed: int, folder: Path) -> None
     device = paddle.get_device()
     paddle.set_device("cpu")  # the same weights, whether a GPU is here or not
     try:
-        network = _sane_network(_architecture(name), num_classes, seed)
-        if not _can_write("json"):
-            _trace_as_paddle_2(network)
-        spec = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
-        label_map = LabelMap(network)
-        label_map.eval()
-        paddle.jit.save(label_map, str(folder / "inference"), input_spec=[spec])
+        with paddle.utils.unique_name.guard():  # names count from zero, so one seed gives one file
+            network = _sane_network(_architecture(name), num_classes, seed)
+            if not _can_write("json"):
+                _trace_as_paddle_2(network)
+            spec = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
+            label_map = LabelMap(network)
+            label_map.eval()
+            paddle.jit.save(label_map, str(folder / "inference"), input_spec=[spec])
     finally:
         paddle.set_device(device)
 

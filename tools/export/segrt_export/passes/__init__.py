@@ -1,1 +1,31 @@
 """Graph passes, one file each. A pass finds its pattern by structure and does nothing where it is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from onnx import ModelProto
+
+from segrt.errors import ExportError
+from segrt_export.passes.conv_before_resize import conv_before_resize
+from segrt_export.passes.image_pool import image_pool
+from segrt_export.passes.kernel_before_resize import kernel_before_resize
+
+REWRITES: dict[str, Callable[[ModelProto], int]] = {
+    "image_pool": image_pool,
+    "conv_before_resize": conv_before_resize,
+    "kernel_before_resize": kernel_before_resize,
+}
+"""The rewrites that save arithmetic, by name, in the order in which they run. Each works in place and returns how often
+it applied."""
+
+
+def check_names(names: Collection[str]) -> None:
+    """Refuse names that no rewrite has.
+
+    Raises:
+        ExportError: it lists the rewrites there are.
+    """
+    unknown = sorted(set(names) - set(REWRITES))
+    if unknown:
+        raise ExportError(f"no pass is named {', '.join(unknown)}; those that can be left out: {', '.join(REWRITES)}")

@@ -1,0 +1,62 @@
+"""Accuracy from one confusion matrix over all pixels of a data set; memory does not grow with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ConfusionMatrix:
+    """Counts pixels by true and by predicted class.
+
+    Attributes:
+        counts: int64 (classes, classes); row: true class, column: predicted class.
+        ignore_index: label of the pixels that don't count.
+    """
+
+    def __init__(self, classes: int, ignore_index: int) -> None:
+        self.counts: npt.NDArray[np.int64] = np.zeros((classes, classes), np.int64)
+        self.ignore_index = ignore_index
+
+    def add(self, labels: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]) -> None:
+        """Count the pixels of one image.
+
+        Args:
+            labels: predicted class ids, integers (H, W).
+            truth: true class ids and labels to ignore, integers of the same shape.
+
+        Raises:
+            ValueError: the shapes differ, or a label is neither a class nor to be ignored.
+        """
+        if labels.shape != truth.shape:
+            raise ValueError(f"labels of shape {truth.shape} don't fit an image of shape {labels.shape}")
+        classes = len(self.counts)
+        counted = truth != self.ignore_index
+        true, predicted = truth[counted].astype(np.int64), labels[counted].astype(np.int64)
+        for what, ids in (("label", true), ("predicted class", predicted)):
+            if ids.size and (ids.min() < 0 or ids.max() >= classes):
+                wrong = ids[(ids < 0) | (ids >= classes)][0]
+                raise ValueError(
+                    f"{what} {wrong} is none of {classes} classes, nor the label to ignore, {self.ignore_index}: "
+                    "name that with --ignore-index"
+                )
+        self.counts += np.bincount(classes * true + predicted, minlength=classes**2).reshape(classes, classes)
+
+    @property
+    def iou(self) -> npt.NDArray[np.float64]:
+        """Intersection over union of each class, 0 to 1; NaN for one that is neither true nor predicted anywhere."""
+        intersection = self.counts.diagonal()
+        union = self.counts.sum(0) + self.counts.sum(1) - intersection
+        return np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
+
+    @property
+    def miou(self) -> float:
+        """Mean of `iou` over the classes that occur; NaN where no pixel was counted."""
+        iou = self.iou
+        return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the pixels that got their true class; NaN where no pixel was counted."""
+        total = self.counts.sum()
+        return float(self.counts.trace() / total) if total else float("nan")

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import machines as m
+import pytest
+
+from segrt.backends import catalog
+from segrt.backends.catalog import Catalog, Provider, missing_libraries, usable_cores
+from segrt.doctor import doctor, problems
+
+
+def _write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+
+
+@pytest.mark.usefixtures("many_cores")
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 16),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "300000 100000\n"}, 3),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "250000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/host/path\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, 16),
+        (
+            {
+                "proc/self/cgroup": "5:cpuacct,cpu:/job\n1:name=systemd:/x\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "400000\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
+            },
+            4,
+        ),
+        (
+            {
+                "proc/self/cgroup": "1:cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            16,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "9900000 100000\n"}, 16),
+    ],
+)
+def test_quotas_of_control_groups_count(tmp_path: Path, files: dict[str, str], cores: int) -> None:
+    assert usable_cores(_write(tmp_path, files)) == cores
+
+
+def test_this_machine() -> None:
+    here = catalog.read()
+    assert here.provider("CPUExecutionProvider") == Provider("CPUExecutionProvider")
+    assert 1 <= here.cpu.cores <= (os.cpu_count() or 1)
+    assert here.cpu.name
+    assert any(name.startswith("onnxruntime") for name, _ in here.versions)
+    assert catalog.read() is here
+    assert catalog.plugin_devices("CPUExecutionProvider", "cpu") == []
+
+
+@pytest.mark.skipif(not shutil.which("cc") or sys.platform != "linux", reason="needs a C compiler and Linux")
+def test_each_missing_library_is_named(tmp_path: Path) -> None:
+    def build(name: str, *needs: str) -> Path:
+        libraries = [f"-l:{need}" for need in needs]
+        command = ["cc", "-shared", "-xc", "/dev/null", "-Wl,--no-as-needed", f"-Wl,-soname,{name}", "-L", "."]
+        subprocess.run([*command, *libraries, "-o", name], cwd=tmp_path, check=True)
+        return tmp_path / name
+
+    one, two = build("libsegrt_one.so.1"), build("libsegrt_two.so.2")
+    top = build("libsegrt_top.so", one.name, two.name)
+    one.unlink()
+    two.unlink()
+    assert missing_libraries(top) == (one.name, two.name)
+    assert missing_libraries(top, also=("libsegrt_late.so.3",))[-1] == "libsegrt_late.so.3"
+    assert missing_libraries(tmp_path / "not there") == ()
+    assert missing_libraries(None) == ()
+
+
+def test_without_ldd_the_loader_names_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    error = "libcublasLt.so.13: cannot open shared object file: No such file or directory"
+    monkeypatch.setattr(catalog, "_load_error", lambda library: error)
+    assert missing_libraries(tmp_path / "x.so") == ("libcublasLt.so.13",)
+
+
+def test_doctor_finds_nothing_wrong_with_a_good_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert problems(m.GPU_H100) == []
+    assert doctor(m.GPU_H100)
+    said = capsys.readouterr().out
+    assert "NVIDIA H100, compute capability 9.0, 81559 MiB" in said
+    assert "amx_bf16" in said
+    assert "normal mode would run CUDAExecutionProvider fp32 on gpu:0" in said
+    assert "high-performance mode would run TensorrtExecutionProvider fp16 on gpu:0" in said
+
+
+def test_doctor_names_each_library_and_what_brings_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor(m.GPU_WHEEL_NO_GPU)
+    said = capsys.readouterr().out
+    for library in m.CUDA_LIBRARIES:
+        assert f"CUDAExecutionProvider: {library} is missing; run  pip install 'segrt[gpu]'" in said
+    assert "TensorrtExecutionProvider: libnvinfer.so.10 is missing; run  pip install 'segrt[gpu]'" in said
+    assert "libcuda.so.1 is missing; it comes with the NVIDIA driver" in said
+
+
+def test_doctor_sees_wheels_that_collide() -> None:
+    here = Catalog(m.PLAIN, (), m.OPENVINO.providers, (("onnxruntime", "1.31.1"), ("onnxruntime-gpu", "1.31.1")))
+    (problem,) = problems(here)
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in problem
+    one = Catalog(m.PLAIN, (), m.OPENVINO.providers, (("onnxruntime", "1.31.1"), ("onnxruntime-ep-openvino", "1.8.1")))
+    assert problems(one) == []
+
+
+def test_doctor_says_what_is_not_used_and_what_is_broken() -> None:
+    (gpu, openvino) = problems(Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers))
+    assert "Tesla T4 is not used" in gpu
+    assert "segrt[cpu]" in openvino
+    broken = Provider("OpenVINOExecutionProvider", "onnxruntime_ep_openvino", error="wrong API version")
+    (problem,) = problems(Catalog(m.PLAIN, (), (broken,)))
+    assert "wrong API version; run  pip install --upgrade onnxruntime onnxruntime-ep-openvino" in problem
+
+
+def test_doctor_says_when_nothing_can_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not doctor(m.NOTHING)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    catalog.read.cache_clear()
+    assert not doctor()
+    assert "pip install 'segrt[cpu]'" in capsys.readouterr().out
+    catalog.read.cache_clear()

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from itertools import product
+from typing import Any
+
+import machines as m
+import pytest
+
+from segrt.backends.catalog import Catalog, Cpu
+from segrt.backends.plan import BACKENDS, NORMAL, PRESELECTED, HpiConfig, Plan, check_names, every, plans
+from segrt.errors import ConfigError, DeviceError
+from segrt.types import DEVICE_KINDS, Device, Mode
+
+FAST = Mode.HIGH_PERFORMANCE
+MACHINES = {name: value for name, value in vars(m).items() if isinstance(value, Catalog)}
+
+
+def _names(device: str | None, mode: Mode, here: Catalog, **options: Any) -> list[str]:
+    return [plan.name for plan in plans(Device.parse(device) if device else None, mode, here, **options)]
+
+
+def _try(
+    device: Device | None, mode: Mode, here: Catalog, hpi: HpiConfig | None = None
+) -> tuple[tuple[Plan, ...], str]:
+    try:
+        return plans(device, mode, here, hpi_config=hpi), ""
+    except DeviceError as error:
+        return (), str(error)
+
+
+@pytest.mark.parametrize(
+    ("device", "here", "normal", "fast"),
+    [
+        ("cpu", m.CPU_ONLY, "cpu fp32", "cpu fp32"),
+        ("cpu", m.OPENVINO, "cpu fp32", "openvino fp32"),
+        ("cpu", m.OPENVINO_BF16, "cpu fp32", "openvino fp32"),  # bf16 without AMX only if it was measured
+        ("cpu", m.OPENVINO_AMX, "cpu fp32", "openvino bf16"),
+        ("cpu", m.GPU_T4, "cpu fp32", "openvino fp32"),
+        ("gpu:0", m.GPU_T4, "cuda fp32", "tensorrt fp16"),
+        ("gpu:1", m.GPU_H100, "cuda fp32", "tensorrt fp16"),
+        ("gpu", m.GPU_P40, "cuda fp32", "tensorrt fp32"),
+        ("gpu", m.CUDA_ONLY, "cuda fp32", "cuda tf32"),
+        ("gpu", m.NO_TENSORRT, "cuda fp32", "cuda fp32"),  # a T4 has no TF32
+        ("npu:0", m.ASCEND, "cann fp32", "cann fp16"),
+        ("dcu:0", m.MIGRAPHX, "migraphx fp32", "migraphx fp16"),
+        (None, m.CPU_ONLY, "cpu fp32", "cpu fp32"),
+        (None, m.GPU_H100, "cuda fp32", "tensorrt fp16"),
+        (None, m.NO_CUDNN, "cpu fp32", "openvino fp32"),
+        (None, m.GPU_WHEEL_NO_GPU, "cpu fp32", "cpu fp32"),
+        (None, m.ASCEND, "cpu fp32", "cpu fp32"),
+    ],
+)
+def test_the_first_choice(device: str | None, here: Catalog, normal: str, fast: str) -> None:
+    assert _names(device, Mode.NORMAL, here)[0] == normal
+    assert _names(device, FAST, here)[0] == fast
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("here", MACHINES.values(), ids=MACHINES)
+def test_what_is_named_is_what_runs_on_every_machine(here: Catalog, mode: Mode) -> None:
+    for kind, index in product(DEVICE_KINDS, (0, 1)):
+        device = Device(kind, () if kind == "cpu" else (index,))
+        found, error = _try(device, mode, here)
+        assert bool(found) != bool(error)
+        assert not error or str(device) in error
+        assert "\n" not in error
+        for plan in found:
+            assert (plan.device, plan.device_id) == (kind, index if kind != "cpu" else 0)
+            assert plan.threads <= max(1, here.cpu.cores)
+            assert mode is FAST or (plan.precision, plan.threads <= 8) == ("fp32", True)
+            provider = here.provider(plan.provider)
+            assert provider is not None
+            assert not provider.trouble
+            assert plan.note == ""
+    for backend in BACKENDS:
+        found, error = _try(None, FAST, here, HpiConfig(backend))
+        assert backend in error or {plan.name.split()[0] for plan in found} == {backend}
+
+
+@pytest.mark.parametrize("here", MACHINES.values())
+def test_high_performance_can_always_fall_back_to_what_normal_mode_runs(here: Catalog) -> None:
+    if here is m.NOTHING:
+        return
+    for device in (None, "cpu"):
+        assert set(_names(device, Mode.NORMAL, here)) <= set(_names(device, FAST, here))
+        assert every(Device.parse(device) if device else None, here)[0].name == _names(device, Mode.NORMAL, here)[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "here", "words"),
+    [
+        ("gpu:0", m.CPU_ONLY, ["no GPU", "device 'cpu' would run CPUExecutionProvider fp32"]),
+        ("gpu:0", m.GPU_WHEEL_NO_GPU, ["no GPU", "libcuda.so.1"]),
+        ("gpu:0", m.NO_CUDNN, ["libcudnn.so.9 missing", "pip install 'segrt[gpu]'"]),
+        ("gpu:2", m.GPU_H100, ["no GPU 2, only 0, 1"]),
+        ("gpu:0", Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers), ["has no CUDAExecutionProvider", "segrt[gpu]"]),
+        ("npu:0", m.OPENVINO, ["has no CANNExecutionProvider", "device 'cpu' would run"]),
+        ("dcu:0", m.CPU_ONLY, ["MIGraphXExecutionProvider", "ROCMExecutionProvider"]),
+        ("xpu:0", m.OPENVINO, ["Kunlun", "device 'cpu' would run OpenVINOExecutionProvider fp32"]),
+        ("mlu:0", m.GPU_T4, ["Cambricon", "device 'gpu' would run TensorrtExecutionProvider fp16"]),
+        ("gcu:0", m.CPU_ONLY, ["Enflame"]),
+        ("iluvatar_gpu:0", m.CPU_ONLY, ["Iluvatar"]),
+        ("metax_gpu:0", m.CPU_ONLY, ["MetaX"]),
+        ("gpu:0,1", m.GPU_H100, ["'gpu:0,1' names several", "gpu:0"]),
+        (None, m.NOTHING, ["nothing can run here"]),
+    ],
+)
+def test_errors_name_the_cause_and_what_would_run(device: str | None, here: Catalog, words: list[str]) -> None:
+    with pytest.raises(DeviceError) as caught:
+        _names(device, FAST, here)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_only_an_unnamed_device_falls_back_and_it_says_so() -> None:
+    (plan,) = plans(None, Mode.NORMAL, m.NO_CUDNN)
+    assert plan.device == "cpu"
+    assert "GPU is not used" in plan.note
+    assert "libcudnn.so.9" in plan.note
+    assert plans(None, Mode.NORMAL, m.CPU_ONLY)[0].note == ""  # nobody expects a GPU there
+    assert plans(None, Mode.NORMAL, m.GPU_T4)[0].note == ""
+
+
+def test_normal_mode_is_fp32_in_earnest() -> None:
+    (cuda,) = plans(Device.parse("gpu:0"), Mode.NORMAL, m.GPU_H100)
+    assert dict(cuda.options)["use_tf32"] == "0"
+    (cpu,) = plans(Device.parse("cpu"), Mode.NORMAL, m.OPENVINO_AMX)
+    assert (cpu.provider, cpu.threads) == ("CPUExecutionProvider", 8)
+    fast = plans(Device.parse("cpu"), FAST, m.OPENVINO_AMX)
+    assert [plan.threads for plan in fast] == [16, 16, 16]
+
+
+@pytest.mark.parametrize("cores", [0, 1, 2, 8, 9, 96])
+def test_threads_never_exceed_the_usable_cores(cores: int) -> None:
+    here = Catalog(Cpu("x", cores), (), m.OPENVINO.providers)
+    for mode in Mode:
+        for plan in plans(None, mode, here):
+            assert plan.threads == max(1, min(cores, 8) if mode is Mode.NORMAL else cores)
+
+
+def test_openvino_gets_precision_and_threads_in_the_one_way_that_it_heeds() -> None:
+    for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
+        hpi = HpiConfig("openvino", precision, 3)
+        (plan,) = plans(None, FAST, m.OPENVINO_BF16, hpi_config=hpi)
+        assert json.loads(dict(plan.options)["load_config"]) == {
+            "CPU": {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": "3"}
+        }
+
+
+def test_tensorrt_keeps_its_engines_apart_by_precision() -> None:
+    found = plans(Device.parse("gpu:1"), FAST, m.GPU_H100, cache="/cache/model")
+    half = dict(found[0].options)
+    assert (half["trt_fp16_enable"], half["device_id"]) == ("1", "1")
+    assert half["trt_engine_cache_path"] == half["trt_timing_cache_path"] == "/cache/model-fp16"
+    single = next(plan for plan in found if plan.name == "tensorrt tf32")
+    assert dict(single.options)["trt_engine_cache_path"] == "/cache/model-tf32"
+    assert "trt_fp16_enable" not in dict(single.options)
+    assert "trt_engine_cache_path" not in dict(plans(None, FAST, m.GPU_H100)[0].options)
+
+
+def test_a_model_may_have_a_list_of_its_own() -> None:
+    mine = ["openvino fp32", "tensorrt tf32", "cuda fp32"]
+    assert _names("gpu", FAST, m.GPU_H100, preselected=mine) == ["tensorrt tf32", "cuda fp32"]
+    assert _names("gpu", FAST, m.GPU_T4, preselected=mine) == ["cuda fp32"]
+    assert _names("cpu", FAST, m.CPU_ONLY, preselected=mine) == ["cpu fp32"]
+    assert _names("gpu", Mode.NORMAL, m.GPU_H100, preselected=mine) == ["cuda fp32"]
+
+
+def test_what_was_measured_comes_first_in_high_performance_mode_only() -> None:
+    tuned = HpiConfig("openvino", "bf16", 2)
+    (first, *rest) = plans(Device.parse("cpu"), FAST, m.OPENVINO_BF16, tuned=tuned)
+    assert (first.name, first.threads) == ("openvino bf16", 2)
+    assert [plan.threads for plan in rest] == [4, 4]
+    assert _names("cpu", Mode.NORMAL, m.OPENVINO_BF16, tuned=tuned) == ["cpu fp32"]
+    assert _names("cpu", FAST, m.OPENVINO_BF16, tuned=HpiConfig("cpu", "fp32", 1))[0] == "cpu fp32"
+    assert _names("gpu", FAST, m.GPU_T4, tuned=HpiConfig("cuda", "fp32", 1))[0] == "cuda fp32"
+    assert _names("cpu", FAST, m.CPU_ONLY, tuned=tuned) == ["cpu fp32"]  # measured before OpenVINO was removed
+    only = HpiConfig("openvino", "fp32")
+    assert _names("cpu", FAST, m.OPENVINO_BF16, tuned=tuned, hpi_config=only) == ["openvino fp32"]
+
+
+def test_hpi_config_wins() -> None:
+    options = (("use_tf32", "1"), ("gpu_mem_limit", "1000"))
+    hpi = HpiConfig("cuda", "fp32", 1, options)
+    (plan,) = plans(None, FAST, m.GPU_T4, hpi_config=hpi)
+    assert (plan.name, plan.threads) == ("cuda fp32", 1)
+    assert dict(plan.options) == {"device_id": "0", "arena_extend_strategy": "kSameAsRequested"} | dict(options)
+    assert _names(None, FAST, m.OPENVINO_BF16, hpi_config=HpiConfig(precision="bf16")) == ["openvino bf16"]
+    assert _names("gpu", FAST, m.GPU_H100, hpi_config=HpiConfig(precision="tf32")) == ["tensorrt tf32", "cuda tf32"]
+
+
+@pytest.mark.parametrize(
+    ("device", "hpi", "words"),
+    [
+        (None, HpiConfig("tensorrt"), "tensorrt can't run here: there is no GPU"),
+        (None, HpiConfig("openvino", "bf16"), "this CPU has no bf16 instructions"),
+        (None, HpiConfig(precision="fp16"), "fp16 can't run here"),
+        ("gpu:0", HpiConfig("openvino"), "openvino does not run on device 'gpu:0'"),
+        ("cpu", HpiConfig("cuda"), "cuda does not run on device 'cpu'"),
+    ],
+)
+def test_a_backend_that_is_named_runs_or_raises(device: str | None, hpi: HpiConfig, words: str) -> None:
+    with pytest.raises(DeviceError, match=words):
+        _names(device, FAST, m.OPENVINO, hpi_config=hpi)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"backnd": "cpu"}, r"unknown key 'backnd' in hpi_config \(did you mean 'backend'\?\)"),
+        ({"backend": "openvin"}, "did you mean 'openvino'"),
+        ({"backend": "cpu", "precision": "bf16"}, "cpu has no bf16: use fp32"),
+        ({"precision": "int8"}, "unknown precision 'int8'"),
+        ({"threads": 0}, "threads 0"),
+        ({"threads": True}, "threads True"),
+        ({"provider_options": [1]}, "provider_options"),
+        ({"provider_options": {"a": None}}, "provider_options"),
+        ([1], "is not a mapping"),
+        ("{", "neither JSON nor YAML"),
+        ("fast", "is not a mapping"),
+        ({1: 2}, "unknown key 1"),
+        ({"backend": ["cpu"]}, "unknown backend"),
+    ],
+)
+def test_hpi_config_is_checked(given: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        HpiConfig.parse(given)
+
+
+def test_hpi_config_as_text_and_mapping() -> None:
+    expected = HpiConfig("openvino", "fp32", 2, (("a", "1"), ("b", '{"c": 1}')))
+    given = {"backend": "openvino", "precision": "fp32", "threads": 2, "provider_options": {"a": True, "b": {"c": 1}}}
+    assert HpiConfig.parse(given) == HpiConfig.parse(json.dumps(given)) == HpiConfig.parse(expected) == expected
+    assert HpiConfig.parse(None) == HpiConfig.parse("") == HpiConfig.parse({}) == HpiConfig()
+
+
+def test_every_gives_all_that_runs_normal_first() -> None:
+    assert [plan.name for plan in every(None, m.OPENVINO_BF16)] == ["cpu fp32", "openvino bf16", "openvino fp32"]
+    names = ["cuda fp32", "tensorrt fp16", "tensorrt bf16", "tensorrt tf32", "cuda tf32"]
+    assert [plan.name for plan in every(Device.parse("gpu:1"), m.GPU_H100)] == names
+    two = [plan.threads for plan in every(Device.parse("cpu"), m.OPENVINO_AMX) if plan.name == "cpu fp32"]
+    assert two == [8, 16]
+
+
+def test_the_lists_name_what_there_is() -> None:
+    check_names([*NORMAL, *PRESELECTED])
+    with pytest.raises(ValueError, match="did you mean 'openvino fp32'"):
+        check_names(["openvino f32"])

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib import util
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import machines as m
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import segrt
+from segrt.backends import catalog, session
+from segrt.backends.plan import HpiConfig, Plan, plans
+from segrt.backends.session import OWN_SESSIONS, Session, start
+from segrt.errors import DeviceError, ModelError
+from segrt.types import Device, Mode
+
+BUNDLED = Path(segrt.__file__).with_name("models") / "PP-LiteSeg-T_camvid" / "model.onnx"
+CPU = Plan("CPUExecutionProvider", "fp32", 2)
+
+needs_openvino = pytest.mark.skipif(
+    util.find_spec("onnxruntime_ep_openvino") is None, reason="needs onnxruntime-ep-openvino"
+)
+
+
+def _openvino(precision: str = "fp32", shapes: str = "repeated", threads: int = 2) -> Plan:
+    hpi = HpiConfig("openvino", precision, threads)
+    try:
+        (plan,) = plans(None, Mode.HIGH_PERFORMANCE, catalog.read(), hpi_config=hpi)
+    except DeviceError as error:
+        pytest.skip(str(error))
+    return replace(plan, shapes=shapes)  # type: ignore[arg-type]
+
+
+def _batch(height: int, width: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
+
+
+def test_a_session_says_what_ran(colour_model: Path) -> None:
+    one = Session(colour_model, CPU)
+    assert (one.provider, one.precision, one.plan) == ("CPUExecutionProvider", "fp32", CPU)
+    assert one.share in (1.0, None)
+
+
+@needs_openvino
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_openvino_runs_all_of_the_bundled_model(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, reference = Session(BUNDLED, _openvino(precision)), Session(BUNDLED, CPU)
+    assert (one.provider, one.precision, one.share) == ("OpenVINOExecutionProvider", precision, 1.0)
+    batch = _batch(96, 128)
+    got, expected = one.run(batch), reference.run(batch)
+    # FP32 differs by rounding alone, which also shows that the hint was heeded: OpenVINO's default may be bf16.
+    assert np.abs(got - expected).max() < (1e-3 if precision == "fp32" else 1)
+    if precision == "bf16":
+        assert np.abs(got - expected).max() > 1e-3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_provider_that_does_not_start_is_an_error(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Elsewhere:
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(Session, "_build", lambda self, shape=None: Elsewhere())
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider was asked for, but ONNX Runtime runs CPU"):
+        Session(colour_model, replace(CPU, provider="CUDAExecutionProvider", device="gpu"))
+
+
+def test_a_provider_that_takes_no_node_is_an_error(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_share", lambda got, provider: 0.0)
+    with pytest.raises(DeviceError, match="takes no part"):
+        Session(colour_model, CPU)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_onnxruntime_lacks_is_an_error(colour_model: Path) -> None:
+    with pytest.raises(DeviceError, match="NoneSuchExecutionProvider"):
+        Session(colour_model, replace(CPU, provider="NoneSuchExecutionProvider"))
+
+
+def test_a_damaged_file_is_no_fault_of_the_device(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="can't be loaded"):
+        Session(tmp_path / "bad.onnx", CPU)
+
+
+def test_a_gpu_that_is_not_there_raises_at_once() -> None:
+    if catalog.read().gpus:
+        pytest.skip("there is a GPU")
+    begin = perf_counter()
+    with pytest.raises(DeviceError, match="'gpu:0' can't run here"):
+        start(BUNDLED, device=Device.parse("gpu:0"))
+    assert perf_counter() - begin < 1
+
+
+def test_a_later_plan_takes_over_and_the_log_says_why(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = Session.__init__
+
+    def init(self: Session, file: Path, plan: Plan) -> None:
+        if plan.provider != "CPUExecutionProvider":
+            raise DeviceError(f"{plan.provider} is out of order")
+        real(self, file, plan)
+
+    monkeypatch.setattr(Session, "__init__", init)
+    monkeypatch.setattr(catalog, "read", lambda **options: m.OPENVINO)
+    with caplog.at_level(logging.WARNING):
+        one = start(colour_model, mode=Mode.HIGH_PERFORMANCE, device=Device("cpu"))
+    assert one.provider == "CPUExecutionProvider"
+    assert "OpenVINOExecutionProvider is out of order; trying CPUExecutionProvider fp32" in caplog.text
+    with pytest.raises(DeviceError, match="out of order"):
+        start(colour_model, mode=Mode.HIGH_PERFORMANCE, hpi_config=HpiConfig("openvino"))
+
+
+def test_an_unnamed_device_falls_back_with_one_line(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(catalog, "read", lambda **options: m.NO_CUDNN)
+    with caplog.at_level(logging.WARNING):
+        assert start(colour_model).provider == "CPUExecutionProvider"
+    (record,) = caplog.records
+    assert "the GPU is not used" in record.message
+    assert "libcudnn.so.9" in record.message
+
+
+class Builds:
+    """Counts the sessions that are built, by the shape they are built for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shapes: list[tuple[int, ...] | None] = []
+        real = Session._build
+
+        def build(one: Session, shape: tuple[int, ...] | None = None) -> Any:
+            self.shapes.append(shape)
+            return real(one, shape)
+
+        monkeypatch.setattr(Session, "_build", build)
+
+
+def test_sizes_that_come_again_get_sessions_of_their_own(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Builds(monkeypatch)
+    one = Session(colour_model, replace(CPU, shapes="repeated"))
+    plain = Session(colour_model, CPU)
+    built.shapes.clear()
+    for height in (8, 16) * 6:
+        np.testing.assert_array_equal(one.run(_batch(height, 8)), plain.run(_batch(height, 8)))
+    assert built.shapes == [(1, 3, 8, 8), (1, 3, 16, 8)]
+    one.warm_up((1, 3, 32, 32))
+    assert built.shapes[2:] == [(1, 3, 32, 32)]
+
+
+def test_many_sizes_build_nothing(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Builds(monkeypatch)
+    one = Session(colour_model, replace(CPU, shapes="repeated"))
+    order = np.random.default_rng(0).integers(1, 51, 500)
+    for height in order:
+        one.run(_batch(4 * int(height), 8))
+    assert len(built.shapes) < 5  # of which one is the session for every size
+
+
+def test_fixed_sizes_are_bounded_and_the_latest_stay(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Builds(monkeypatch)
+    one = Session(colour_model, replace(CPU, shapes="fixed"))
+    for height in (4, 8, 12, 16, 4, 20):
+        one.run(_batch(height, 8))
+    assert len(one._own) == OWN_SESSIONS
+    built.shapes.clear()
+    one.run(_batch(4, 8))
+    one.run(_batch(8, 8))
+    assert built.shapes == [(1, 3, 8, 8)]
+
+
+def test_runs_with_bound_tensors_give_the_same(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Session(colour_model, CPU)
+    expected = one.run(_batch(16, 16))
+    monkeypatch.setattr(Session, "_gpu_memory", "cpu")
+    one.plan = replace(CPU, device="gpu")
+    np.testing.assert_array_equal(one.run(_batch(16, 16)), expected)
+
+
+def test_tensorrt_keeps_the_engines_of_sizes_apart(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ort, given = catalog.onnxruntime(), []
+    real = ort.InferenceSession
+
+    def fake(file: str, options: Any, providers: list[Any], **rest: Any) -> Any:
+        given.append(providers)
+        return real(file, options, providers=["CPUExecutionProvider"])
+
+    one = Session(colour_model, CPU)
+    folder = colour_model.parent / "engines"
+    options = (("trt_engine_cache_path", str(folder)), ("trt_timing_cache_path", str(folder)))
+    one.plan = replace(CPU, provider="TensorrtExecutionProvider", device="gpu", shapes="fixed", options=options)
+    monkeypatch.setattr(ort, "InferenceSession", fake)
+    one._build((1, 3, 8, 16))
+    (tensorrt, cuda) = given[0]
+    assert tensorrt[1]["trt_engine_cache_path"] == f"{folder}/1x3x8x16"
+    assert tensorrt[1]["trt_timing_cache_path"] == str(folder)
+    assert (folder / "1x3x8x16").is_dir()
+    assert cuda[0] == "CUDAExecutionProvider"
+
+
+def test_engines_are_keyed_by_all_that_they_depend_on(
+    colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
+    here = replace(m.GPU_T4, versions=(("onnxruntime-gpu", "1.31.1"), ("tensorrt-cu13-libs", "10.16")))
+    keys = {
+        session.engine_cache(colour_model, here),
+        session.engine_cache(colour_model, replace(here, gpus=(m.H100,))),
+        session.engine_cache(colour_model, replace(here, versions=(("onnxruntime-gpu", "1.32.0"), here.versions[1]))),
+        session.engine_cache(colour_model, replace(here, versions=(here.versions[0], ("tensorrt-cu13-libs", "10.15")))),
+        session.engine_cache(BUNDLED, here),
+    }
+    assert len(keys) == 5
+    assert all(key and key.startswith(str(tmp_path / "home")) for key in keys)
+    assert session.engine_cache(colour_model, m.OPENVINO) is None
+
+
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("openvino", marks=needs_openvino)])
+def test_eight_threads_give_what_one_gives(backend: str) -> None:
+    one = Session(BUNDLED, CPU if backend == "cpu" else _openvino(shapes="dynamic"))
+    batches = [_batch(32 * (1 + index % 3), 64, seed=index) for index in range(12)]
+    expected = [one.run(batch) for batch in batches]
+    with ThreadPoolExecutor(8) as pool:
+        for index, got in enumerate(pool.map(one.run, batches * 4)):
+            np.testing.assert_array_equal(got, expected[index % len(batches)])
+
+
+GROWTH = {"cpu": 10, "openvino": 30}
+"""MiB that a session may grow between the 200th and the 1,000th image of 50 sizes, of at most 80x160."""
+
+
+def _resident() -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("openvino", marks=needs_openvino)])
+def test_memory_does_not_grow_with_images_of_many_sizes(backend: str) -> None:
+    one = Session(BUNDLED, replace(CPU, threads=1) if backend == "cpu" else _openvino(threads=1))
+    rng = np.random.default_rng(0)
+    sizes = rng.permutation([(16 * (1 + index // 10), 16 * (1 + index % 10)) for index in range(50)])
+    before = 0.0
+    for index in range(1000):
+        one.run(np.zeros((1, 3, *sizes[index % 50]), np.float32))
+        if index == 199:
+            before = _resident()
+    assert _resident() - before < GROWTH[backend]

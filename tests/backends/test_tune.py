@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import machines as m
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import segrt
+from segrt.backends import tune
+from segrt.backends.plan import HpiConfig, Plan
+from segrt.backends.session import Session
+from segrt.backends.tune import Measured, recall, remember, winner
+from segrt.errors import ConfigError, DeviceError, ModelError
+from segrt.types import Device
+
+NORMAL = Plan("CPUExecutionProvider", "fp32", 2)
+FAST = Plan("OpenVINOExecutionProvider", "fp32", 2)
+HALF = Plan("OpenVINOExecutionProvider", "bf16", 2)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_the_fastest_that_keeps_the_labels_wins() -> None:
+    slow, fast = Measured(NORMAL, 10.0, 1.0), Measured(FAST, 5.0, 1.0)
+    assert winner([slow, fast, Measured(HALF, 1.0, 0.5, "labels")]) is fast
+    assert winner([slow, Measured(FAST, 9.9, 1.0)]) is slow  # within the noise
+    assert winner([slow, Measured(FAST, None, None, "broken")]) is slow
+    with pytest.raises(DeviceError, match="openvino fp32: broken"):
+        winner([Measured(FAST, None, None, "broken")])
+
+
+def test_what_was_measured_is_found_again_under_the_same_conditions_only(colour_model: Path, home: Path) -> None:
+    here, cpu = replace(m.OPENVINO, versions=(("onnxruntime", "1.31.1"),)), Device("cpu")
+    assert recall(colour_model, here, cpu, None) is None
+    remember(colour_model, here, (64, 96), [Measured(NORMAL, 10, 1.0), Measured(FAST, 5, 1.0)])
+    remember(colour_model, here, (8, 8), [Measured(NORMAL, 1, 1.0), Measured(FAST, 5, 1.0)])
+    assert recall(colour_model, here, cpu, (64, 96)) == HpiConfig("openvino", "fp32", 2)
+    for device in (cpu, None):
+        assert recall(colour_model, here, device, None) == HpiConfig("cpu", "fp32", 2)  # the latest
+    assert recall(colour_model, here, Device("gpu", (0,)), None) is None
+    assert recall(colour_model, replace(here, versions=(("onnxruntime", "1.32.0"),)), cpu, None) is None
+    assert recall(colour_model, replace(here, cpu=m.AMX), cpu, None) is None
+    assert recall(colour_model, replace(here, gpus=(m.T4,)), cpu, (64, 96)) is not None  # no matter to the CPU
+    colour_model.write_bytes(colour_model.read_bytes() + b"\n")
+    assert recall(colour_model, here, cpu, None) is None
+    assert sorted(path.name for path in home.iterdir()) == ["tuning.json", "tuning.json.lock"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_damaged_memory_is_no_memory(colour_model: Path, home: Path, text: str) -> None:
+    home.mkdir()
+    (home / "tuning.json").write_text(text)
+    assert recall(colour_model, m.OPENVINO, None, None) is None
+    remember(colour_model, m.OPENVINO, (8, 8), [Measured(NORMAL, 1, 1.0)])
+    assert recall(colour_model, m.OPENVINO, None, None) == HpiConfig("cpu", "fp32", 2)
+
+
+def test_a_memory_that_holds_other_things_is_no_memory(colour_model: Path, home: Path) -> None:
+    remember(colour_model, m.OPENVINO, (8, 8), [Measured(NORMAL, 1, 1.0)])
+    (records,) = json.loads((home / "tuning.json").read_text()).items()
+    wrongs: list[Any] = [1, {}, {"8x8": 1}, {"8x8": {}}, {"8x8": {"plan": {"backend": "warp"}}}]
+    for wrong in wrongs:
+        (home / "tuning.json").write_text(json.dumps({records[0]: wrong}))
+        assert recall(colour_model, m.OPENVINO, None, (8, 8)) is None
+
+
+def test_processes_that_tune_at_once_lose_nothing(colour_model: Path) -> None:
+    sizes = [(8 * n, 8) for n in range(1, 17)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda size: remember(colour_model, m.OPENVINO, size, [Measured(NORMAL, 1, 1.0)]), sizes))
+    (record,) = json.loads(tune.tuning_file().read_text()).values()
+    assert len(record) == len(sizes)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(colour_model: Path, home: Path) -> None:
+    home.write_text("a file")
+    with pytest.raises(ConfigError, match="set SEGRT_HOME"):
+        remember(colour_model, m.OPENVINO, (8, 8), [Measured(NORMAL, 1, 1.0)])
+
+
+def test_plans_that_change_labels_or_break_are_rejected(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch, tiles: npt.NDArray[np.uint8]
+) -> None:
+    wrong, holes, broken = (replace(NORMAL, threads=threads) for threads in (3, 4, 5))
+    real = Session.run
+
+    def run(self: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        logits = real(self, batch)
+        if self.plan == broken:
+            raise ModelError("out of order")
+        return logits[:, ::-1] if self.plan == wrong else logits * np.nan if self.plan == holes else logits
+
+    monkeypatch.setattr(Session, "run", run)
+    steps: list[tuple[int, int]] = []
+    measured = tune.tune(
+        colour_model,
+        [NORMAL, wrong, holes, broken],
+        NORMAL,
+        [tiles],
+        (64, 96),
+        rounds=2,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert [one.rejected for one in measured] == [
+        "",
+        pytest.approx("only 33.33% of its labels are those of FP32"),
+        "its logits hold NaN or infinity",
+        "out of order",
+    ]
+    assert measured[0].agreement == 1
+    assert measured[0].milliseconds is not None
+    assert measured[0].milliseconds > 0
+    assert winner(measured) is measured[0]
+    assert steps == [(done, 12) for done in range(1, 13)]
+
+
+def test_the_command_and_the_mode_that_follows_it(colour_model: Path, home: Path, tiles: npt.NDArray[np.uint8]) -> None:
+    command = [sys.executable, "-m", "segrt.cli", "tune", str(colour_model), "--size", "64x96", "--rounds", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "CPUExecutionProvider fp32" in done.stdout
+    assert "high-performance mode runs" in done.stderr
+    (record,) = json.loads((home / "tuning.json").read_text()).values()
+    best = record["64x96"]["plan"]
+    pipeline = segrt.create_pipeline(model_dir=colour_model, mode="high-performance", device="cpu")
+    assert pipeline.session.plan.name == f"{best['backend']} {best['precision']}"
+    (result,) = pipeline.predict(tiles)
+    assert isinstance(result, segrt.SegResult)
+    assert (result.provider, result.precision) == (pipeline.session.provider, best["precision"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--size", "512"], 2, "size '512' is not valid"),
+        (["--size", "big"], 2, "is not valid"),
+        (["--device", "npu"], 1, "npu:0"),
+        (["--images", "/nowhere"], 1, "/nowhere does not exist"),
+    ],
+)
+def test_wrong_use_of_the_command(colour_model: Path, arguments: list[str], status: int, words: str) -> None:
+    command = [sys.executable, "-m", "segrt.cli", "tune", str(colour_model), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from segrt import zoo
+from segrt_export import untrained
+from segrt_export.parity import PaddleReference
+from segrt_export.program import PaddleModel
+
+needs_paddle = pytest.mark.skipif(
+    not (find_spec("paddle") and find_spec("paddleseg")),
+    reason="needs the export extra and paddleseg: make export-test",
+)
+
+
+def test_the_names_are_those_of_the_zoo() -> None:
+    assert set(untrained.NAMES) == {spec.name for spec in zoo.load().models if not spec.bundled}
+
+
+def test_unknown_names_and_wrong_class_counts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown model 'x'; known: OCRNet_HRNet-W48"):
+        untrained.build("x", tmp_path / "m")
+    with pytest.raises(ValueError, match="2 class names for num_classes=3"):
+        untrained.build("PP-LiteSeg-T", tmp_path / "m", num_classes=3, class_names=["a", "b"])
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "kept").write_text("x")
+    with pytest.raises(FileExistsError, match="already holds something"):
+        untrained.build("PP-LiteSeg-T", tmp_path / "m")
+
+
+@needs_paddle
+def test_a_twin_is_sane_and_its_seed_makes_it(tmp_path: Path) -> None:
+    name = "SeaFormer_tiny (slice)"
+    folders = [untrained.build(name, tmp_path / str(i), seed=seed, num_classes=7) for i, seed in enumerate((1, 1, 2))]
+    digests = [hashlib.sha256((f / "inference.pdiparams").read_bytes()).hexdigest() for f in folders]
+    assert digests[0] == digests[1] != digests[2]
+    config = yaml.safe_load((folders[0] / "inference.yml").read_text())
+    assert config["PostProcess"]["label_list"] == [f"class_{i}" for i in range(7)]
+    (tmp_path / "work").mkdir()
+    reference = PaddleReference(PaddleModel.open(folders[0]), tmp_path / "work")
+    scene = np.random.default_rng(0).standard_normal((1, 3, 8, 12)).repeat(16, axis=2).repeat(16, axis=3)
+    labels, logits = reference.run(scene.astype(np.float32).clip(-1, 1))
+    assert logits is not None
+    assert np.isfinite(logits).all()
+    assert labels.shape == (1, 128, 192)
+    assert len(np.unique(labels)) >= 3
+    assert 0 <= labels.min() <= labels.max() < 7

@@ -1,0 +1,24 @@
+"""What the tests of the real wheels share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from segrt.backends.catalog import RUNTIMES
+
+
+def only(name: str) -> None:
+    """Skip the module unless `name` is the one wheel of ONNX Runtime that is installed."""
+    installed = {str(dist.name) for dist in metadata.distributions()} & set(RUNTIMES)
+    if installed != {name}:
+        pytest.skip(f"needs {name}, and no other ONNX Runtime: see the Makefile", allow_module_level=True)
+
+
+def segrt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    command = [sys.executable, "-m", "segrt.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

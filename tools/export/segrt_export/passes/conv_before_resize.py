@@ -1,0 +1,144 @@
+"""Moves 1 x 1 convolutions in front of the bilinear upsampling of what they read.
+
+A 1 x 1 convolution mixes the channels of each pixel; bilinear interpolation `up` mixes the pixels of each channel, with
+weights that sum to 1. The two commute, and the convolution of a concatenation is a sum over its inputs:
+
+    W concat(up_1(x_1), ..., up_n(x_n)) + b = up_1(W_1 x_1) + ... + up_n(W_n x_n) + b
+
+On the left W is applied at the upsampled size, on the right at the size of each x_i. Where x_i = L_i z_i + l_i comes
+from a linear layer, W_i and L_i are composed: W_i x_i = (W_i L_i) z_i + W_i l_i, in float64.
+
+The heads of SegFormer (arXiv 2105.15203, section 3.2: linear layers, upsampling, concatenation, fusion) and of OCRNet
+on HRNet (arXiv 1909.11065) are of this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+
+from segrt_export.count import Shape
+from segrt_export.graph import Builder, Index, attributes, prune
+from segrt_export.pointwise import (
+    Branch,
+    Doubles,
+    OverConcat,
+    Probes,
+    add_over_concat,
+    add_pointwise,
+    over_concat,
+    upsampling,
+)
+
+
+def conv_before_resize(model: ModelProto) -> int:
+    """Rewrite each 1 x 1 convolution over a concatenation that has upsampled inputs, in place.
+
+    Returns:
+        int: the number of convolutions rewritten.
+    """
+    graph = model.graph
+    index, probes = Index(graph), Probes(model)
+    count = 0
+    for node in list(graph.node):
+        conv = over_concat(node, index, probes)
+        if conv is None:
+            continue
+        upsampled = [branch for branch in conv.branches if upsampling(branch.name, index, probes) is not None]
+        if not upsampled:
+            continue
+        _rewrite(conv, Builder(graph, f"conv_before_resize.{count}"), index, probes)
+        count += 1
+    if count:
+        prune(graph)
+    return count
+
+
+def _rewrite(conv: OverConcat, build: Builder, index: Index, probes: Probes) -> None:
+    bias = conv.bias.copy()
+    same: list[Branch] = []
+    upsampled: list[tuple[NodeProto, Branch]] = []
+    for branch in conv.branches:
+        resize = upsampling(branch.name, index, probes)
+        source = branch.name if resize is None else resize.input[0]
+        simple, shift = _compose(Branch(source, branch.weight), index, probes)
+        bias += shift
+        if resize is None:
+            same.append(simple)
+        else:
+            upsampled.append((resize, simple))
+    out = conv.node.output[0]
+    target = total = ""
+    if same:
+        # The size that the Resize was given may hang on a layer that is to go; a 1 x 1 convolution keeps that of its
+        # input (to read it off the output would keep ONNX Runtime from joining Conv, Add and Relu into one node).
+        target = build.add("Slice", build.add("Shape", same[0].name), _whole(build, 2), _whole(build, 4))
+    for resize, branch in upsampled:
+        is_bias_due = not same and not total
+        low = add_pointwise(build, branch.name, branch.weight, bias if is_bias_due else None)
+        up = _resize(build, resize, low, target, index, probes)
+        total = build.add("Add", total, up) if total else up
+    if same:
+        build.add("Add", add_over_concat(build, same, bias), total, output=out)
+    else:
+        build.nodes[-1].output[0] = out
+    build.replace(conv.node)
+
+
+def _whole(build: Builder, value: int) -> str:
+    return build.const([value], "int64")
+
+
+def _resize(build: Builder, resize: NodeProto, low: str, target: str, index: Index, probes: Probes) -> str:
+    """Upsample `low` as `resize` does; to the (height, width) in `target`, where that is given."""
+    options = attributes(resize)
+    if not target:
+        if len(resize.input) < 4:
+            return build.add("Resize", low, *resize.input[1:], **options)
+        # Leave out the number of channels: it hangs on a layer that is to go.
+        target = sizes = resize.input[3]
+        concat = index.made_by(sizes, "Concat")
+        if concat is not None and probes(concat.input[-1]) and probes(concat.input[-1])[0] == (2,):
+            target = concat.input[-1]
+        else:
+            target = build.add("Slice", sizes, _whole(build, 2), _whole(build, 4))
+    batch_and_channels = build.add("Slice", build.add("Shape", low), _whole(build, 0), _whole(build, 2))
+    return build.add("Resize", low, "", "", build.add("Concat", batch_and_channels, target, axis=0), **options)
+
+
+def _compose(branch: Branch, index: Index, probes: Probes) -> tuple[Branch, Doubles]:
+    """Put the linear layer that makes a branch into the branch's weight.
+
+    The layer is Reshape (to N x C x hw), Transpose, MatMul, Add, Transpose, Reshape (to N x M x h x w), as a converter
+    writes a layer on tokens. It must not have more inputs than outputs, so that the composition is never the dearer.
+
+    Returns:
+        tuple: what the branch reads then, and W_i l_i, float64 (out,), of the layer's bias l_i.
+    """
+    made = index.behind(index.behind(branch.name, "Reshape"), "Transpose", perm=[0, 2, 1])
+    shift: Doubles = np.zeros(branch.weight.shape[1])
+    add = index.made_by(made, "Add")
+    if add is not None:
+        bias = index.constant(add.input[1])
+        made = add.input[0] if bias is not None and bias.ndim == 1 else ""
+        shift = shift if bias is None else shift + bias
+    product = index.made_by(made, "MatMul")
+    layer = index.constant(product.input[1]) if product is not None else None
+    tokens = index.behind(made, "MatMul")
+    flat = index.behind(tokens, "Transpose", perm=[0, 2, 1])
+    source = index.behind(flat, "Reshape")
+    is_layer = layer is not None and layer.ndim == 2 and layer.shape[0] <= layer.shape[1]
+    if layer is None or not is_layer or not _flattens(probes(source), probes(flat), probes(branch.name)):
+        return branch, np.zeros(len(branch.weight))
+    return Branch(source, branch.weight @ layer.astype(np.float64).T), branch.weight @ shift
+
+
+def _flattens(before: Sequence[Shape], flat: Sequence[Shape], after: Sequence[Shape]) -> bool:
+    """Whether maps are flattened to N x C x hw and later get their height and width back."""
+    kept = [
+        len(b) == 4 and f == (*b[:2], b[2] * b[3]) and (b[0], *b[2:]) == (a[0], *a[2:])
+        for b, f, a in zip(before, flat, after, strict=False)
+    ]
+    return bool(kept) and all(kept)

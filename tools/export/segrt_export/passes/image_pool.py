@@ -1,0 +1,55 @@
+"""Computes the image-pooling branch of an ASPP once for the image, not once for each pixel.
+
+That branch (arXiv 1706.05587, section 3.3) is one vector p, made from the mean of each channel and spread over the
+plane. In the 1 x 1 convolution of the concatenation that follows, its share is the same for every pixel, a bias that
+depends on the image:
+
+    W concat(x, spread(p)) + b = W_x x + (W_p p + b)
+
+The sum in brackets is computed at 1 x 1 and added by broadcasting. A larger kernel does not allow this: with zero
+padding its border pixels see fewer copies of p.
+"""
+
+from __future__ import annotations
+
+from onnx import ModelProto
+
+from segrt_export.graph import Builder, Index, attributes, prune
+from segrt_export.pointwise import Branch, Probes, add_over_concat, over_concat
+
+
+def image_pool(model: ModelProto) -> int:
+    """Rewrite each 1 x 1 convolution over a concatenation that has inputs spread from 1 x 1, in place.
+
+    Returns:
+        int: the number of convolutions rewritten.
+    """
+    graph = model.graph
+    index, probes = Index(graph), Probes(model)
+    count = 0
+    for node in list(graph.node):
+        conv = over_concat(node, index, probes)
+        if conv is None:
+            continue
+        spread = [Branch(_source(branch.name, index, probes), branch.weight) for branch in conv.branches]
+        pools = [branch for branch in spread if branch.name]
+        rest = [branch for branch, pool in zip(conv.branches, spread, strict=True) if not pool.name]
+        if not pools or not rest:
+            continue
+        build = Builder(graph, f"image_pool.{count}")
+        bias = add_over_concat(build, pools, conv.bias)
+        build.add("Add", add_over_concat(build, rest), bias, output=node.output[0])
+        build.replace(node)
+        count += 1
+    if count:
+        prune(graph)
+    return count
+
+
+def _source(name: str, index: Index, probes: Probes) -> str:
+    """The N x C x 1 x 1 map that a Resize or an Expand spreads to make `name`; empty if none does."""
+    node = index.made_by(name, "Resize") or index.made_by(name, "Expand")
+    if node is None or attributes(node).get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        return ""
+    kept = [before == (*after[:2], 1, 1) for before, after in zip(probes(node.input[0]), probes(name), strict=False)]
+    return str(node.input[0]) if kept and all(kept) else ""
