@@ -153,3 +153,11 @@ def test_slide(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Pat
     _says(_segrt(*run, "64,48"), 0, "1 segmented")
     _says(_segrt(*run, "64"), 2, "slide '64' is not valid: use CROP,STRIDE")
     _says(_segrt(*run, "model"), 2, "gives colours no sliding window")
+
+
+def test_both_ways_to_the_pipeline_yaml(tmp_path: Path) -> None:
+    form = f"--get_pipeline_config semantic_segmentation --save_path {tmp_path}/my_path"
+    _says(_segrt(*form.split()), 0, "my_path/semantic_segmentation.yaml is written")
+    done = _segrt("config")
+    assert done.stdout == (tmp_path / "my_path" / "semantic_segmentation.yaml").read_text()
+    _says(_segrt("--get_pipeline_config", "ocr"), 2, "unknown pipeline 'ocr'")

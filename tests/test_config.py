@@ -35,12 +35,20 @@ def test_a_paddlex_file_is_accepted_unchanged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- 1", "the whole"),
+        ("- 1", ":1: the whole"),
         ("pipeline_name: ocr", "unknown pipeline 'ocr'"),
-        ("pipeline_name: semantic_segmentation\nx: 1", "x: Extra inputs"),
-        ("SubModules: {SemanticSegmentation: {batch_size: 0}}", "batch_size"),
+        ("pipeline_name: semantic_segmentation\nx: 1", r":2: x: there is no such key; use pipeline_name, SubModules"),
+        ("SubModules: {SemanticSegmentation:\n  {batch_size: 0}}", r":2: SubModules\.SemanticSegmentation\.batch_size"),
         ("SubModules: {SemanticSegmentation: {target_size: big}}", "target_size 'big' is not valid"),
-        ("a: [", "not readable YAML"),
+        ("", ":1: the whole"),
+        ("a: [", ":2: did not find expected node content"),
+        (
+            "SubModules:\n  SemanticSegmentation:\n    batchsize: 1",
+            r":3: .*batchsize: there is no .* mean batch_size\?",
+        ),
+        ("Submodules: {}", r":1: Submodules: there is no such key; did you mean SubModules\?"),
+        ("device: cpu\ndevice: gpu", ":2: device: the key stands in line 1 already"),
+        ("SubModules: {SemanticSegmentation: {slide: {crop: 5}}}", "slide"),
     ],
 )
 def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
@@ -59,3 +67,22 @@ def test_unknown_pipelines_and_missing_files(tmp_path: Path) -> None:
         config.load(tmp_path / "gone.yaml", None)
     with pytest.raises(ConfigError, match="name a pipeline"):
         config.load(None, None)
+
+
+def test_a_config_given_as_a_mapping_has_no_lines() -> None:
+    with pytest.raises(ConfigError, match=r"^config: SubModules\.SemanticSegmentation\.targetsize: .* target_size\?$"):
+        config.load(None, {"SubModules": {"SemanticSegmentation": {"targetsize": 1}}})
+
+
+def test_the_template_is_valid_and_each_comment_in_it_too(tmp_path: Path) -> None:
+    file = config.write_template("semantic_segmentation", tmp_path / "new")
+    assert file == tmp_path / "new" / "semantic_segmentation.yaml"
+    assert config.load(file, None).module.batch_size == 1
+    file.write_text(config.TEMPLATE.replace("# device", "device").replace("# mode", "mode").replace("# hpi", "hpi"))
+    file.write_text(file.read_text().replace("# slide", "slide").replace("# palette", "palette"))
+    loaded = config.load(file, None)
+    assert (loaded.device, loaded.module.palette) == ("gpu:0", "cityscapes")
+    with pytest.raises(ConfigError, match="exists"):
+        config.write_template("semantic_segmentation", file)
+    with pytest.raises(ConfigError, match="unknown pipeline 'ocr'"):
+        config.write_template("ocr", tmp_path)

@@ -89,6 +89,12 @@ def root(
     use_hpip: UseHpip = False,
     hpi_config: HpiConfigText = None,
     mode: ModeText = None,
+    get_pipeline_config: Annotated[
+        str | None,
+        typer.Option(
+            "--get_pipeline_config", help="Write the YAML of this pipeline to --save_path.", show_default=False
+        ),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Semantic segmentation with the PaddleSeg models on ONNX Runtime."""
@@ -98,6 +104,9 @@ def root(
         print(__version__)
         return
     if context.invoked_subcommand is not None:
+        return
+    if get_pipeline_config is not None:
+        config(get_pipeline_config, save_path)
         return
     if pipeline is None:
         print(context.get_help())
@@ -140,6 +149,17 @@ def predict(
         label_format=label_format,
         overlay=overlay,
     )
+
+
+@app.command()
+def config(
+    name: Annotated[str, typer.Argument(help="The pipeline.")] = "semantic_segmentation", save_path: SavePath = None
+) -> None:
+    """Write a pipeline YAML to start from to --save_path, or print it."""
+    from segrt.config import write_template
+
+    if file := write_template(name, save_path):
+        err.print(f"{file} is written", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -5,14 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from segrt import checked_yaml
 from segrt.errors import ConfigError
+from segrt.files import write_atomic
 from segrt.slide import Window, parse_window
 from segrt.types import Mode, TargetSize, parse_target_size
 
 PIPELINE = "semantic_segmentation"
+_SUFFIXES = (".yaml", ".yml")
+
+TEMPLATE = """\
+pipeline_name: semantic_segmentation
+
+# device: gpu:0            # cpu, gpu:0, ...: it runs there, or that is an error; without it, the best that is here
+# mode: high-performance   # normal is FP32; high-performance is what is fastest here
+# hpi_config: {}           # settings of high-performance mode that override the chosen plan
+
+SubModules:
+  SemanticSegmentation:
+    module_name: semantic_segmentation
+    model_name: PP-LiteSeg-T_camvid   # one of `segrt models`; PP-LiteSeg-T_camvid comes with segrt
+    model_dir: null          # a .onnx file, or a folder with one or with a Paddle model, in place of the zoo's
+    batch_size: 1
+    target_size: None        # -1: the image's own size; N: fit inside N x N; [height, width]: exactly that
+    # slide: {crop: 1024, stride: 768}   # a sliding window; true: that of the model
+    # palette: cityscapes    # voc, cityscapes, ade20k, camvid, or [[R, G, B], ...]; without it, the model's own
+"""
+"""The pipeline YAML that `segrt config` writes."""
 
 
 class Module(BaseModel):
@@ -118,7 +139,7 @@ def load(pipeline: str | Path | None, config: dict[str, Any] | None) -> Pipeline
         ConfigError: neither is given, they disagree, the file can't be read, or a key or value is not allowed.
     """
     if config is not None:
-        parsed = _parse(config, "config")
+        parsed = checked_yaml.check(config, PipelineConfig, "config")
         if pipeline is not None and str(pipeline) != parsed.pipeline_name:
             raise ConfigError(f"pipeline {str(pipeline)!r} and config, which names {parsed.pipeline_name!r}, disagree")
         return parsed
@@ -127,21 +148,32 @@ def load(pipeline: str | Path | None, config: dict[str, Any] | None) -> Pipeline
     if str(pipeline) == PIPELINE:
         return PipelineConfig()
     path = Path(pipeline)
-    if path.suffix.lower() not in (".yaml", ".yml"):
+    if path.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"unknown pipeline {str(pipeline)!r}: use {PIPELINE}, or the path of a .yaml file")
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
-    return _parse(content, str(path))
+    return checked_yaml.load(path, PipelineConfig)
 
 
-def _parse(content: object, where: str) -> PipelineConfig:
-    try:
-        return PipelineConfig.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise ConfigError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+def write_template(name: str, save_path: Path | None) -> Path | None:
+    """Write a pipeline YAML to start from, or print it.
+
+    Args:
+        name: the pipeline; there is one.
+        save_path: a folder, made when missing, or the .yaml file; None to print.
+
+    Returns:
+        Path: the file written; None if it was printed.
+
+    Raises:
+        ConfigError: no such pipeline, or the file exists.
+        OSError: it can't be written.
+    """
+    if name != PIPELINE:
+        raise ConfigError(f"unknown pipeline {name!r}: segrt has one, {PIPELINE}")
+    if save_path is None:
+        print(TEMPLATE, end="")
+        return None
+    file = save_path if save_path.suffix.lower() in _SUFFIXES else save_path / f"{PIPELINE}.yaml"
+    if file.exists():
+        raise ConfigError(f"{file} exists: delete it first, or name another --save_path")
+    write_atomic(file, TEMPLATE.encode())
+    return file

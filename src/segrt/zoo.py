@@ -5,22 +5,21 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from segrt import checked_yaml
 from segrt.backends.plan import check_names
-from segrt.errors import ConfigError, ModelError
+from segrt.errors import ModelError
 
 DEFAULT_MODEL = "PP-LiteSeg-T_camvid"
 
@@ -259,60 +258,4 @@ def _key(name: str) -> str:
 
 @cache
 def _load(path: Path) -> Zoo:
-    try:
-        # libyaml's parser, which the PyYAML wheels bring, is ten times as fast.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_bytes())
-        root = loader.get_single_node()
-        _refuse_duplicates(root)
-        data = loader.construct_document(root) if root else None
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    try:
-        return Zoo.model_validate(data, context={})
-    except ValidationError as error:
-        first = error.errors()[0]
-        line, key = _place(root, first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "missing":
-            key, message = [*key, str(first["loc"][-1])], "this key is missing"
-        elif first["type"] == "extra_forbidden":
-            message = "there is no such key"
-        elif first["type"] != "value_error" and isinstance(first["input"], (str, int, float)):
-            message += f", not {first['input']!r}"
-        raise ConfigError(f"{path}:{line}: {'.'.join(key) or 'the whole'}: {message}") from None
-
-
-def _refuse_duplicates(node: yaml.Node | None) -> None:
-    """YAML forbids a key that stands twice in one mapping; PyYAML would take the last one."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicates(item)
-    elif isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            if key.value in lines:
-                problem = f"{key.value}: the key stands in line {lines[key.value]} already"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            lines[key.value] = key.start_mark.line + 1
-            _refuse_duplicates(value)
-
-
-def _place(node: Any, loc: tuple[int | str, ...]) -> tuple[int, list[str]]:
-    """The line of what pydantic calls `loc`, and the keys that lead there."""
-    line, keys = 1, []
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            found = (node.value[part], node.value[part])
-        else:
-            found = None
-        if found:  # what is not found is no key, but pydantic's name for a branch of a union
-            line, node = found[0].start_mark.line + 1, found[1]
-            keys.append(str(part))
-    return line, keys
+    return checked_yaml.load(path, Zoo, context={})
