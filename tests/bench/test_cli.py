@@ -35,10 +35,13 @@ def test_measures_a_model_and_says_why_another_fails(colour_model: Path, tmp_pat
 def test_the_data_set_gives_what_the_model_card_says(camvid: Path) -> None:
     done = _bench("--mode", "normal", "--device", "cpu", "--repeat", "1", "--dataset", camvid, "--format", "json")
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads(done.stdout)["rows"]
-    assert row["accuracy"]["images"] == 40
-    assert row["accuracy"]["miou"] == pytest.approx(0.5568, abs=0.001)
-    assert row["accuracy"]["pixel_accuracy"] == pytest.approx(0.8582, abs=0.001)
+    rows = json.loads(done.stdout)["rows"]  # of every plan that the machine offers
+    assert rows[0]["provider"] == "CPUExecutionProvider"
+    for row in rows:
+        assert row["accuracy"]["images"] == 40
+        tolerance = 0.001 if row["precision"] == "fp32" else 0.003
+        assert row["accuracy"]["miou"] == pytest.approx(0.5568, abs=tolerance)
+        assert row["accuracy"]["pixel_accuracy"] == pytest.approx(0.8582, abs=tolerance)
 
 
 def test_ctrl_c_prints_what_is_done(colour_model: Path, tmp_path: Path) -> None:
