@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -35,7 +34,7 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments))
         try:
-            with _interrupts_ignored():  # the new process inherits this
+            with _interrupts_held():
                 self._process.start()
             theirs.close()
             self._answer()
@@ -89,6 +88,7 @@ class Worker:
 
 
 def _serve(pipe: Connection, make: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that measures
     os.dup2(2, 1)  # what a runtime prints must not get into the result
 
     def answer(work: Callable[..., object], *arguments: object) -> object:
@@ -110,12 +110,13 @@ def _serve(pipe: Connection, make: Callable[..., object], arguments: tuple[objec
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back and not lose it: it comes afterwards, and a process that is started meanwhile never gets it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
