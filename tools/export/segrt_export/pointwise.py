@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto
 
 from segrt_export.count import Shape, shapes
-from segrt_export.graph import Builder, Index, attributes
+from segrt_export.graph import Builder, Index, attributes, prune
 
 _AFFINE = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
 """Conventions in which each output pixel is a mean of input pixels, never a value from outside."""
@@ -29,6 +29,27 @@ class Probes:
         """The shape at each size; empty where it is not known."""
         found = tuple(known[name] for known in self._shapes if name in known)
         return found if len(found) == len(self._shapes) else ()
+
+
+def rewrite_each(model: ModelProto, name: str, rewrite: Callable[[NodeProto, Index, Probes, Builder], bool]) -> int:
+    """Offer every node of a graph to a pass, in place.
+
+    Args:
+        model: what the pass works on; what nothing needs any more is removed at the end.
+        name: of the pass, for its new tensors.
+        rewrite: replaces the node by what it gives the builder and returns True, or leaves all as it is.
+
+    Returns:
+        int: the number of nodes rewritten.
+    """
+    graph = model.graph
+    index, probes = Index(graph), Probes(model)
+    count = 0
+    for node in list(graph.node):
+        count += rewrite(node, index, probes, Builder(graph, f"{name}.{count}"))
+    if count:
+        prune(graph)
+    return count
 
 
 @dataclass(frozen=True)

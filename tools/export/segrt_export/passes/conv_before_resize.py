@@ -20,7 +20,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 
 from segrt_export.count import Shape
-from segrt_export.graph import Builder, Index, attributes, prune
+from segrt_export.graph import Builder, Index, attributes
 from segrt_export.pointwise import (
     Branch,
     Doubles,
@@ -29,6 +29,7 @@ from segrt_export.pointwise import (
     add_over_concat,
     add_pointwise,
     over_concat,
+    rewrite_each,
     upsampling,
 )
 
@@ -39,21 +40,15 @@ def conv_before_resize(model: ModelProto) -> int:
     Returns:
         int: the number of convolutions rewritten.
     """
-    graph = model.graph
-    index, probes = Index(graph), Probes(model)
-    count = 0
-    for node in list(graph.node):
-        conv = over_concat(node, index, probes)
-        if conv is None:
-            continue
-        upsampled = [branch for branch in conv.branches if upsampling(branch.name, index, probes) is not None]
-        if not upsampled:
-            continue
-        _rewrite(conv, Builder(graph, f"conv_before_resize.{count}"), index, probes)
-        count += 1
-    if count:
-        prune(graph)
-    return count
+    return rewrite_each(model, "conv_before_resize", _apply)
+
+
+def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> bool:
+    conv = over_concat(node, index, probes)
+    if conv is None or all(upsampling(branch.name, index, probes) is None for branch in conv.branches):
+        return False
+    _rewrite(conv, build, index, probes)
+    return True
 
 
 def _rewrite(conv: OverConcat, build: Builder, index: Index, probes: Probes) -> None:

@@ -12,10 +12,10 @@ padding its border pixels see fewer copies of p.
 
 from __future__ import annotations
 
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
-from segrt_export.graph import Builder, Index, attributes, prune
-from segrt_export.pointwise import Branch, Probes, add_over_concat, over_concat
+from segrt_export.graph import Builder, Index, attributes
+from segrt_export.pointwise import Branch, Probes, add_over_concat, over_concat, rewrite_each
 
 
 def image_pool(model: ModelProto) -> int:
@@ -24,26 +24,22 @@ def image_pool(model: ModelProto) -> int:
     Returns:
         int: the number of convolutions rewritten.
     """
-    graph = model.graph
-    index, probes = Index(graph), Probes(model)
-    count = 0
-    for node in list(graph.node):
-        conv = over_concat(node, index, probes)
-        if conv is None:
-            continue
-        spread = [Branch(_source(branch.name, index, probes), branch.weight) for branch in conv.branches]
-        pools = [branch for branch in spread if branch.name]
-        rest = [branch for branch, pool in zip(conv.branches, spread, strict=True) if not pool.name]
-        if not pools or not rest:
-            continue
-        build = Builder(graph, f"image_pool.{count}")
-        bias = add_over_concat(build, pools, conv.bias)
-        build.add("Add", add_over_concat(build, rest), bias, output=node.output[0])
-        build.replace(node)
-        count += 1
-    if count:
-        prune(graph)
-    return count
+    return rewrite_each(model, "image_pool", _apply)
+
+
+def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> bool:
+    conv = over_concat(node, index, probes)
+    if conv is None:
+        return False
+    spread = [Branch(_source(branch.name, index, probes), branch.weight) for branch in conv.branches]
+    pools = [branch for branch in spread if branch.name]
+    rest = [branch for branch, pool in zip(conv.branches, spread, strict=True) if not pool.name]
+    if not pools or not rest:
+        return False
+    bias = add_over_concat(build, pools, conv.bias)
+    build.add("Add", add_over_concat(build, rest), bias, output=node.output[0])
+    build.replace(node)
+    return True
 
 
 def _source(name: str, index: Index, probes: Probes) -> str:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
-from segrt_export.graph import Builder, Index, attributes, prune
-from segrt_export.pointwise import Doubles, Probes, upsampling
+from segrt_export.graph import Builder, Index, attributes
+from segrt_export.pointwise import Doubles, Probes, rewrite_each, upsampling
 
 WORTH = 0.5
 """Share of an input's multiply-adds under which it is rewritten. The products move more memory than a convolution."""
@@ -51,18 +51,15 @@ def kernel_before_resize(model: ModelProto) -> int:
     Returns:
         int: the number of convolutions rewritten.
     """
-    graph = model.graph
-    index, probes = Index(graph), Probes(model)
-    count = 0
-    for node in list(graph.node):
-        parts = _parts(node, index, probes)
-        if not any(part.resize for part in parts) or all(part.resize for part in parts):
-            continue
-        _rewrite(node, parts, Builder(graph, f"kernel_before_resize.{count}"))
-        count += 1
-    if count:
-        prune(graph)
-    return count
+    return rewrite_each(model, "kernel_before_resize", _apply)
+
+
+def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> bool:
+    parts = _parts(node, index, probes)
+    if not any(part.resize for part in parts) or all(part.resize for part in parts):
+        return False
+    _rewrite(node, parts, build)
+    return True
 
 
 def _parts(node: NodeProto, index: Index, probes: Probes) -> list[_Part]:
