@@ -1,6 +1,8 @@
 # Each target makes the virtual environment that it needs. PYTHON may name another interpreter.
 PYTHON ?= python3
 RESULTS := benchmarks/results
+# OpenVINO's plugin, of the extra cpu, passes over AMD's CPUs; the wheel with OpenVINO built in takes them.
+RUNTIME ?= $(if $(shell grep -m1 AuthenticAMD /proc/cpuinfo 2>/dev/null),openvino,cpu)
 SAMPLE := src/segrt/models/sample.png
 
 .PHONY: demo test lint export-test zoo-test test-openvino-wheel test-gpu-wheel bench bench-paddlex clean
@@ -28,19 +30,20 @@ zoo-test: .venv-export/.ready
 # The wheels other than the one that `make test` runs on. onnxruntime-gpu comes without CUDA's libraries (gigabytes): on a
 # machine without a GPU, what must work is OpenVINO, the CPU, and saying what is missing.
 test-openvino-wheel: .venv-openvino/.ready
-	.venv-openvino/bin/python -m pytest tests/wheels/test_openvino_wheel.py
+	.venv-openvino/bin/python -m pytest tests/wheels/test_openvino_wheel.py tests/backends/test_session.py \
+	    tests/test_pipeline.py::test_bf16_keeps_the_labels_of_real_photos
 
 test-gpu-wheel: .venv-gpu/.ready
 	.venv-gpu/bin/python -m pytest tests/wheels/test_gpu_wheel.py
 
 # The table of the 18 models on this machine's CPU, beside Paddle Inference. About half an hour.
-bench: .venv-export/.ready
-	.venv-export/bin/segrt-bench --all --untrained --device cpu --size 512x1024 --compare paddle \
+bench: .venv-bench/.ready
+	.venv-bench/bin/segrt-bench --all --untrained --device cpu --size 512x1024 --compare paddle \
 	    -o $(RESULTS)/cpu.md -o $(RESULTS)/cpu.json --plot $(RESULTS)/cpu.png
 
 # One model beside the whole PaddleX pipeline: make bench-paddlex MODEL=path/to/paddle_model
-bench-paddlex: .venv-export/.ready .venv-paddlex/.ready
-	.venv-export/bin/python benchmarks/compare_paddlex.py $(MODEL) --paddlex-python .venv-paddlex/bin/python
+bench-paddlex: .venv-bench/.ready .venv-paddlex/.ready
+	.venv-bench/bin/python benchmarks/compare_paddlex.py $(MODEL) --paddlex-python .venv-paddlex/bin/python
 
 # Debian's python3 comes without ensurepip, so pip is asked to work on the environment from outside.
 INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet
@@ -51,6 +54,11 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 
 .venv-export/.ready: pyproject.toml
 	$(INSTALL) --editable '.[cpu,dev,export]'
+	$(INSTALL) --no-deps paddleseg==2.8.0
+	touch $@
+
+.venv-bench/.ready: pyproject.toml
+	$(INSTALL) --editable '.[$(RUNTIME),bench,export]'
 	$(INSTALL) --no-deps paddleseg==2.8.0
 	touch $@
 
@@ -67,4 +75,4 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	touch $@
 
 clean:
-	rm -rf .venv .venv-export .venv-openvino .venv-gpu .venv-paddlex output dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-bench .venv-export .venv-openvino .venv-gpu .venv-paddlex output dist .pytest_cache .mypy_cache .ruff_cache

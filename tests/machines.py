@@ -6,6 +6,7 @@ from segrt.backends.catalog import Catalog, Cpu, Gpu, Provider
 
 PLAIN = Cpu("plain", 4)
 BF16 = Cpu("with bf16", 4, frozenset({"avx512f", "avx512_bf16"}))
+ZEN = Cpu("AMD EPYC 9654", 4, frozenset({"avx512f", "avx512_bf16"}))
 AMX = Cpu("with AMX", 16, frozenset({"avx512f", "avx512_bf16", "amx_bf16"}))
 T4 = Gpu("Tesla T4", (7, 5), 15360)
 H100 = Gpu("NVIDIA H100", (9, 0), 81559)
@@ -31,6 +32,14 @@ NOTHING = Catalog(PLAIN)
 CPU_ONLY = machine()
 OPENVINO = machine("OpenVINO")
 OPENVINO_BF16 = machine("OpenVINO", cpu=BF16)
+OPENVINO_ZEN = machine("OpenVINO", cpu=ZEN)
+NO_DEVICE = Catalog(
+    ZEN,
+    providers=(
+        Provider("CPUExecutionProvider"),
+        Provider("OpenVINOExecutionProvider", "onnxruntime_ep_openvino", error="takes no device", mend="pip install x"),
+    ),
+)
 OPENVINO_AMX = machine("OpenVINO", cpu=AMX)
 GPU_T4 = machine("Tensorrt", "CUDA", "OpenVINO", gpus=(T4,))
 GPU_H100 = machine("Tensorrt", "CUDA", "OpenVINO", gpus=(H100, H100), cpu=AMX)

@@ -42,7 +42,7 @@ def doctor(here: Catalog | None = None) -> bool:
     out.print(f"wheels    {', '.join(f'{name} {version}' for name, version in here.versions)}")
     table = Table("provider", "from", "state", box=None, pad_edge=False)
     for provider in here.providers:
-        state = f"can't load: {provider.trouble}" if provider.trouble else "ready"
+        state = f"can't run: {provider.trouble}" if provider.trouble else "ready"
         table.add_row(provider.name, provider.plugin or "built in", escape(state))
     out.print(table)
     runs = False
@@ -69,8 +69,8 @@ def problems(here: Catalog) -> list[str]:
     for provider in here.providers:
         found += [f"{provider.name}: {library} is missing; {_mend(provider, library)}" for library in provider.missing]
         if provider.error:
-            package = provider.plugin.replace("_", "-")
-            found.append(f"{provider.name}: {provider.error}; run  pip install --upgrade onnxruntime {package}")
+            mend = provider.mend or f"pip install --upgrade onnxruntime {provider.plugin.replace('_', '-')}"
+            found.append(f"{provider.name}: {provider.error}; run  {mend}")
     if here.gpus and not here.provider("CUDAExecutionProvider"):
         found.append(
             f"{here.gpus[0].name} is not used: the installed ONNX Runtime has no CUDAExecutionProvider; run  "

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.machinery import FileFinder
 from pathlib import Path
+from pkgutil import ModuleInfo
 
 import machines as m
 import pytest
@@ -101,6 +103,28 @@ def test_doctor_finds_nothing_wrong_with_a_good_machine(capsys: pytest.CaptureFi
     assert "amx_bf16" in said
     assert "normal mode would run CUDAExecutionProvider fp32 on gpu:0" in said
     assert "high-performance mode would run TensorrtExecutionProvider fp16 on gpu:0" in said
+
+
+def test_a_plugin_that_takes_no_device_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plugin:
+        get_library_path = staticmethod(lambda: "there.so")
+        get_ep_names = staticmethod(lambda: ["OpenVINOExecutionProvider"])
+
+    runtime = catalog.onnxruntime()
+    monkeypatch.setattr(catalog, "import_module", lambda name: Plugin)
+    monkeypatch.setattr(catalog, "iter_modules", lambda: [ModuleInfo(FileFinder("."), "onnxruntime_ep_made_up", False)])
+    monkeypatch.setattr(runtime, "register_execution_provider_library", lambda name, library: None)
+    monkeypatch.setattr(runtime, "get_ep_devices", list)
+    (provider,) = catalog._plugins.__wrapped__()
+    assert provider.trouble == "onnxruntime_ep_made_up takes no device of this machine"
+    assert "pip install 'segrt[openvino]'" in provider.mend
+
+
+def test_doctor_says_how_to_mend_a_plugin_without_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor(m.NO_DEVICE)
+    said = capsys.readouterr().out
+    assert "OpenVINOExecutionProvider: takes no device; run  pip install x" in said
+    assert "high-performance mode would run CPUExecutionProvider" in said
 
 
 def test_doctor_names_each_library_and_what_brings_it(capsys: pytest.CaptureFixture[str]) -> None:

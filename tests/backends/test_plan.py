@@ -35,6 +35,8 @@ def _try(
         ("cpu", m.CPU_ONLY, "cpu fp32", "cpu fp32"),
         ("cpu", m.OPENVINO, "cpu fp32", "openvino fp32"),
         ("cpu", m.OPENVINO_BF16, "cpu fp32", "openvino fp32"),  # bf16 without AMX only if it was measured
+        ("cpu", m.OPENVINO_ZEN, "cpu fp32", "openvino bf16"),
+        ("cpu", m.NO_DEVICE, "cpu fp32", "cpu fp32"),
         ("cpu", m.OPENVINO_AMX, "cpu fp32", "openvino bf16"),
         ("cpu", m.GPU_T4, "cpu fp32", "openvino fp32"),
         ("gpu:0", m.GPU_T4, "cuda fp32", "tensorrt fp16"),

@@ -4,7 +4,6 @@ import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib import util
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,10 +22,6 @@ from segrt.types import Device, Mode
 
 BUNDLED = Path(segrt.__file__).with_name("models") / "PP-LiteSeg-T_camvid" / "model.onnx"
 CPU = Plan("CPUExecutionProvider", "fp32", 2)
-
-needs_openvino = pytest.mark.skipif(
-    util.find_spec("onnxruntime_ep_openvino") is None, reason="needs onnxruntime-ep-openvino"
-)
 
 
 def _openvino(precision: str = "fp32", shapes: str = "repeated", threads: int = 2) -> Plan:
@@ -48,7 +43,6 @@ def test_a_session_says_what_ran(colour_model: Path) -> None:
     assert one.share in (1.0, None)
 
 
-@needs_openvino
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_openvino_runs_all_of_the_bundled_model(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -226,7 +220,7 @@ def test_engines_are_keyed_by_all_that_they_depend_on(
     assert session.engine_cache(colour_model, m.OPENVINO) is None
 
 
-@pytest.mark.parametrize("backend", ["cpu", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
 def test_eight_threads_give_what_one_gives(backend: str) -> None:
     one = Session(BUNDLED, CPU if backend == "cpu" else _openvino(shapes="dynamic"))
     batches = [_batch(32 * (1 + index % 3), 64, seed=index) for index in range(12)]
@@ -246,7 +240,7 @@ def _resident() -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("backend", ["cpu", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
 def test_memory_does_not_grow_with_images_of_many_sizes(backend: str) -> None:
     one = Session(BUNDLED, replace(CPU, threads=1) if backend == "cpu" else _openvino(threads=1))
     rng = np.random.default_rng(0)

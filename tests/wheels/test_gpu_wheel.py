@@ -48,7 +48,11 @@ def test_a_gpu_that_is_named_raises_at_once(mode: str, capfd: pytest.CaptureFixt
 @no_gpu
 def test_cpu_and_openvino_run(caplog: pytest.LogCaptureFixture) -> None:
     labels = []
-    for mode, provider in (("normal", "CPUExecutionProvider"), ("high-performance", "OpenVINOExecutionProvider")):
+    openvino = HERE.provider("OpenVINOExecutionProvider")
+    assert openvino is not None
+    # The plugin passes over CPUs that are not Intel's; doctor says so.
+    fast = "CPUExecutionProvider" if "takes no device" in openvino.error else "OpenVINOExecutionProvider"
+    for mode, provider in (("normal", "CPUExecutionProvider"), ("high-performance", fast)):
         pipeline = segrt.create_pipeline("semantic_segmentation", mode=mode)
         assert "the GPU is not used" in caplog.text
         (result,) = pipeline.predict(SAMPLE)

@@ -285,14 +285,14 @@ def _why_not(backend: str, precision: str, index: int, catalog: Catalog, *, name
     if not why and provider is None:
         why = f"the installed ONNX Runtime has no {row.provider}: run  {row.install}"
     elif not why and provider and provider.trouble:
-        why = f"{row.provider} can't load ({provider.trouble}): run  {row.install}"
+        why = f"{row.provider} can't run ({provider.trouble}): run  {provider.mend or row.install}"
     elif not why and row.device == "gpu":
         why = _why_not_on(catalog.gpus[index].compute_capability, backend, precision)
     elif (backend, precision) == ("openvino", "bf16"):
         if not {"avx512_bf16", "amx_bf16"} & catalog.cpu.features:
             why = "this CPU has no bf16 instructions"
-        elif not named and "amx_bf16" not in catalog.cpu.features:
-            why = "bf16 is slower than FP32 on CPUs without AMX"  # measured: 0.65 to 0.94 times as fast
+        elif not named and not catalog.cpu.fast_bf16:
+            why = "bf16 is slower than FP32 on Intel CPUs without AMX"
     return why
 
 
