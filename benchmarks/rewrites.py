@@ -58,7 +58,8 @@ def timed(run: Callable[[], Any]) -> float:
     return perf_counter() - start
 
 
-def _cell(pairs: Ratio) -> str:
+def cell(pairs: Ratio) -> str:
+    """Median and range of a ratio."""
     return f"{pairs.median:.2f} ({pairs.low:.2f} to {pairs.high:.2f})"
 
 
@@ -84,8 +85,8 @@ def rows(file: Path, plans: tuple[Plan, ...], options: argparse.Namespace, work:
         runs = {name: partial(timed, partial(s.run, x)) for name, s in sessions.items()}
         samples = interleave(runs, repeat=options.repeat)
         for before, after in pairwise(names):
-            cells[after].append(_cell(ratio(samples[before], samples[after])))
-        cells["all"].append(_cell(ratio(samples[names[0]], samples[names[-1]])))
+            cells[after].append(cell(ratio(samples[before], samples[after])))
+        cells["all"].append(cell(ratio(samples[names[0]], samples[names[-1]])))
     pairs = [*pairwise(names), (names[0], "all")]
     work_of["all"] = work_of[names[-1]]
     for before, after in pairs:
