@@ -71,7 +71,7 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	touch $@
 
 .venv-paddlex/.ready:
-	$(INSTALL) 'paddlex[cv]==3.7.2' paddlepaddle==3.2.2
+	$(INSTALL) 'paddlex[cv,serving]==3.7.2' paddlepaddle==3.2.2
 	touch $@
 
 clean:

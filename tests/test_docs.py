@@ -1,0 +1,122 @@
+"""Every example of the README and of docs/ is run: pages top to bottom, each in a folder and a namespace of its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+from PIL import Image
+
+import segrt
+from segrt import cli, config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODELS = Path(segrt.__file__).parent / "models"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language and text, the line of the page where it begins, and why it is not run, or None."""
+
+    language: str
+    text: str
+    line: int
+    not_run: str | None
+
+
+def _blocks(page: Path) -> list[Block]:
+    found, comment = [], None
+    for token in MarkdownIt().parse(page.read_text("utf-8")):
+        if token.type == "html_block":
+            comment = re.fullmatch(r"<!-- not run(.*?)-->\s*", token.content, re.DOTALL)
+        elif token.type == "fence":
+            assert token.map
+            language = token.info.split()[0] if token.info.strip() else ""
+            found.append(Block(language, token.content, token.map[0] + 1, comment[1].strip() if comment else None))
+            comment = None
+        elif token.nesting >= 0 and token.type not in ("inline", "paragraph_close"):
+            comment = None
+    return found
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages speak of: road.png, a folder of photos, a scan, labelled images, and a converted model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "cache"))
+    for name in ("SEGRT_MIRROR", "SEGRT_OFFLINE"):
+        monkeypatch.setenv(name, "")
+    road = Image.open(MODELS / "sample.png").resize((480, 360))
+    road.save("road.png")
+    for file in ("photos/a.jpg", "photos/b.jpg", "labelled/images/a.jpg"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        road.save(file)
+    road.save("scan.pdf", save_all=True, append_images=[road])
+    road.save("stack.tif", save_all=True, append_images=[road])
+    Path("labelled/labels").mkdir()
+    Image.new("L", road.size, 3).save("labelled/labels/a.png")
+    Path("converted").mkdir()
+    shutil.copyfile(MODELS / "PP-LiteSeg-T_camvid" / "model.onnx", "converted/my_model.onnx")
+    return tmp_path
+
+
+def _run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = shlex.split(command, comments=True)
+    assert not {"serve", "--serve"} & set(arguments[1:]), "a server does not end: mark the block"
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_run(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace: dict[str, object] = {"__name__": page.stem}
+    for block in _blocks(page):
+        if block.not_run is not None:
+            continue
+        if block.language == "python":
+            # Newlines in front, so that a traceback names the line of the page.
+            exec(compile("\n" * block.line + block.text, str(page), "exec"), namespace)
+        elif block.language in ("bash", "console", "sh"):
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if (command := line.removeprefix("$ ").strip()).startswith("segrt "):
+                    _run(command, monkeypatch)
+        elif block.language == "yaml":
+            content = yaml.safe_load(block.text)
+            if isinstance(content, dict) and content.keys() & {"pipeline_name", "SubModules"}:
+                config.load(None, content)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_not_run_says_why(page: Path) -> None:
+    for block in _blocks(page):
+        assert block.language, f"{page.name}:{block.line}: the block names no language"
+        if block.not_run is not None:
+            assert re.fullmatch(r": \S.{4,}", block.not_run, re.DOTALL), f"{page.name}:{block.line}: say why"
+
+
+def test_a_page_with_a_wrong_example_fails(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = here / "page.md"
+    for text in ("```python\nassert 1 == 2\n```", "```bash\nsegrt predict gone.png\n```"):
+        page.write_text(text)
+        with pytest.raises(AssertionError):
+            test_examples_run(page, here, monkeypatch)
+    page.write_text("<!-- not run -->\n```python\n```")
+    with pytest.raises(AssertionError, match="say why"):
+        test_what_is_not_run_says_why(page)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+?)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            if not target.startswith(("http://", "https://")):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
