@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from clips import write_clip
 from PIL import Image
+
+from segrt import video
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 
@@ -161,3 +166,40 @@ def test_both_ways_to_the_pipeline_yaml(tmp_path: Path) -> None:
     done = _segrt("config")
     assert done.stdout == (tmp_path / "my_path" / "semantic_segmentation.yaml").read_text()
     _says(_segrt("--get_pipeline_config", "ocr"), 2, "unknown pipeline 'ocr'")
+
+
+def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> None:
+    clips = []
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        clips.append(write_clip(tmp_path / folder / "a.mp4", 5))
+    (tmp_path / "broken.mp4").write_bytes(clips[0].read_bytes()[:600])
+    out = tmp_path / "out"
+    done = _segrt("predict", *clips, tmp_path / "broken.mp4", "--model_dir", colour_model, "--save_path", out)
+    _says(done, 1, "2 segmented, 1 failed", "broken.mp4: this video can't be read", "a_2_overlay.mp4: 5 frames")
+    assert "moov atom" not in done.stderr  # FFmpeg says nothing beside
+    assert sorted(p.name for p in out.iterdir()) == ["a_2_overlay.mp4", "a_overlay.mp4"]
+    assert _segrt("predict", clips[0], "--model_dir", colour_model).stdout.count("a.mp4") == 5
+
+
+def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, colour_model: Path) -> None:
+    clip, out = write_clip(tmp_path / "a.mp4", 3000), tmp_path / "out"
+    command = [sys.executable, "-m", "segrt.cli", "predict", str(clip), "--model_dir", str(colour_model)]
+    # A shell that starts a job in the background may have it ignore SIGINT.
+    reset = (
+        "import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = sys.argv[1:]; "
+    )
+    reset += "runpy.run_module('segrt.cli', run_name='__main__', alter_sys=False)"
+    job = subprocess.Popen([sys.executable, "-c", reset, *command[2:], "--save_path", str(out)], stderr=subprocess.PIPE)
+    while not any(file.stat().st_size for file in out.glob(".*.mp4")):
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=60)
+    (file,) = out.iterdir()
+    assert file.name == "a_overlay.mp4"
+    length = video.probe(str(file)).length
+    assert length
+    if job.returncode:  # else it was done before the signal came
+        assert f"holds the first {length} frames" in " ".join(said.decode().split())
+    assert sum(1 for _ in video.read(str(file))) == length

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from segrt.pipeline import Pipeline, create_pipeline
     from segrt.result import SegFailure, SegResult
+    from segrt.video import save_overlay_video
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ _HOMES = {
     "SegResult": "result",
     "SegrtError": "errors",
     "create_pipeline": "pipeline",
+    "save_overlay_video": "video",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "SegrtError",
     "__version__",
     "create_pipeline",
+    "save_overlay_video",
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,10 +15,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from segrt.errors import ConfigError, SegrtError
+from segrt.errors import ConfigError, InputError, ModelError, SegrtError
 from segrt.types import parse_label_format
 
 if TYPE_CHECKING:
+    from segrt.pipeline import Pipeline
     from segrt.store import Stored
 
 app = typer.Typer(
@@ -120,7 +122,10 @@ def root(
 
 @app.command()
 def predict(
-    inputs: Annotated[list[str], typer.Argument(help="Images and folders of images.", show_default=False)],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders of images, URLs, videos, cameras (camera:0).", show_default=False),
+    ],
     save_path: SavePath = None,
     target_size: TargetSizeText = None,
     pipeline: Annotated[str, typer.Option(help="Path of a pipeline YAML.")] = "semantic_segmentation",
@@ -136,7 +141,7 @@ def predict(
     label_format: LabelFormatText = "list",
     overlay: Overlay = False,
 ) -> None:
-    """Segment images, and save label pictures and JSON."""
+    """Segment images, and save label pictures and JSON; of a video or a camera, an overlay video."""
     options: dict[str, Any] = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
     options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode, "palette": palette}
     _predict(
@@ -265,11 +270,14 @@ def _predict(
     overlay: bool = False,
 ) -> None:
     """Run one prediction job; exits 1 if an input failed."""
+    from segrt import video
     from segrt.pipeline import create_pipeline
     from segrt.result import SegFailure
 
     form = parse_label_format(label_format)
     pipeline = create_pipeline(**options)
+    videos = [name for name in inputs if save_path and video.is_named(name)]
+    inputs = [name for name in inputs if name not in videos]
     done = failed = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -295,11 +303,44 @@ def _predict(
                     if overlay:
                         result.save_overlay(save_path)
             progress.advance(task)
+    if save_path is not None and videos:
+        saved = _predict_videos(pipeline, videos, save_path, target_size, batch_size=batch_size, slide=slide)
+        done, failed = done + saved, failed + len(videos) - saved
     where = f", results in {save_path}" if save_path and done else ""
     ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
     err.print(f"{done} segmented, {failed} failed ({ran}){where}", markup=False, highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _predict_videos(
+    pipeline: Pipeline, videos: list[str], save_path: Path, target_size: str | None, **options: Any
+) -> int:
+    """Write an overlay video of each; gives how many worked."""
+    from segrt.pipeline import Stems
+    from segrt.video import WRITTEN, save_overlay_video
+
+    stems, saved = Stems(), 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    for name in videos:
+        target = save_path if save_path.suffix.lower() in WRITTEN else save_path / f"{stems.give(name)}_overlay.mp4"
+        start, frames, speed = perf_counter(), 0, 0.0
+        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+            task = progress.add_task(name, total=None)
+
+            def show(done: int, total: int | None) -> None:
+                nonlocal frames, speed
+                frames, speed = done, done / (perf_counter() - start)  # noqa: B023
+                progress.update(task, completed=done, total=total, description=f"{speed:.1f} frames/s")  # noqa: B023
+
+            try:
+                save_overlay_video(pipeline, name, target, target_size, progress=show, **options)
+            except (InputError, ModelError) as error:
+                _complain(error)
+                continue
+        saved += 1
+        err.print(f"{target}: {frames} frames, {speed:.1f} a second", markup=False, highlight=False, soft_wrap=True)
+    return saved
 
 
 def _complain(error: Exception) -> None:

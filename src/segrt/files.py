@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`: a temporary file in the same folder, fsync, rename. Missing folders are made.
+    """Write `data` to `path`, whole or not at all. Missing folders are made.
+
+    Raises:
+        OSError: the folder can't be made or written, or the disk is full; `path` is then as it was before.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Give an empty temporary file in the folder of `path` to write to; on leaving it is synced and takes that name.
+
+    Its name begins with a dot and ends in `suffix`; on an error it is deleted. Missing folders are made.
 
     Raises:
         OSError: the folder can't be made or written, or the disk is full; `path` is then as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=suffix)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield Path(name)
+        with open(name, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)

@@ -81,10 +81,11 @@ class Pipeline:
         """Segment images, lazily and in order. A thread reads ahead: at most `batch_size` images, or 2 if that is more.
 
         Args:
-            input: a file or folder (str or Path), an http(s) URL, bytes of an image file, a PIL image, an array, or an
-                iterable of these, nested as one likes. Folders are searched recursively, sorted by path. Every page of
-                a PDF and every frame of a TIFF gives a result. An array is (H, W, 3) BGR, or grey, or with alpha, which
-                is dropped; uint8, uint16 (its upper 8 bits count), bool, or float from 0 to 1.
+            input: a file or folder (str or Path), an http(s) URL, the number of a camera (0, or "camera:0"), bytes of a
+                file, a PIL image, an array, or an iterable of these, nested as one likes. Folders are searched for
+                images and PDFs, recursively, sorted by path. Every page of a PDF and every frame of a TIFF, a video or
+                a camera gives a result, with its number, from 0, as `page_index`. An array is (H, W, 3) BGR, or grey,
+                or with alpha, which is dropped; uint8, uint16 (its upper 8 bits count), bool, or float from 0 to 1.
             target_size: -1: infer at the image's own size; N: at a size that fits inside N x N; (height, width): at
                 exactly that; None: as the pipeline is set, else at the image's own size.
             batch_size: images that run together; None: as the pipeline is set.
@@ -125,7 +126,7 @@ class Pipeline:
     def _predict(
         self, items: Generator[Frame | SegFailure, None, None], how: _How, on_error: OnError
     ) -> Iterator[SegResult | SegFailure]:
-        stems: set[str] = set()
+        stems = Stems()
         with closing(items):
             while batch := list(islice(items, how.batch_size)):
                 for result in self._segment(batch, how, stems):
@@ -136,7 +137,7 @@ class Pipeline:
                     else:
                         yield result
 
-    def _segment(self, items: list[Frame | SegFailure], how: _How, stems: set[str]) -> Iterable[SegResult | SegFailure]:
+    def _segment(self, items: list[Frame | SegFailure], how: _How, stems: Stems) -> Iterable[SegResult | SegFailure]:
         """Run one batch: images of one inference size go through the network together."""
         done: dict[int, SegResult | SegFailure] = {}
         groups: dict[tuple[int, int], list[tuple[int, Frame, str]]] = {}
@@ -145,7 +146,7 @@ class Pipeline:
                 done[place] = item
             else:
                 inference = self.transforms.size(item.image.shape[:2], how.size)
-                groups.setdefault(inference, []).append((place, item, _stem(item, stems)))
+                groups.setdefault(inference, []).append((place, item, stems.give(item.input_path, item.page_index)))
         for inference, members in groups.items():
             places, group, names = zip(*members, strict=True)
             run = self._slide if how.window else self._run
@@ -335,19 +336,37 @@ def create_pipeline(
     )
 
 
-def _stem(frame: Frame, taken: set[str]) -> str:
-    """The name under which a result is saved, unlike every earlier one of the same call."""
-    stem = (Path(file_name(frame.input_path)).stem if frame.input_path else "") or "image"
-    if frame.page_index is not None:
-        stem = f"{stem}_{frame.page_index}"
-    unique, count = stem, 1
-    while unique.lower() in taken:  # some file systems don't tell A from a
-        count += 1
-        unique = f"{stem}_{count}"
-    if unique != stem:
-        log.warning("%s is saved as %s: another input of this call is saved as %s", frame.input_path, unique, stem)
-    taken.add(unique.lower())
-    return unique
+class Stems:
+    """Gives the names under which results are saved, each unlike all earlier ones of the same call.
+
+    A series such as clip_0, clip_1, ... is remembered by its last number, so that endless ones take no memory.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._last: dict[str, int] = {}
+
+    def give(self, path: str | None, page: int | None = None) -> str:
+        """The name, without suffix, for an input and its page or frame; says so where that is not the input's own."""
+        base = (Path(file_name(path)).stem if path else "") or "image"
+        stem = unique = base if page is None else f"{base}_{page}"
+        if self._is_taken(stem):
+            number = max(2, self._last.get(stem.lower(), 0) + 1)
+            while self._is_taken(unique := f"{stem}_{number}"):
+                number += 1
+            self._last[stem.lower()] = number
+            if path:
+                log.warning("%s is saved as %s: another input of this call is saved as %s", path, unique, stem)
+        elif page is None:
+            self._taken.add(stem.lower())
+        else:
+            self._last[base.lower()] = page
+        return unique
+
+    def _is_taken(self, stem: str) -> bool:
+        stem = stem.lower()  # some file systems don't tell A from a
+        base, _, number = stem.rpartition("_")
+        return stem in self._taken or (number.isdecimal() and int(number) <= self._last.get(base, -1))
 
 
 def _model_file(name: str | None, folder: Path | None) -> Path:

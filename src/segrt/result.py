@@ -28,7 +28,9 @@ _LOSSY = frozenset((".jpeg", ".jpg"))
 
 
 def file_name(input_path: str) -> str:
-    """The file name in a path; in a URL, the last part of its path, made safe to be a file's name."""
+    """The file name in a path; in a URL, the last part of its path, made safe to be a file's name; "camera_0"."""
+    if input_path.startswith("camera:"):
+        return input_path.replace(":", "_")
     if not input_path.lower().startswith(("http://", "https://")):
         return Path(input_path).name
     name = PurePosixPath(unquote(urlsplit(input_path).path)).name
@@ -61,7 +63,7 @@ class SegFailure:
 
     Attributes:
         input_path: the input, as text; None for an array.
-        page_index: page or frame, from 0; None where there is only one.
+        page_index: page of a PDF, or frame of a TIFF or a video, from 0; None where there is only one.
         error: what went wrong.
     """
 
@@ -80,7 +82,7 @@ class SegResult(Mapping[str, Any]):
         labels: int32 (H, W) of the source image, class ids in [0, num_classes).
         image: the source, uint8 (H, W, 3), BGR.
         input_path: the input, as text; None for an array.
-        page_index: page or frame, from 0; None where there is only one.
+        page_index: page of a PDF, or frame of a TIFF or a video, from 0; None where there is only one.
         class_names: the name of each class id; `class_7` where the model names none.
         palette: uint8 (K, 3), RGB.
         model_name: the model that ran.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from segrt import video
 from segrt.errors import ConfigError, InputError
 from segrt.result import IMAGE_SUFFIXES, SegFailure
 
@@ -50,7 +53,7 @@ class Frame:
     Attributes:
         image: uint8 (H, W, 3), BGR.
         input_path: where it came from, as text; None for what has no name, such as an array.
-        page_index: page of a PDF or frame of a TIFF, from 0; None for the other formats.
+        page_index: page of a PDF, frame of a TIFF, a video or a camera, from 0; None for the other formats.
     """
 
     image: _Pixels
@@ -63,7 +66,8 @@ class Reading:
     """How files are read.
 
     Attributes:
-        exif: turn a photo the way its EXIF orientation says. A TIFF is always turned the way its own tag says.
+        exif: turn a photo the way its EXIF orientation says, and a video the way it says itself. A TIFF is always
+            turned the way its own tag says.
         pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
     """
 
@@ -79,15 +83,18 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
     """Read images one by one, in the order given; what can't be read becomes a SegFailure in its place.
 
     What a file, a URL's answer or bytes hold is told by their content. Every page of a PDF and every frame of a TIFF
-    is an image; of other formats that hold several, the first is.
+    or a video is an image; of other formats that hold several, the first is. In folders videos are left out.
 
     Args:
-        source: a file or folder (str or Path), an http(s) URL, bytes of an image file, an array as `from_array` takes
-            it, a PIL image (taken as it stands, without regard to EXIF), or an iterable of these, nested as one likes.
+        source: a file or folder (str or Path), an http(s) URL, the number of a camera (0, or "camera:0"), bytes of a
+            file, an array as `from_array` takes it, a PIL image (taken as it stands, without regard to EXIF), or an
+            iterable of these, nested as one likes.
         reading: how files are read.
     """
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         yield from _from_url(source, reading)
+    elif (index := video.camera_index(source)) is not None:
+        yield from _from_video(index, f"camera:{index}", reading)
     elif isinstance(source, (str, Path)):
         yield from _from_path(str(source), reading)
     elif isinstance(source, (bytes, bytearray, memoryview)):
@@ -100,8 +107,8 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
             yield from frames(item, reading)
     else:
         error = InputError(
-            f"an input of type {type(source).__name__} can't be read: give a path, a folder, a URL, bytes, an array, a"
-            " PIL image or a list of these"
+            f"an input of type {type(source).__name__} can't be read: give a path, a folder, a URL, the number of a"
+            " camera, bytes, an array, a PIL image or a list of these"
         )
         yield SegFailure(None, None, error)
 
@@ -192,13 +199,15 @@ def _from_path(path: str, reading: Reading) -> Iterator[Frame | SegFailure]:
             if Path(name).suffix.lower() in SUFFIXES
         )
         if not files:
-            yield SegFailure(path, None, InputError(f"the folder {path} holds no image ({_known()})"))
+            yield SegFailure(path, None, InputError(f"the folder {path} holds no image ({_known(SUFFIXES)})"))
         for file in files:
             yield from _from_path(file, reading)
     elif not os.path.exists(path):
         yield SegFailure(path, None, InputError(f"{path} does not exist"))
-    elif Path(path).suffix.lower() not in SUFFIXES:
-        error = InputError(f"{path} has a suffix that is not an image's; segrt reads {_known()}")
+    elif Path(path).suffix.lower() not in SUFFIXES | video.SUFFIXES:
+        error = InputError(
+            f"{path} has a suffix that is not an image's; segrt reads {_known(SUFFIXES | video.SUFFIXES)}"
+        )
         yield SegFailure(path, None, error)
     elif not os.path.isfile(path):  # to open a pipe could wait for ever
         yield SegFailure(path, None, InputError(f"{path} is not a file"))
@@ -206,8 +215,8 @@ def _from_path(path: str, reading: Reading) -> Iterator[Frame | SegFailure]:
         yield from _decode(path, path, reading)
 
 
-def _known() -> str:
-    return " ".join(sorted(s[1:] for s in SUFFIXES))
+def _known(suffixes: Iterable[str]) -> str:
+    return " ".join(sorted(s[1:] for s in suffixes))
 
 
 def _from_url(url: str, reading: Reading) -> Iterator[Frame | SegFailure]:
@@ -248,7 +257,12 @@ def _decode(content: str | bytes, name: str | None, reading: Reading) -> Iterato
     """Every image of a file, given by its path or by what stands in it."""
     page = None
     try:
-        for page, image in (_pdf_pages if _is_pdf(content) else _image_frames)(content, reading):
+        head = _head(content)
+        if video.is_video(head):
+            yield from _from_video(content, name, reading)
+            return
+        # where every reader looks for it
+        for page, image in (_pdf_pages if b"%PDF-" in head else _image_frames)(content, reading):
             yield _failure(name, page, image) if isinstance(image, Exception) else Frame(image, name, page)
     except Exception as error:  # decoders raise nearly anything on damaged files
         if isinstance(error, UnidentifiedImageError):
@@ -259,6 +273,28 @@ def _decode(content: str | bytes, name: str | None, reading: Reading) -> Iterato
         yield _failure(name, None if page is None else page + 1, error)
 
 
+def _head(content: str | bytes) -> bytes:
+    if isinstance(content, str):
+        with open(content, "rb") as file:
+            return file.read(1024)
+    return content[:1024]
+
+
+def _from_video(source: str | bytes | int, name: str | None, reading: Reading) -> Iterator[Frame | SegFailure]:
+    index = 0
+    try:
+        with tempfile.TemporaryDirectory() if isinstance(source, bytes) else nullcontext() as folder:
+            if isinstance(source, bytes):
+                file = os.path.join(folder or "", "video")  # FFmpeg wants a file
+                Path(file).write_bytes(source)
+                source = file
+            for image in video.read(source, upright=reading.exif, max_pixels=MAX_PIXELS):
+                yield Frame(image, name, index)
+                index += 1
+    except Exception as error:
+        yield _failure(name, None, error)
+
+
 def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure:
     """The failure of one image, with an error that names the file; arrays and bytes have no name."""
     reason = " ".join(str(error).split()) or type(error).__name__
@@ -267,13 +303,6 @@ def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure
     if name is not None and name not in reason:
         reason = f"{name}: {reason}" if page is None else f"{name}, page {page}: {reason}"
     return SegFailure(name, page, InputError(reason))
-
-
-def _is_pdf(content: str | bytes) -> bool:
-    if isinstance(content, str):
-        with open(content, "rb") as file:
-            content = file.read(1024)
-    return b"%PDF-" in content[:1024]  # where every reader looks for it
 
 
 def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _Pixels | Exception]]:
