@@ -344,7 +344,7 @@ def _stem(frame: Frame, taken: set[str]) -> str:
     while unique.lower() in taken:  # some file systems don't tell A from a
         count += 1
         unique = f"{stem}_{count}"
-    if unique != stem:
+    if unique != stem and frame.input_path is not None:
         log.warning("%s is saved as %s: another input of this call is saved as %s", frame.input_path, unique, stem)
     taken.add(unique.lower())
     return unique
