@@ -20,7 +20,7 @@ import pytest
 from tars import MODEL, model_tar, tar_of
 
 from segrt import store, zoo
-from segrt.download import _stream
+from segrt.download import redirected
 from segrt.errors import ConfigError, DownloadError, ModelError
 from segrt.store import Limits
 
@@ -424,7 +424,7 @@ def test_redirect_from_https_to_http_is_not_followed() -> None:
     client = httpx.Client(transport=httpx.MockTransport(answer))
     with (
         pytest.raises(DownloadError, match="https://a/x redirects to http://b/x"),
-        _stream(client, "https://a/x", {}, QUICK),
+        redirected(client, "https://a/x", {}, QUICK.redirects),
     ):
         pass
 

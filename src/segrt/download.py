@@ -134,7 +134,7 @@ def _attempt(client: httpx.Client, url: str, part: Path, limits: Limits, advance
     have, validator = _resumable(part, url)
     # The server sends the rest only if the file is still the one that the part came from; otherwise all of it.
     headers = {"Range": f"bytes={have}-", "If-Range": validator} if have else {}
-    with _stream(client, url, headers, limits) as response:
+    with redirected(client, url, headers, limits.redirects) as response:
         status = response.status_code
         if status in (403, 404, 410):  # some object stores say 403 of what they don't have
             return f"HTTP {status}"
@@ -200,10 +200,16 @@ def _continues(response: httpx.Response, have: int, validator: str) -> int | Non
 
 
 @contextmanager
-def _stream(client: httpx.Client, url: str, headers: dict[str, str], limits: Limits) -> Iterator[httpx.Response]:
-    """GET with redirects. httpx, left to itself, reads their bodies whole and goes from https to http."""
+def redirected(
+    client: httpx.Client, url: str, headers: dict[str, str] | None = None, redirects: int = LIMITS.redirects
+) -> Iterator[httpx.Response]:
+    """GET with redirects. httpx, left to itself, reads their bodies whole and goes from https to http.
+
+    Raises:
+        DownloadError: too many redirects, or one that leaves https or http(s).
+    """
     target = url
-    for _ in range(limits.redirects + 1):
+    for _ in range(redirects + 1):
         with client.stream("GET", target, headers=headers) as response:
             if not response.has_redirect_location:
                 yield response
@@ -214,7 +220,7 @@ def _stream(client: httpx.Client, url: str, headers: dict[str, str], limits: Lim
                 f"{public(url)} redirects to {public(str(to))}: only http(s) is followed, https to https"
             )
         target = str(to)
-    raise DownloadError(f"{public(url)} redirects more than {limits.redirects} times")
+    raise DownloadError(f"{public(url)} redirects more than {redirects} times")
 
 
 def commit(temp: Path, path: Path) -> None:

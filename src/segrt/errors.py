@@ -13,6 +13,10 @@ class InputError(SegrtError):
     """An input (file, folder, array, ...) can't be read as an image."""
 
 
+class TooLargeError(InputError):
+    """An input has more pixels or bytes than are allowed."""
+
+
 class ModelError(SegrtError):
     """A model is unknown, not there, damaged, or not one that segrt can run."""
 

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segrt import video
-from segrt.errors import ConfigError, InputError
+from segrt.download import public, redirected
+from segrt.errors import ConfigError, DownloadError, InputError, TooLargeError
 from segrt.result import IMAGE_SUFFIXES, SegFailure
 
 log = logging.getLogger("segrt")
@@ -69,14 +70,29 @@ class Reading:
         exif: turn a photo the way its EXIF orientation says, and a video the way it says itself. A TIFF is always
             turned the way its own tag says.
         pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
+        max_pixels: most pixels of one image file or PDF page; None for `MAX_PIXELS`.
     """
 
     exif: bool = True
     pdf_scale: float = 2.0
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.pdf_scale, (int, float)) and 0 < self.pdf_scale <= 100):
             raise ConfigError(f"pdf_scale {self.pdf_scale!r} is not valid: it must be above 0 and at most 100")
+
+    def check(self, width: int, height: int) -> None:
+        """Refuse an image before its pixels are read.
+
+        Raises:
+            InputError: it has no pixels.
+            TooLargeError: it has too many.
+        """
+        limit = MAX_PIXELS if self.max_pixels is None else self.max_pixels
+        if width * height > limit:
+            raise TooLargeError(f"an image of {width} x {height} has more than {limit:,} pixels")
+        if width < 1 or height < 1:
+            raise InputError("the image has no pixels")
 
 
 def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | SegFailure]:
@@ -221,35 +237,58 @@ def _known(suffixes: Iterable[str]) -> str:
 
 def _from_url(url: str, reading: Reading) -> Iterator[Frame | SegFailure]:
     try:
-        content = _download(url)
+        content = download(url)
     except Exception as error:
         yield _failure(url, None, error)
     else:
         yield from _decode(content, url, reading)
 
 
-def _download(url: str) -> bytes:
-    late = InputError(f"{url} took more than {URL_SECONDS:g} s to download")
-    deadline = time.monotonic() + URL_SECONDS
+def download(
+    url: str,
+    *,
+    transport: httpx.BaseTransport | None = None,
+    seconds: float | None = None,
+    max_bytes: int | None = None,
+) -> bytes:
+    """Read what a URL answers.
+
+    Args:
+        url: http or https; redirects are followed, but not from https to http.
+        transport: what makes the connections; None for httpx's own, with the proxies that the environment names.
+        seconds: longest time; None for `URL_SECONDS`.
+        max_bytes: most bytes; None for `URL_BYTES`.
+
+    Raises:
+        InputError: it can't be downloaded.
+        TooLargeError: it is larger than that.
+    """
+    seconds = URL_SECONDS if seconds is None else seconds
+    max_bytes = URL_BYTES if max_bytes is None else max_bytes
+    shown = public(url)
+    late = InputError(f"{shown} took more than {seconds:g} s to download")
+    deadline = time.monotonic() + seconds
     parts, size = [], 0
     try:
         with (
-            httpx.Client(follow_redirects=True, max_redirects=5, timeout=URL_SECONDS) as client,
-            client.stream("GET", url) as response,
+            httpx.Client(transport=transport, trust_env=transport is None, timeout=seconds) as client,
+            redirected(client, url) as response,
         ):
             if not response.is_success:
-                raise InputError(f"{url} can't be downloaded: the server answers {response.status_code}")
+                raise InputError(f"{shown} can't be downloaded: the server answers {response.status_code}")
             for part in response.iter_bytes():
                 parts.append(part)
                 size += len(part)
-                if size > URL_BYTES:
-                    raise InputError(f"{url} is larger than {URL_BYTES / 2**20:g} MiB")
+                if size > max_bytes:
+                    raise TooLargeError(f"{shown} is larger than {max_bytes / 2**20:g} MiB")
                 if time.monotonic() > deadline:
                     raise late
     except httpx.TimeoutException:
         raise late from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise InputError(f"{url} can't be downloaded: {error}") from None
+        raise InputError(f"{shown} can't be downloaded: {error}") from None
+    except DownloadError as error:
+        raise InputError(str(error)) from None
     return b"".join(parts)
 
 
@@ -269,7 +308,7 @@ def _decode(content: str | bytes, name: str | None, reading: Reading) -> Iterato
             size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
             error = InputError(f"{name or 'this'} is {'not an image of a known format' if size else 'empty'}")
         elif isinstance(error, Image.DecompressionBombError):
-            error = InputError(f"this image has more than {MAX_PIXELS:,} pixels")
+            error = TooLargeError(f"this image has more than {MAX_PIXELS:,} pixels")
         yield _failure(name, None if page is None else page + 1, error)
 
 
@@ -302,7 +341,7 @@ def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure
         reason = f"it can't be read: {reason}"
     if name is not None and name not in reason:
         reason = f"{name}: {reason}" if page is None else f"{name}, page {page}: {reason}"
-    return SegFailure(name, page, InputError(reason))
+    return SegFailure(name, page, (type(error) if isinstance(error, InputError) else InputError)(reason))
 
 
 def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _Pixels | Exception]]:
@@ -322,7 +361,7 @@ def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _P
             raise InputError("this PDF has no pages")
         for page in range(min(count, MAX_PAGES)):
             with _PDFIUM:
-                image = _attempt(partial(_pdf_page, document, page, reading.pdf_scale))
+                image = _attempt(partial(_pdf_page, document, page, reading))
             yield page, image
         if count > MAX_PAGES:
             raise InputError(f"this PDF has {count} pages: those from {MAX_PAGES} on are left out")
@@ -331,12 +370,12 @@ def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _P
             document.close()
 
 
-def _pdf_page(document: Any, index: int, scale: float) -> _Pixels:
+def _pdf_page(document: Any, index: int, reading: Reading) -> _Pixels:
     page = document[index]
     try:
         width, height = page.get_size()
-        _check_pixels(int(width * scale), int(height * scale))
-        bitmap = page.render(scale=scale)
+        reading.check(int(width * reading.pdf_scale), int(height * reading.pdf_scale))
+        bitmap = page.render(scale=reading.pdf_scale)
         image = from_array(bitmap.to_numpy()).copy()  # the bitmap's memory is PDFium's
         bitmap.close()
         return image
@@ -367,7 +406,7 @@ def _attempt(read: Callable[[], _Pixels]) -> _Pixels | Exception:
 
 
 def _from_file(image: Image.Image, reading: Reading) -> _Pixels:
-    _check_pixels(*image.size)
+    reading.check(*image.size)
     image.load()
     if reading.exif:
         try:
@@ -382,7 +421,7 @@ def _from_file(image: Image.Image, reading: Reading) -> _Pixels:
 
 def _from_pil(image: Image.Image) -> _Pixels:
     """Flatten to BGR: palettes and CMYK are looked up, alpha is dropped, 16 bits and floats are as in `from_array`."""
-    _check_pixels(*image.size)
+    Reading().check(*image.size)
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image)
         low, high = int(grey.min()), int(grey.max())
@@ -399,10 +438,3 @@ def _from_pil(image: Image.Image) -> _Pixels:
         band = rgb.crop((0, top, width, min(top + step, height)))
         bgr[top : top + step] = np.frombuffer(band.tobytes("raw", "BGR"), np.uint8).reshape(-1, width, 3)
     return bgr
-
-
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(f"an image of {width} x {height} has more than {MAX_PIXELS:,} pixels")
-    if width < 1 or height < 1:
-        raise InputError("the image has no pixels")
