@@ -5,7 +5,7 @@ RESULTS := benchmarks/results
 RUNTIME ?= $(if $(shell grep -m1 AuthenticAMD /proc/cpuinfo 2>/dev/null),openvino,cpu)
 SAMPLE := src/segrt/models/sample.png
 
-.PHONY: demo test lint export-test zoo-test test-openvino-wheel test-gpu-wheel bench bench-paddlex clean
+.PHONY: demo test lint docs export-test zoo-test test-openvino-wheel test-gpu-wheel bench bench-paddlex clean
 
 demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
@@ -18,6 +18,10 @@ lint: .venv/.ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# The documentation, into site/.
+docs: .venv-docs/.ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # The export tests, which need Paddle.
 export-test: .venv-export/.ready
@@ -62,6 +66,10 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	$(INSTALL) --no-deps paddleseg==2.8.0
 	touch $@
 
+.venv-docs/.ready: pyproject.toml
+	$(INSTALL) --editable '.[docs]'
+	touch $@
+
 .venv-openvino/.ready: pyproject.toml
 	$(INSTALL) --editable '.[openvino,dev]'
 	touch $@
@@ -75,4 +83,4 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-export .venv-openvino .venv-gpu .venv-paddlex output dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-openvino .venv-gpu .venv-paddlex output dist site .pytest_cache .mypy_cache .ruff_cache
