@@ -22,6 +22,7 @@ import onnx
 import pypdfium2
 import pytest
 import yaml
+from clips import write_clip
 from PIL import Image
 from tars import model_tar
 
@@ -203,6 +204,13 @@ def test_match_predict_is_lazy_over_folders_and_documents(
     assert next(pages)["page_index"] == 0  # type: ignore[index]
     assert len(rendered) < 5
     assert len(list(pages)) == 39
+
+
+def test_match_predict_is_lazy_over_videos(pipeline: segrt.Pipeline, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 12)
+    results = pipeline.predict(clip)
+    assert next(results)["page_index"] == 0  # type: ignore[index]
+    assert [r["page_index"] for r in _all(results)] == list(range(1, 12))
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (64, 96, 1), (64, 96, 3), (64, 96, 4)])
