@@ -68,7 +68,8 @@ def test_predict_does_what_it_can_and_counts(
         (["predict"], 2, "Missing argument"),
         (["predict", "a.png", "--nonsense"], 2, "No such option"),
         (["predict", "a.png", "--device", "xpu"], 1, "Kunlun"),
-        (["predict", "a.png", "--device", "gpu:0,1"], 1, "names several"),
+        (["predict", "a.png", "--device", "npu:0,1"], 1, "npu:0"),
+        (["predict", "a.png", "--workers", "0"], 2, "workers"),
         (["predict", "a.png", "--mode", "quick"], 2, "unknown mode 'quick'"),
         (["predict", "a.png", "--use_hpip", "--hpi_config", '{"backnd": 1}'], 2, "did you mean 'backend'"),
         (["predict", "a.png", "--hpi_config", '{"threads": 1}'], 2, "says nothing in normal mode"),
@@ -152,6 +153,15 @@ def test_palette_and_label_format(save_image: Save, tiles: npt.NDArray[np.uint8]
     _says(_segrt("predict", photo, *options, "--label_format", "xml"), 2, "use list, rle, png")
 
 
+def test_workers(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
+    folder = save_image("d/0.png", tiles).parent
+    for i in range(1, 6):
+        save_image(f"d/{i}.png", tiles)
+    done = _segrt("predict", folder, "--model_dir", colour_model, "--workers", "3", "--device", "cpu")
+    _says(done, 0, "6 segmented")
+    assert [line.split(".png")[0][-1] for line in done.stdout.splitlines()] == list("012345")
+
+
 def test_slide(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
     photo = save_image("photo.png", tiles)
     run = ["predict", str(photo), "--model_dir", str(colour_model), "--slide"]
@@ -191,7 +201,7 @@ def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, colour_model: Path) ->
     )
     reset += "runpy.run_module('segrt.cli', run_name='__main__', alter_sys=False)"
     job = subprocess.Popen([sys.executable, "-c", reset, *command[2:], "--save_path", str(out)], stderr=subprocess.PIPE)
-    while not any(file.stat().st_size for file in out.glob(".*.mp4")):
+    while not any(file.stat().st_size > 10_000 for file in out.glob(".*.mp4")):
         assert job.poll() is None
         time.sleep(0.01)
     job.send_signal(signal.SIGINT)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from conftest import write_colour_model
+from machines import H100, machine
 
 import segrt
 from segrt import SegFailure, SegResult
+from segrt.backends import catalog
+from segrt.backends.catalog import usable_cores
+from segrt.backends.plan import Plan
+from segrt.backends.session import Session
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Image = npt.NDArray[np.uint8]
@@ -60,7 +68,9 @@ def test_batches_of_mixed_sizes_equal_batch_1_and_keep_their_order(pipeline: seg
         np.testing.assert_array_equal(a, b)
 
 
-def test_predict_is_lazy_and_reads_at_most_two_images_ahead(pipeline: segrt.Pipeline, tiles: Image) -> None:
+def test_predict_is_lazy_runs_one_batch_ahead_and_reads_at_most_two_images_more(
+    pipeline: segrt.Pipeline, tiles: Image
+) -> None:
     taken = []
 
     def source() -> Iterator[Image]:
@@ -73,7 +83,126 @@ def test_predict_is_lazy_and_reads_at_most_two_images_ahead(pipeline: segrt.Pipe
     for done in (1, 2, 3):
         next(results)
         time.sleep(0.05)
-        assert taken == list(range(done + 2))
+        assert taken == list(range(done + 3))
+
+
+def test_a_result_does_not_wait_for_the_next_image(pipeline: segrt.Pipeline, tiles: Image) -> None:
+    asked = threading.Event()
+
+    def source() -> Iterator[Image]:
+        yield tiles
+        assert asked.wait(30), "the first result did not come before the second image was there"
+        yield tiles
+
+    results = pipeline.predict(source())
+    next(results)
+    asked.set()
+    assert len(list(results)) == 1
+
+
+def test_a_call_that_is_given_up_leaves_no_threads(pipeline: segrt.Pipeline, tiles: Image) -> None:
+    before = set(threading.enumerate())
+    results = pipeline.predict([tiles] * 20)
+    next(results)
+    assert set(threading.enumerate()) > before
+    results.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) == before
+
+
+def _distinct(count: int) -> list[Image]:
+    rng = np.random.default_rng(2)
+    return [rng.integers(0, 256, (32 + i % 3 * 8, 40, 3), np.uint8) for i in range(count)]
+
+
+def test_eight_threads_share_one_pipeline(pipeline: segrt.Pipeline) -> None:
+    images = _distinct(200)
+    expected = _labels(pipeline.predict(images))
+    with ThreadPoolExecutor(8) as pool:
+        parts = pool.map(lambda part: _labels(pipeline.predict(images[part::8])), range(8))
+        for part, labels in enumerate(parts):
+            for got, want in zip(labels, expected[part::8], strict=True):
+                np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 3}, {"slide": "16,12"}])
+def test_workers_keep_order_and_errors(colour_model: Path, workers: int, options: dict[str, Any]) -> None:
+    images: list[object] = [*_distinct(30)]
+    images[7:7] = [b"broken", np.zeros((4, 4, 2), np.uint8)]
+    one = list(segrt.create_pipeline(model_dir=colour_model).predict(images, on_error="yield", **options))
+    many = segrt.create_pipeline(model_dir=colour_model, device="cpu", workers=workers)
+    assert len(many.sessions) == workers
+    assert {s.plan.threads for s in many.sessions} == {max(1, usable_cores() // workers)}
+    results = list(many.predict(images, on_error="yield", **options))
+    assert [type(r) for r in results] == [type(r) for r in one]
+    assert [i for i, r in enumerate(results) if isinstance(r, SegFailure)] == [7, 8]
+    for a, b in zip(one, results, strict=True):
+        if isinstance(a, SegResult) and isinstance(b, SegResult):
+            assert a.stem == b.stem
+            np.testing.assert_array_equal(a.labels, b.labels)
+
+
+def test_workers_run_at_the_same_time(colour_model: Path, tiles: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, together = segrt.create_pipeline(model_dir=colour_model, workers=3), threading.Barrier(3, timeout=30)
+    run = Session.run
+
+    def meet(session: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        together.wait()
+        return run(session, batch)
+
+    monkeypatch.setattr(Session, "run", meet)
+    assert len(_labels(pipeline.predict([tiles] * 6))) == 6
+
+
+def test_a_failure_of_one_worker_stays_with_its_batch(
+    colour_model: Path, tiles: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, run = segrt.create_pipeline(model_dir=colour_model, workers=2), Session.run
+
+    def fail(session: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        if batch.shape[2] == 8:
+            raise segrt.ModelError("out of memory")
+        return run(session, batch)
+
+    monkeypatch.setattr(Session, "run", fail)
+    images = [tiles, tiles[:8], tiles, tiles[:8], tiles]
+    kinds = [type(r) for r in pipeline.predict(images, on_error="yield")]
+    assert kinds == [SegResult, SegFailure, SegResult, SegFailure, SegResult]
+    assert pipeline.sessions[0] is pipeline.session
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True, 65])
+def test_wrong_workers(colour_model: Path, workers: Any) -> None:
+    with pytest.raises(segrt.ConfigError, match=r"workers .* is not valid: it must be a whole number from 1 to 64"):
+        segrt.create_pipeline(model_dir=colour_model, workers=workers)
+
+
+def test_predict_on_another_device_starts_it_once_or_raises(
+    colour_model: Path, tiles: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Plan] = []
+    build = Session.__init__
+
+    def count(session: Session, file: Path, plan: Plan) -> None:
+        built.append(plan)
+        build(session, file, replace(plan, device="cpu", provider="CPUExecutionProvider", options=()))
+        session.provider = plan.provider
+
+    here = machine("CUDA", gpus=(H100, H100))
+    monkeypatch.setattr(catalog, "read", lambda **_: here)
+    monkeypatch.setattr(Session, "__init__", count)
+    pipeline = segrt.create_pipeline(model_dir=colour_model, device="cpu")
+    for device, started in ((None, 1), ("cpu", 1), ("gpu:1", 2), ("gpu:1", 2), ("gpu:0,1", 4), ("gpu:0,1", 4)):
+        providers = [r.provider for r in pipeline.predict([tiles] * 3, device=device) if isinstance(r, SegResult)]
+        assert len(built) == started
+        on_gpu = device is not None and device.startswith("gpu")
+        assert providers == ["CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"] * 3
+    assert [(plan.device, plan.device_id) for plan in built] == [("cpu", 0), ("gpu", 1), ("gpu", 0), ("gpu", 1)]
+    for device in ("npu:0", "gpu:7", "gpu:0,7", "warp"):
+        with pytest.raises(segrt.DeviceError, match=device.split(",")[0]):
+            pipeline.predict(tiles, device=device)
+    with pytest.raises(segrt.DeviceError, match="runs on cpu alone"):
+        segrt.Pipeline(pipeline.session).predict(tiles, device="gpu:0")
 
 
 def test_names_follow_the_order_of_the_input_whatever_the_batch(pipeline: segrt.Pipeline, tiles: Image) -> None:

@@ -43,7 +43,7 @@ TargetSizeText = Annotated[
         show_default=False,
     ),
 ]
-DeviceText = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:0, ...; the best here if not given.")]
+DeviceText = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:0, gpu:0,1, ...; the best here if not given.")]
 ModeText = Annotated[str | None, typer.Option("--mode", help="normal or high-performance.", show_default=False)]
 UseHpip = Annotated[bool, typer.Option("--use_hpip", help="The same as --mode high-performance.")]
 HpiConfigText = Annotated[
@@ -60,6 +60,7 @@ ModelDir = Annotated[
     Path | None, typer.Option("--model_dir", "--model-dir", help="A .onnx file, or a folder with one.")
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Images run together.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Times that the model is loaded; they share the cores.")]
 Slide = Annotated[
     str | None,
     typer.Option(help="Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT in pixels; model: that of the model."),
@@ -136,6 +137,7 @@ def predict(
     hpi_config: HpiConfigText = None,
     mode: ModeText = None,
     batch_size: BatchSize = None,
+    workers: Workers = 1,
     slide: Slide = None,
     palette: Palette = None,
     label_format: LabelFormatText = "list",
@@ -143,7 +145,7 @@ def predict(
 ) -> None:
     """Segment images, and save label pictures and JSON; of a video or a camera, an overlay video."""
     options: dict[str, Any] = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
-    options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode, "palette": palette}
+    options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode, "palette": palette, "workers": workers}
     _predict(
         inputs,
         options,

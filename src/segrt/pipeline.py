@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +21,8 @@ import numpy.typing as npt
 from segrt import config as configuration
 from segrt import store, zoo
 from segrt.backends.plan import HpiConfig
-from segrt.backends.session import Session, start
-from segrt.errors import ConfigError, MissingExtraError, ModelError, SegrtError
+from segrt.backends.session import Session, start_all
+from segrt.errors import ConfigError, DeviceError, MissingExtraError, ModelError, SegrtError
 from segrt.postprocess import labels_from_logits, resize_labels, resize_nearest, upsample
 from segrt.preprocess import Transforms
 from segrt.render import Labels, parse_palette
@@ -30,12 +33,18 @@ from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
 
 log = logging.getLogger("segrt")
 
+MAX_WORKERS = 64
+"""Most sessions on one device."""
+
+Start: TypeAlias = Callable[[Device], list[Session]]
+"""Loads the model on a device: one session a worker."""
+
 
 class Pipeline:
     """A model ready to run. Threads may share one.
 
     Attributes:
-        session: what runs the network: its provider, precision and plan.
+        sessions: what runs the network, at least one: several share the work.
         model_name: the model's name.
         class_names: the name of each class id, empty where the model names none.
         batch_size: images that run together, unless `predict` is told otherwise.
@@ -46,30 +55,39 @@ class Pipeline:
 
     def __init__(
         self,
-        session: Session,
-        *,
+        *sessions: Session,
+        start: Start | None = None,
         batch_size: int = 1,
         target_size: TargetSize = None,
         palette: object = None,
         slide: object = None,
     ) -> None:
-        self.session = session
-        self.model_name = session.meta.name
-        self.class_names = session.meta.class_names
+        self.sessions = sessions
+        meta = self.session.meta
+        self.model_name = meta.name
+        self.class_names = meta.class_names
         self.batch_size = batch_size
         self.target_size = target_size
         self.slide = parse_window(slide)
-        self.transforms = Transforms.parse(list(session.meta.transforms))
-        self._palette = parse_palette(session.meta.palette or "voc" if palette is None else palette)
+        self.transforms = Transforms.parse(list(meta.transforms))
+        self._palette = parse_palette(meta.palette or "voc" if palette is None else palette)
+        self._start, self._starting = start, Lock()
+        self._started: dict[Device, Sequence[Session]] = {_device(sessions): sessions}
         colours, classes = len(self._palette), len(self.class_names)
         if colours < classes:
             raise ConfigError(f"the palette has {colours} colours, but {self.model_name} has {classes} classes")
+
+    @property
+    def session(self) -> Session:
+        """The first of `sessions`: its provider, precision and plan."""
+        return self.sessions[0]
 
     def predict(
         self,
         input: object,
         target_size: object = None,
         *,
+        device: str | None = None,
         batch_size: int | None = None,
         on_error: OnError = "raise",
         scores: bool = False,
@@ -78,7 +96,10 @@ class Pipeline:
         exif: bool = True,
         pdf_scale: float = 2.0,
     ) -> Iterator[SegResult | SegFailure]:
-        """Segment images, lazily and in order. A thread reads ahead: at most `batch_size` images, or 2 if that is more.
+        """Segment images, lazily and in order.
+
+        While a batch runs, threads prepare the next one and finish the one before: there is at most one batch more than
+        sessions, and at most `batch_size` images, or 2 if that is more, are read ahead. With `slide` it is one image.
 
         Args:
             input: a file or folder (str or Path), an http(s) URL, the number of a camera (0, or "camera:0"), bytes of a
@@ -88,6 +109,8 @@ class Pipeline:
                 or with alpha, which is dropped; uint8, uint16 (its upper 8 bits count), bool, or float from 0 to 1.
             target_size: -1: infer at the image's own size; N: at a size that fits inside N x N; (height, width): at
                 exactly that; None: as the pipeline is set, else at the image's own size.
+            device: "cpu", "gpu:1", "gpu:0,1", ...: this call runs there, or this raises. The model is loaded there when
+                it is first named, and stays. None: where the pipeline was made to run.
             batch_size: images that run together; None: as the pipeline is set.
             on_error: what to do with an input that can't be segmented: "raise" its error when its turn comes, "skip" it
                 with a warning, or "yield" a SegFailure in its place.
@@ -106,6 +129,7 @@ class Pipeline:
 
         Raises:
             ConfigError: target_size, batch_size, on_error, slide or pdf_scale is not valid, or the model has no scores.
+            DeviceError: the device can't run here.
             InputError: an input can't be read, with `on_error="raise"`.
             ModelError: the model can't run on it.
         """
@@ -119,34 +143,69 @@ class Pipeline:
         window = self._window(self.slide if slide is None else parse_window(slide))
         if self.session.meta.output == "labels" and (scores or window):
             raise ConfigError(f"{self.model_name} ends in labels: it has no scores, and nothing to average in a window")
-        how = _How(size, batch_size, scores, window, progress)
+        sessions = self._sessions(device)
+        how = _How(size, batch_size, scores, window, progress, SimpleQueue())
+        for session in sessions:
+            how.idle.put(session)
         items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale))
-        return self._predict(ahead(items, max(2, batch_size)), how, on_error)
+        return self._predict(ahead(items, 1 if window else max(2, batch_size)), how, len(sessions), on_error)
+
+    def _sessions(self, device: str | None) -> Sequence[Session]:
+        if device is None:
+            return self.sessions
+        place = Device.parse(device)
+        with self._starting:
+            if place not in self._started:
+                if self._start is None:
+                    raise DeviceError(
+                        f"this pipeline runs on {_device(self.sessions)} alone: create_pipeline makes one for {place}"
+                    )
+                self._started[place] = self._start(place)
+            return self._started[place]
 
     def _predict(
-        self, items: Generator[Frame | SegFailure, None, None], how: _How, on_error: OnError
+        self, items: Generator[Frame | SegFailure, None, None], how: _How, workers: int, on_error: OnError
     ) -> Iterator[SegResult | SegFailure]:
-        stems = Stems()
-        with closing(items):
-            while batch := list(islice(items, how.batch_size)):
-                for result in self._segment(batch, how, stems):
-                    if isinstance(result, SegFailure) and on_error == "raise":
-                        raise result.error
-                    if isinstance(result, SegFailure) and on_error == "skip":
-                        log.warning("skipped %s: %s", result.input_path or "an array", result.error)
-                    else:
-                        yield result
+        for result in self._in_threads(items, how, workers):
+            if isinstance(result, SegFailure) and on_error == "raise":
+                raise result.error
+            if isinstance(result, SegFailure) and on_error == "skip":
+                log.warning("skipped %s: %s", result.input_path or "an array", result.error)
+            else:
+                yield result
 
-    def _segment(self, items: list[Frame | SegFailure], how: _How, stems: Stems) -> Iterable[SegResult | SegFailure]:
+    def _in_threads(
+        self, items: Generator[Frame | SegFailure, None, None], how: _How, workers: int
+    ) -> Iterator[SegResult | SegFailure]:
+        """Run batches side by side, and give their results in order."""
+        stems = Stems()
+
+        def batches() -> Iterator[list[tuple[Frame | SegFailure, str]]]:
+            with closing(items):  # by the thread that takes from it
+                while batch := list(islice(items, 1 if how.window else how.batch_size)):
+                    yield [(item, stems.give(item.input_path, item.page_index)) for item in batch]
+
+        threads = workers if how.window else workers + 1  # of a large image one is enough, for the sake of memory
+        if threads == 1:
+            yield from chain.from_iterable(self._segment(batch, how) for batch in batches())
+            return
+        with ThreadPoolExecutor(threads, thread_name_prefix="segrt-run") as pool:
+            running = (pool.submit(self._segment, batch, how) for batch in batches())
+            futures: Generator[Future[list[SegResult | SegFailure]], None, None] = ahead(running, threads - 1)
+            with closing(futures):
+                for future in futures:
+                    yield from future.result()
+
+    def _segment(self, items: list[tuple[Frame | SegFailure, str]], how: _How) -> list[SegResult | SegFailure]:
         """Run one batch: images of one inference size go through the network together."""
         done: dict[int, SegResult | SegFailure] = {}
         groups: dict[tuple[int, int], list[tuple[int, Frame, str]]] = {}
-        for place, item in enumerate(items):
+        for place, (item, stem) in enumerate(items):
             if isinstance(item, SegFailure):
                 done[place] = item
             else:
                 inference = self.transforms.size(item.image.shape[:2], how.size)
-                groups.setdefault(inference, []).append((place, item, stems.give(item.input_path, item.page_index)))
+                groups.setdefault(inference, []).append((place, item, stem))
         for inference, members in groups.items():
             places, group, names = zip(*members, strict=True)
             run = self._slide if how.window else self._run
@@ -162,7 +221,9 @@ class Pipeline:
             self.transforms.write(frame.image, out=slot)
         prepared = perf_counter()
         try:
-            output = self.session.run(batch)
+            with how.session() as session:
+                begun = perf_counter()
+                output = session.run(batch)
         except SegrtError as error:
             yield from (SegFailure(frame.input_path, frame.page_index, error) for frame in group)
             return
@@ -172,50 +233,55 @@ class Pipeline:
             begin = perf_counter()
             labels, scores = self._labels(item[None], inference, frame.image.shape[:2], how.scores)
             post = (perf_counter() - begin) * 1000
-            timings = Timings((prepared - start) * share, (ran - prepared) * share, post)
-            yield self._result(frame, stem, labels, scores, timings)
+            timings = Timings((prepared - start) * share, (ran - begun) * share, post)
+            yield self._result(frame, stem, labels, scores, timings, session)
 
     def _slide(
         self, group: Sequence[Frame], names: Sequence[str], inference: tuple[int, int], how: _How
     ) -> Iterator[SegResult | SegFailure]:
         """Run each image in crops. The normalised image, and its logits, exist for a batch of crops only."""
-        assert how.window
         for frame, stem in zip(group, names, strict=True):
-            start, preprocess, run = perf_counter(), 0.0, 0.0
-            image = self.transforms.fit(frame.image, inference)
-
-            def infer(boxes: list[Box], image: npt.NDArray[np.uint8] = image) -> Iterator[Rows]:
-                nonlocal preprocess, run
-                begin = perf_counter()
-                crops = [image[box] for box in boxes]
-                size = crops[0].shape[:2]
-                batch = np.empty((len(crops), 3, *size), np.float32)
-                for slot, crop in zip(batch, crops, strict=True):
-                    self.transforms.write(np.ascontiguousarray(crop), out=slot)
-                prepared = perf_counter()
-                output = self.session.run(batch)
-                preprocess, run = preprocess + prepared - begin, run + perf_counter() - prepared
-                return (upsample(logits, size, align_corners=self._align_corners) for logits in output)
-
             try:
-                labels, scores = run_window(
-                    inference,
-                    how.window,
-                    infer,
-                    batch_size=how.batch_size,
-                    with_scores=how.scores,
-                    progress=how.progress,
-                )
+                with how.session() as session:
+                    yield self._slide_one(frame, stem, inference, how, session)
             except SegrtError as error:
                 yield SegFailure(frame.input_path, frame.page_index, error)
-                continue
-            source = frame.image.shape[:2]
-            labels, scores = resize_nearest(labels, source), None if scores is None else resize_nearest(scores, source)
-            post = perf_counter() - start - preprocess - run
-            yield self._result(frame, stem, labels, scores, Timings(preprocess * 1000, run * 1000, post * 1000))
+
+    def _slide_one(self, frame: Frame, stem: str, inference: tuple[int, int], how: _How, session: Session) -> SegResult:
+        assert how.window
+        start, preprocess, run = perf_counter(), 0.0, 0.0
+        image = self.transforms.fit(frame.image, inference)
+
+        def infer(boxes: list[Box]) -> Iterator[Rows]:
+            nonlocal preprocess, run
+            begin = perf_counter()
+            crops = [image[box] for box in boxes]
+            size = crops[0].shape[:2]
+            batch = np.empty((len(crops), 3, *size), np.float32)
+            for slot, crop in zip(batch, crops, strict=True):
+                self.transforms.write(np.ascontiguousarray(crop), out=slot)
+            prepared = perf_counter()
+            output = session.run(batch)
+            preprocess, run = preprocess + prepared - begin, run + perf_counter() - prepared
+            return (upsample(logits, size, align_corners=self._align_corners) for logits in output)
+
+        labels, scores = run_window(
+            inference, how.window, infer, batch_size=how.batch_size, with_scores=how.scores, progress=how.progress
+        )
+        source = frame.image.shape[:2]
+        labels, scores = resize_nearest(labels, source), None if scores is None else resize_nearest(scores, source)
+        post = perf_counter() - start - preprocess - run
+        timings = Timings(preprocess * 1000, run * 1000, post * 1000)
+        return self._result(frame, stem, labels, scores, timings, session)
 
     def _result(
-        self, frame: Frame, stem: str, labels: Labels, scores: npt.NDArray[np.float32] | None, timings: Timings
+        self,
+        frame: Frame,
+        stem: str,
+        labels: Labels,
+        scores: npt.NDArray[np.float32] | None,
+        timings: Timings,
+        session: Session,
     ) -> SegResult:
         return SegResult(
             labels=labels,
@@ -225,8 +291,8 @@ class Pipeline:
             class_names=self.class_names or tuple(f"class_{i}" for i in range(int(labels.max()) + 1)),
             palette=self._palette,
             model_name=self.model_name,
-            provider=self.session.provider,
-            precision=self.session.precision,
+            provider=session.provider,
+            precision=session.precision,
             timings=timings,
             stem=stem,
             scores=scores,
@@ -268,6 +334,16 @@ class _How:
     scores: bool
     window: Window | None
     progress: Progress | None
+    idle: SimpleQueue[Session]
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session that no other batch of this call uses meanwhile."""
+        session = self.idle.get()
+        try:
+            yield session
+        finally:
+            self.idle.put(session)
 
 
 def create_pipeline(
@@ -281,13 +357,15 @@ def create_pipeline(
     model_name: str | None = None,
     model_dir: str | Path | None = None,
     palette: object = None,
+    workers: int = 1,
 ) -> Pipeline:
     """Build a segmentation pipeline.
 
     Args:
         pipeline: "semantic_segmentation", or the path of a pipeline YAML. It may be left out where a model is named.
         config: the content of such a YAML; wins over `pipeline`, and must name the same one.
-        device: "cpu", "gpu:0", ...: it runs there, or this raises. None: GPU 0 if it can run, else the CPU.
+        device: "cpu", "gpu:0", "gpu:0,1", ...: it runs there, or this raises; several share the work. None: GPU 0 if it
+            can run, else the CPU.
         use_hpip: the same as mode="high-performance".
         hpi_config: settings of high-performance mode that override the chosen plan: a mapping, or the JSON text of one,
             of any of backend, precision, threads and provider_options.
@@ -297,6 +375,8 @@ def create_pipeline(
             converted when it is first used (this needs the export extra); overrides the configuration.
         palette: the colours of the classes: "voc", "cityscapes", "ade20k", "camvid", or (R, G, B) for each class, 0 to
             255; overrides the configuration. None anywhere: the model's own, else voc.
+        workers: how many times the model is loaded on each device. Batches then run side by side, with the threads of
+            the CPU shared between them; on a CPU with many cores that is faster than all threads for each in turn.
 
     Returns:
         Pipeline: with its model loaded.
@@ -324,11 +404,18 @@ def create_pipeline(
     name = model_name or module.model_name
     size = module.target_size if isinstance(module.target_size, tuple) else None
     preselected = () if folder else zoo.get(name or zoo.DEFAULT_MODEL).plans
-    session = start(
-        _model_file(name, folder), device=place, mode=chosen, preselected=preselected, hpi_config=hpi, size=size
-    )
+    if type(workers) is not int or not 1 <= workers <= MAX_WORKERS:
+        raise ConfigError(f"workers {workers!r} is not valid: it must be a whole number from 1 to {MAX_WORKERS}")
+    file = _model_file(name, folder)
+
+    def start(where: Device | None) -> list[Session]:
+        return start_all(
+            file, device=where, mode=chosen, preselected=preselected, hpi_config=hpi, size=size, workers=workers
+        )
+
     return Pipeline(
-        session,
+        *start(place),
+        start=start,
         batch_size=module.batch_size,
         target_size=module.target_size,
         palette=module.palette if palette is None else palette,
@@ -367,6 +454,13 @@ class Stems:
         stem = stem.lower()  # some file systems don't tell A from a
         base, _, number = stem.rpartition("_")
         return stem in self._taken or (number.isdecimal() and int(number) <= self._last.get(base, -1))
+
+
+def _device(sessions: Sequence[Session]) -> Device:
+    """Where these sessions, which are of one kind of device, run."""
+    plans = [session.plan for session in sessions]
+    ids = tuple(dict.fromkeys(plan.device_id for plan in plans)) if plans[0].device != "cpu" else ()
+    return Device(plans[0].device, ids)
 
 
 def _model_file(name: str | None, folder: Path | None) -> Path:

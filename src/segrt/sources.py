@@ -133,7 +133,7 @@ def ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
     """Let a thread take items before they are asked for, in order; it ends when the iterator that this gives is closed.
 
     Args:
-        items: the thread alone runs this iterator; what it raises is raised in its place.
+        items: the thread alone runs this iterator, and closes it; what it raises is raised in its place.
         size: how many items at most may be taken that were not asked for yet.
     """
     free, ready, closed = Semaphore(size), SimpleQueue[tuple[Any, BaseException | None]](), Event()
@@ -144,6 +144,9 @@ def ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
                 ready.put((next(items), None))
         except BaseException as error:  # StopIteration too: it ends the consumer
             ready.put((None, error))
+        finally:
+            if isinstance(items, Generator):
+                items.close()
 
     thread = Thread(target=work, name="segrt-read", daemon=True)
     thread.start()

@@ -201,7 +201,7 @@ def plans(
     """
     fixed = hpi_config or HpiConfig()
     if device is not None and len(device.ids) > 1:
-        raise DeviceError(f"device {str(device)!r} names several: one pipeline runs on one, such as {device.kind}:0")
+        raise DeviceError(f"device {str(device)!r} names several: a session runs on one, such as {device.kind}:0")
     if device is not None and device.kind in _MAKERS:
         raise DeviceError(
             f"device {str(device)!r} can't run: ONNX Runtime has no execution provider for {_MAKERS[device.kind]}"

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt.backends import catalog as catalogs
-from segrt.backends.plan import HpiConfig, Plan, plans
+from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
 from segrt.errors import DeviceError, ModelError, SegrtError
 from segrt.metadata import KEY, ModelMeta
 from segrt.types import Device, Mode
@@ -237,6 +238,38 @@ def start(
                 raise
             log.warning("%s; trying %s", error, found[later])
     raise AssertionError("plans() gives at least one")
+
+
+def start_all(
+    file: Path,
+    *,
+    device: Device | None = None,
+    hpi_config: HpiConfig | None = None,
+    workers: int = 1,
+    **options: Any,
+) -> list[Session]:
+    """Load a model several times: on each device that is named, and there as often as there are workers.
+
+    Args:
+        file: the `.onnx` file.
+        device: as for `start`, but with any number of indices.
+        hpi_config: as for `start`. Threads that it names are those of each session; else the cores are shared.
+        workers: sessions on each device.
+        options: of `start`.
+
+    Returns:
+        list of Session: in turns, one of each device.
+
+    Raises:
+        DeviceError, MissingExtraError, ModelError: see `start`.
+    """
+    hpi_config = hpi_config or HpiConfig()
+    if workers > 1 and hpi_config.threads is None:
+        cores = catalogs.read(gpus=False, plugins=False).cpu.cores
+        hpi_config = replace(hpi_config, threads=max(1, min(MAX_THREADS, cores // workers)))
+    places = [Device(device.kind, (i,)) for i in device.ids] if device and len(device.ids) > 1 else [device]
+    first = [start(file, device=place, hpi_config=hpi_config, **options) for place in places]
+    return first + [Session(file, session.plan) for _ in range(workers - 1) for session in first]
 
 
 @lru_cache(maxsize=32)
