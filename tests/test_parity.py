@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +29,8 @@ from tars import model_tar
 
 import segrt
 from segrt import SegFailure, SegResult, cli, store, zoo
-from segrt.backends.plan import plans
+from segrt.backends import catalog
+from segrt.backends.plan import Plan, plans
 from segrt.backends.session import Session
 from segrt.metadata import KEY
 from segrt.preprocess import Transforms
@@ -175,9 +177,8 @@ def test_match_model_name_pp_liteseg_t_is_the_official_one_and_says_how_to_get_i
 def test_match_predict_has_the_signature_of_paddlex() -> None:
     parameters = inspect.signature(segrt.Pipeline.predict).parameters
     assert list(parameters)[1:3] == ["input", "target_size"]
-    assert parameters["target_size"].default is None
-    assert parameters["batch_size"].default is None
-    assert parameters["batch_size"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert all(parameters[name].default is None for name in ("target_size", "device", "batch_size"))
+    assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("device", "batch_size"))
 
 
 def test_match_predict_is_lazy_over_folders_and_documents(
@@ -424,6 +425,32 @@ def test_match_no_device_is_gpu_0_if_it_can_run_else_the_cpu() -> None:
         assert plans(None, Mode.NORMAL, here)[0].device == "cpu"
 
 
+def test_match_gpu_0_1_splits_the_work_over_devices(
+    colour_model: Path, save_image: Save, tiles: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two GPUs are made up: what is planned for them runs on the CPU."""
+    here = machines.machine("CUDA", gpus=(machines.H100, machines.H100))
+    build, run = Session.__init__, Session.run
+    both, gpus, ran = threading.Barrier(2, timeout=30), {}, []
+
+    def on_the_cpu(self: Session, file: Path, plan: Plan) -> None:
+        build(self, file, replace(plan, device="cpu", provider="CPUExecutionProvider", options=()))
+        gpus[self] = plan.device_id
+
+    def together(self: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        both.wait()  # until the other one is at work too
+        ran.append(gpus[self])
+        return run(self, batch)
+
+    monkeypatch.setattr(catalog, "read", lambda **_: here)
+    monkeypatch.setattr(Session, "__init__", on_the_cpu)
+    monkeypatch.setattr(Session, "run", together)
+    pipeline = segrt.create_pipeline(model_dir=colour_model, device="gpu:0,1")
+    paths = [save_image(f"{i}.png", tiles) for i in range(4)]
+    assert [r.input_path for r in _all(pipeline.predict(paths))] == [str(p) for p in paths]
+    assert sorted(ran) == [0, 0, 1, 1]
+
+
 # ---- Command line: match
 
 
@@ -521,6 +548,17 @@ def test_mend_02_batch_size_of_predict_counts(
     monkeypatch.setattr(Session, "run", spy)
     list(pipeline.predict([tiles] * 5, batch_size=2))
     assert batches == [2, 2, 1]
+
+
+def test_mend_02_device_of_predict_counts(
+    colour_model: Path, save_image: Save, tiles: Pixels, tile_labels: npt.NDArray[np.int32]
+) -> None:
+    pipeline = segrt.create_pipeline(model_dir=colour_model)
+    one = _one(pipeline.predict(tiles, device="cpu"))
+    assert one.provider == "CPUExecutionProvider"
+    np.testing.assert_array_equal(one.labels, tile_labels)
+    with pytest.raises(segrt.DeviceError, match="gpu:63"):
+        pipeline.predict(tiles, device="gpu:63")
 
 
 def test_mend_03_path_tuple_pil_and_bytes_give_a_result_and_none_an_error(
