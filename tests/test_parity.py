@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import io
 import json
+import socket
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +22,7 @@ from typing import Any, get_args
 
 import cv2
 import hostile
+import httpx
 import machines
 import numpy as np
 import numpy.typing as npt
@@ -522,6 +529,96 @@ def test_match_cli_ours_adds_subcommands(
         assert said in capsys.readouterr().out
 
 
+# ---- Serving: match
+
+PATH = "/semantic-segmentation"
+
+
+@pytest.fixture
+def serve(colour_model: Path) -> Iterator[Callable[..., Any]]:
+    """Starts the server within this process: a client of it, given the settings that differ."""
+    reason = "needs the serve extra"
+    app = pytest.importorskip("segrt.serve.app", reason=reason)
+    settings = pytest.importorskip("segrt.serve.settings", reason=reason)
+    testclient = pytest.importorskip("fastapi.testclient", reason=reason)
+    with ExitStack() as stack:
+
+        def start(**options: object) -> Any:
+            pipeline = segrt.create_pipeline(model_dir=colour_model, device="cpu")
+            made = app.create_app(pipeline, settings.Settings(**options))
+            return stack.enter_context(testclient.TestClient(made, raise_server_exceptions=False))
+
+        yield start
+
+
+def _base64(pixels: Pixels) -> str:
+    return base64.b64encode(cv2.imencode(".png", pixels)[1].tobytes()).decode()
+
+
+def test_match_serving_answers_in_the_form_of_paddlex(serve: Callable[..., Any], tiles: Pixels) -> None:
+    answer = serve().post(PATH, json={"image": _base64(tiles)})
+    body = answer.json()
+    assert answer.status_code == 200
+    assert body["logId"]
+    assert (body["errorCode"], body["errorMsg"]) == (0, "Success")
+    assert body["result"]["size"] == [64, 96]
+    assert body["result"]["labelMap"] == [0] * 32 + [1] * 32 + [2] * 32 + body["result"]["labelMap"][96:]
+    assert len(body["result"]["labelMap"]) == 64 * 96
+    picture = Image.open(io.BytesIO(base64.b64decode(body["result"]["image"])))
+    assert (picture.format, picture.size) == ("JPEG", (96, 64))
+
+
+def test_match_serving_takes_target_size_and_visualize(serve: Callable[..., Any], tiles: Pixels, sizes: Sizes) -> None:
+    client = serve()
+    for size in (-1, 64, [40, 72], None):
+        asked = {"image": _base64(tiles), "targetSize": size, "visualize": False}
+        assert client.post(PATH, json=asked).json()["result"]["image"] is None
+    assert sizes == [(64, 96), (64, 64), (40, 72), (64, 96)]
+
+
+def test_match_serving_takes_a_url(
+    serve: Callable[..., Any], save_image: Save, tiles: Pixels, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_image("a.png", tiles)
+    client = serve(allow_urls=True)
+    monkeypatch.setattr("segrt.serve.fetch.is_public", lambda address: True)  # only here may it be this machine
+    assert client.post(PATH, json={"image": f"{site}/a.png"}).json()["result"]["size"] == [64, 96]
+
+
+def test_match_serving_a_failure_has_log_id_status_and_message(serve: Callable[..., Any]) -> None:
+    answer = serve().post(PATH, json={})
+    assert answer.status_code == 422
+    assert answer.json().keys() == {"logId", "errorCode", "errorMsg"}
+    assert answer.json()["errorCode"] == 422
+    assert "'image' is missing" in answer.json()["errorMsg"]
+
+
+def test_match_serving_health(serve: Callable[..., Any]) -> None:
+    assert serve().get("/health").status_code == 200
+
+
+def test_match_cli_serve_word_for_word() -> None:
+    pytest.importorskip("segrt.serve.app", reason="needs the serve extra")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    form = f"--serve --pipeline semantic_segmentation --host 127.0.0.1 --port {port}"
+    server = subprocess.Popen([sys.executable, "-m", "segrt.cli", *form.split()], stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+                break
+            except httpx.ConnectError:
+                assert server.poll() is None, server.communicate()[1]
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
 # ---- Mend
 
 
@@ -685,6 +782,60 @@ def test_mend_12_class_names_scores_legend_and_overlay(pipeline: segrt.Pipeline,
     np.testing.assert_allclose(np.asarray(overlay)[0, 0], (np.array([250, 0, 0]) + one.palette[0]) / 2, atol=1)
     assert one.overlay().width > 96  # the legend stands beside it
     assert one.save_overlay(tmp_path).name == "image_overlay.png"
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "message"),
+    [
+        ("@@@", 400, "not valid base64"),
+        (base64.b64encode(b"hello").decode(), 400, "not an image"),
+        ("http://127.0.0.1:9/a.png", 424, "127.0.0.1"),
+        ("http://169.254.169.254/latest/meta-data", 424, "169.254.169.254"),
+        ("file:///etc/passwd", 400, "not fetched"),
+    ],
+)
+def test_mend_13_a_bad_image_is_the_clients_error_and_private_hosts_are_refused(
+    serve: Callable[..., Any], image: str, status: int, message: str
+) -> None:
+    answer = serve(allow_urls=True).post(PATH, json={"image": image})
+    assert (answer.status_code, answer.json()["errorCode"]) == (status, status)
+    assert message in answer.json()["errorMsg"]
+
+
+def test_mend_13_a_url_that_answers_404_says_so(
+    serve: Callable[..., Any], site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(allow_urls=True)
+    monkeypatch.setattr("segrt.serve.fetch.is_public", lambda address: True)  # only here may it be this machine
+    answer = client.post(PATH, json={"image": f"{site}/gone.png"})
+    assert answer.status_code == 424
+    assert "the server answers 404" in answer.json()["errorMsg"]
+
+
+def test_mend_13_bodies_are_limited(serve: Callable[..., Any], tiles: Pixels) -> None:
+    client = serve(max_body=100_000)
+    assert client.post(PATH, json={"image": _base64(tiles)}).status_code == 200
+    answer = client.post(PATH, json={"image": "A" * 100_000})
+    assert answer.status_code == 413
+    assert "larger than 100,000 bytes" in answer.json()["errorMsg"]
+
+
+def test_mend_13_requests_run_together(
+    serve: Callable[..., Any], tiles: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    run = Session.run
+
+    def spy(self: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        batches.append(len(batch))
+        return run(self, batch)
+
+    monkeypatch.setattr(Session, "run", spy)
+    client, body = serve(max_delay_ms=3000, max_batch=4), {"image": _base64(tiles)}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.post(PATH, json=body).status_code, range(4)))
+    assert answers == [200] * 4
+    assert max(batches) > 1
 
 
 @pytest.mark.parametrize("mode", ["normal", "high-performance"])
