@@ -193,7 +193,7 @@ def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> Non
 
 
 def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, colour_model: Path) -> None:
-    clip, out = write_clip(tmp_path / "a.mp4", 3000), tmp_path / "out"
+    clip, out = write_clip(tmp_path / "a.mp4", 400, side=128, noise=True), tmp_path / "out"
     command = [sys.executable, "-m", "segrt.cli", "predict", str(clip), "--model_dir", str(colour_model)]
     # A shell that starts a job in the background may have it ignore SIGINT.
     reset = (

@@ -222,7 +222,8 @@ def save_overlay_video(
         clip = probe(str(source) if index is None else index)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    size, done, stopped = (clip.width, clip.height), 0, None
+    size, done = (clip.width, clip.height), 0
+    stopped: BaseException | None = None
     with replacing(target, suffix=target.suffix) as temporary:
         writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*CODEC), clip.frame_rate, size)
         try:
@@ -233,19 +234,27 @@ def save_overlay_video(
                     if isinstance(result, SegFailure):
                         raise result.error
                     picture = cv2.cvtColor(np.asarray(result.overlay(alpha, legend=False)), cv2.COLOR_RGB2BGR)
-                    writer.write(picture if picture.shape[1::-1] == size else cv2.resize(picture, size))
                     done += 1
+                    writer.write(picture if picture.shape[1::-1] == size else cv2.resize(picture, size))
                     if progress is not None:
                         progress(done, clip.length)
         except (KeyboardInterrupt, SegrtError) as error:
-            if not done:
-                raise
             stopped = error
         finally:
             writer.release()
-        if probe(str(temporary)).length != done:  # OpenCV does not tell whether writing fails
+        written = _length(temporary)
+        if stopped is not None and not written:
+            raise stopped
+        if written < 0.95 * done - 1:  # OpenCV does not tell whether writing fails, and AVI and MKV only estimate
             raise OSError(f"{target} could not be written: is the disk full?")
     if stopped is not None:
-        log.warning("stopped early: %s holds the first %d frames", target, done)
+        log.warning("stopped early: %s holds the first %d frames", target, written)
         raise stopped
     return target
+
+
+def _length(file: Path) -> int:
+    try:
+        return probe(str(file)).length or 0
+    except InputError:
+        return 0
