@@ -46,20 +46,20 @@ bench-paddlex: .venv-export/.ready .venv-paddlex/.ready
 INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet
 
 .venv/.ready: pyproject.toml
-	$(INSTALL) --editable '.[cpu,dev]'
+	$(INSTALL) --editable '.[cpu,dev,serve]'
 	touch $@
 
 .venv-export/.ready: pyproject.toml
-	$(INSTALL) --editable '.[cpu,dev,export]'
+	$(INSTALL) --editable '.[cpu,dev,export,serve]'
 	$(INSTALL) --no-deps paddleseg==2.8.0
 	touch $@
 
 .venv-openvino/.ready: pyproject.toml
-	$(INSTALL) --editable '.[openvino,dev]'
+	$(INSTALL) --editable '.[openvino,dev,serve]'
 	touch $@
 
 .venv-gpu/.ready: pyproject.toml
-	$(INSTALL) --editable '.[dev]' onnxruntime-gpu onnxruntime-ep-openvino
+	$(INSTALL) --editable '.[dev,serve]' onnxruntime-gpu onnxruntime-ep-openvino
 	touch $@
 
 .venv-paddlex/.ready:
