@@ -53,11 +53,11 @@ bench-paddlex: .venv-bench/.ready .venv-paddlex/.ready
 INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet
 
 .venv/.ready: pyproject.toml
-	$(INSTALL) --editable '.[cpu,dev]'
+	$(INSTALL) --editable '.[cpu,dev,serve]'
 	touch $@
 
 .venv-export/.ready: pyproject.toml
-	$(INSTALL) --editable '.[cpu,dev,export]'
+	$(INSTALL) --editable '.[cpu,dev,export,serve]'
 	$(INSTALL) --no-deps paddleseg==2.8.0
 	touch $@
 
@@ -71,11 +71,11 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	touch $@
 
 .venv-openvino/.ready: pyproject.toml
-	$(INSTALL) --editable '.[openvino,dev]'
+	$(INSTALL) --editable '.[openvino,dev,serve]'
 	touch $@
 
 .venv-gpu/.ready: pyproject.toml
-	$(INSTALL) --editable '.[dev]' onnxruntime-gpu onnxruntime-ep-openvino
+	$(INSTALL) --editable '.[dev,serve]' onnxruntime-gpu onnxruntime-ep-openvino
 	touch $@
 
 .venv-paddlex/.ready:

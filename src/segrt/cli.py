@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from segrt.errors import ConfigError, InputError, ModelError, SegrtError
+from segrt.errors import ConfigError, InputError, MissingExtraError, ModelError, SegrtError
 from segrt.types import parse_label_format
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ LabelFormatText = Annotated[
         help="The labels in the JSON: list (nested, as in PaddleX), rle (COCO's run lengths) or png (indexed).",
     ),
 ]
+Host = Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 for all of this machine's.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to serve at; 0 for any that is free.")]
 Overlay = Annotated[bool, typer.Option("--overlay", help="Also save the photo with the classes and a legend over it.")]
 
 
@@ -98,6 +100,11 @@ def root(
             "--get_pipeline_config", help="Write the YAML of this pipeline to --save_path.", show_default=False
         ),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the pipeline over HTTP, as `segrt serve` does.")
+    ] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Semantic segmentation with the PaddleSeg models on ONNX Runtime."""
@@ -114,10 +121,14 @@ def root(
     if pipeline is None:
         print(context.get_help())
         raise typer.Exit(2)
-    if input is None:
+    if input is None and not serve:
         raise ConfigError("--pipeline needs --input: an image or a folder of images")
     options: dict[str, Any] = {"pipeline": pipeline, "device": device}
     options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode}
+    if serve:
+        _serve(options, host, port)
+        return
+    assert input is not None
     _predict([input], options, target_size, save_path)
 
 
@@ -167,6 +178,60 @@ def config(
 
     if file := write_template(name, save_path):
         err.print(f"{file} is written", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    pipeline: Annotated[str, typer.Option(help="Path of a pipeline YAML.")] = "semantic_segmentation",
+    model_name: ModelName = None,
+    model_dir: ModelDir = None,
+    device: DeviceText = None,
+    use_hpip: UseHpip = False,
+    hpi_config: HpiConfigText = None,
+    mode: ModeText = None,
+    palette: Palette = None,
+    max_batch: Annotated[int, typer.Option(help="Most requests that go through the network together.")] = 8,
+    max_delay_ms: Annotated[float, typer.Option(help="How long the first of a batch waits for others.")] = 2,
+    max_queue: Annotated[int, typer.Option(help="Most requests that wait or run; more are answered 503.")] = 64,
+    workers: Annotated[int, typer.Option(help="Batches that run at once, on one model.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request is answered 504.")] = 60,
+    max_body: Annotated[int, typer.Option(help="Most bytes of a request.")] = 16 << 20,
+    max_pixels: Annotated[
+        int, typer.Option(help="Most pixels of an image, and of the size of inference.")
+    ] = 16_000_000,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="SEGRT_TOKEN", help="Ask for this bearer token; better given as SEGRT_TOKEN."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="A web page's origin that may use this server; may be repeated.")
+    ] = None,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch images from public http(s) addresses that clients name.")
+    ] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, a line each.")] = False,
+) -> None:
+    """Serve the pipeline over HTTP, with the API of PaddleX."""
+    options: dict[str, Any] = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
+    options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode, "palette": palette}
+    _serve(
+        options,
+        host,
+        port,
+        log_json=log_json,
+        max_batch=max_batch,
+        max_delay_ms=max_delay_ms,
+        max_queue=max_queue,
+        workers=workers,
+        timeout=timeout,
+        max_body=max_body,
+        max_pixels=max_pixels,
+        token=token,
+        cors_origins=tuple(cors_origin or ()),
+        allow_urls=allow_urls,
+    )
 
 
 @app.command()
@@ -258,6 +323,21 @@ def remove(names: Annotated[list[str], typer.Argument(help="Models of `segrt mod
     for name in names:
         freed = store.remove(name)
         err.print(f"{name} is removed, {freed / 1e6:.1f} MB are free again", markup=False, highlight=False)
+
+
+def _serve(options: dict[str, Any], host: str, port: int, *, log_json: bool = False, **settings: Any) -> None:
+    """Serve until SIGTERM."""
+    from segrt.pipeline import create_pipeline
+
+    try:
+        from segrt.serve import logs, server
+        from segrt.serve.settings import Settings
+    except ImportError as error:
+        raise MissingExtraError(f"serving needs {error.name}: run  pip install 'segrt[serve]'") from None
+    chosen = Settings(**settings)
+    logs.set_up(as_json=log_json)
+    sock = server.bind(host, port)
+    server.run(create_pipeline(**options), chosen, sock)
 
 
 def _predict(

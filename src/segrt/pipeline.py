@@ -50,6 +50,8 @@ class Pipeline:
         batch_size: images that run together, unless `predict` is told otherwise.
         target_size: size of inference, unless `predict` is told otherwise.
         slide: sliding window, unless `predict` is told otherwise; True for the model's own, False for none.
+        palette: colours of the classes, uint8 (K, 3), RGB.
+        mode: how the backend was chosen.
         transforms: from an image to the network's input.
     """
 
@@ -61,6 +63,7 @@ class Pipeline:
         target_size: TargetSize = None,
         palette: object = None,
         slide: object = None,
+        mode: Mode = Mode.NORMAL,
     ) -> None:
         self.sessions = sessions
         meta = self.session.meta
@@ -69,11 +72,12 @@ class Pipeline:
         self.batch_size = batch_size
         self.target_size = target_size
         self.slide = parse_window(slide)
+        self.mode = mode
         self.transforms = Transforms.parse(list(meta.transforms))
-        self._palette = parse_palette(meta.palette or "voc" if palette is None else palette)
+        self.palette = parse_palette(meta.palette or "voc" if palette is None else palette)
         self._start, self._starting = start, Lock()
         self._started: dict[Device, Sequence[Session]] = {_device(sessions): sessions}
-        colours, classes = len(self._palette), len(self.class_names)
+        colours, classes = len(self.palette), len(self.class_names)
         if colours < classes:
             raise ConfigError(f"the palette has {colours} colours, but {self.model_name} has {classes} classes")
 
@@ -289,7 +293,7 @@ class Pipeline:
             input_path=frame.input_path,
             page_index=frame.page_index,
             class_names=self.class_names or tuple(f"class_{i}" for i in range(int(labels.max()) + 1)),
-            palette=self._palette,
+            palette=self.palette,
             model_name=self.model_name,
             provider=session.provider,
             precision=session.precision,
@@ -420,6 +424,7 @@ def create_pipeline(
         target_size=module.target_size,
         palette=module.palette if palette is None else palette,
         slide=module.slide,
+        mode=chosen,
     )
 
 

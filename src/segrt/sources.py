@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Semaphore, Thread
@@ -441,3 +442,23 @@ def _from_pil(image: Image.Image) -> _Pixels:
         band = rgb.crop((0, top, width, min(top + step, height)))
         bgr[top : top + step] = np.frombuffer(band.tobytes("raw", "BGR"), np.uint8).reshape(-1, width, 3)
     return bgr
+
+
+def one_image(content: bytes, reading: Reading = Reading()) -> _Pixels:
+    """Read bytes of a file that must hold one image: no PDF, and no TIFF with several frames.
+
+    Returns:
+        np.ndarray: uint8 (H, W, 3), BGR.
+
+    Raises:
+        InputError: they don't.
+        TooLargeError: it has more pixels than `reading` allows.
+    """
+    if b"%PDF-" in content[:1024]:  # where every reader looks for it
+        raise InputError("this is a PDF: send each page as an image")
+    found = list(islice(_decode(content, None, reading), 2))
+    if len(found) != 1:
+        raise InputError(f"this holds {'several images' if found else 'no image'}: send one at a time")
+    if isinstance(found[0], SegFailure):
+        raise found[0].error
+    return found[0].image

@@ -1,0 +1,181 @@
+"""Fetches the URLs that clients name, and can't be turned against the network that the server stands in.
+
+The host is resolved once, every address that it has is checked, and the connection goes to an address that was checked.
+That happens where the connection is made, so a redirect is checked like the first URL, and a name that answers
+differently the second time gains nothing. The Host header and the name in TLS stay those of the URL.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpcore
+import httpx
+
+from segrt.errors import InputError
+from segrt.sources import download
+
+Resolve = Callable[[str, int], list[str]]
+"""From a host and a port to the addresses of the host."""
+
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+# Within 2000::/3, but what leads to IPv4 addresses, or is no host's.
+_TUNNELS = [ipaddress.ip_network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
+# Public by its number, yet it serves the metadata of a machine in Azure.
+_METADATA = ipaddress.ip_address("168.63.129.16")
+
+
+def fetch(url: str, *, seconds: float, max_bytes: int) -> bytes:
+    """Read what a public http(s) URL answers.
+
+    Raises:
+        InputError: it can't be downloaded, or leads to an address that is not public.
+        TooLargeError: it is larger than that.
+    """
+    with PublicTransport(seconds) as transport:
+        return download(url, transport=transport, seconds=seconds, max_bytes=max_bytes)
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is a host's on the public internet.
+
+    Refused are private, loopback, link-local (where clouds keep their metadata), shared, multicast and reserved ones,
+    and all IPv6 that stands for IPv4: mapped, compatible, 6to4, Teredo and NAT64.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:  # an IPv6 zone, as in fe80::1%eth0, of Python versions that don't read it
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and (ip not in _GLOBAL_UNICAST or any(ip in net for net in _TUNNELS)):
+        return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip == _METADATA)
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Ask the system's resolver.
+
+    Raises:
+        InputError: it does not know the host.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise InputError(f"{host} can't be found: no such host") from None
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class PublicTransport(httpx.BaseTransport):
+    """Connects to public addresses only, for a limited time; no proxy is used."""
+
+    def __init__(self, seconds: float, resolve: Resolve = resolve) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(trust_env=False),
+            network_backend=_PublicBackend(time.monotonic() + seconds, resolve),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request; redirects come back here."""
+        url = request.url
+        if url.scheme not in ("http", "https"):
+            raise InputError(f"a URL must begin with http:// or https://, not {url.scheme}:")
+        core = httpcore.Request(
+            method=request.method,
+            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with _as_httpx():
+            response = self._pool.handle_request(core)
+        assert isinstance(response.stream, Iterable)
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _as_httpx():
+            yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@contextmanager
+def _as_httpx() -> Iterator[None]:
+    try:
+        yield
+    except httpcore.TimeoutException as error:
+        raise httpx.ReadTimeout(str(error)) from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+        raise httpx.TransportError(str(error)) from None
+
+
+class _PublicBackend(httpcore.SyncBackend):
+    def __init__(self, deadline: float, resolve: Resolve) -> None:
+        self._deadline = deadline
+        self._resolve = resolve
+
+    def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        refused = InputError(f"{host} is not an address that this server fetches from: only public ones are")
+        if _is_odd_number(host):
+            raise refused
+        addresses = self._resolve(host, port)
+        if not addresses or not all(map(is_public, addresses)):
+            raise refused
+        for address in addresses:
+            try:
+                stream = super().connect_tcp(address, port, timeout=_left(self._deadline))
+                return _Limited(stream, self._deadline)
+            except httpcore.ConnectError as error:
+                failure = error
+        raise failure
+
+
+class _Limited(httpcore.NetworkStream):
+    """A connection on which everything together, not each read, ends at a deadline."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _left(self._deadline))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _left(self._deadline))
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Limited:
+        tls = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline))
+        return _Limited(tls, self._deadline)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("the time is over")
+    return left
+
+
+def _is_odd_number(host: str) -> bool:
+    """Whether a host is an IPv4 address in a form that hides it: decimal, octal, hexadecimal or shortened."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host)) != host
+    except OSError:
+        return False

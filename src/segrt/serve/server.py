@@ -1,0 +1,83 @@
+"""Runs the application until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+
+from segrt.errors import ConfigError
+from segrt.pipeline import Pipeline
+from segrt.serve.app import Service, create_app
+from segrt.serve.settings import Settings
+
+log = logging.getLogger("segrt.serve")
+
+_LAST_CALL = 0.25  # seconds in which a request that is already on its way is still read
+
+
+class _Server(uvicorn.Server):
+    """On SIGTERM: no new connections, every request that came is answered, then it ends."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.draining = True
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("stopping: answering what is in flight")
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_LAST_CALL)
+        await super().shutdown(sockets)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port, before a model is loaded in vain.
+
+    Raises:
+        ConfigError: it can't be taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"can't listen on {host} port {port}: {error}; choose another with --host and --port"
+        ) from None
+    return sock
+
+
+def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is in flight."""
+    app = create_app(pipeline, settings)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=round(settings.timeout) + 5,
+    )
+    server = _Server(config, app.state.service)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done
+        signal.signal(number, signal.SIG_IGN)
+    host, port = sock.getsockname()[:2]
+    where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
+    log.info("serving %s at %s", ran, where)
+    if settings.token is None and host not in ("127.0.0.1", "::1"):
+        log.warning("%s is open to everybody who can reach it: --token asks for a token", where)
+    server.run([sock])
+    log.info("stopped")
