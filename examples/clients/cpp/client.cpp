@@ -1,6 +1,7 @@
 // Segment a picture on a segrt server, with cpp-httplib and nlohmann-json:
-//   g++ -std=c++17 -O2 client.cpp -o client -lcpp-httplib -pthread   (without -lcpp-httplib where it is a single header)
+//   g++ -std=c++17 -O2 client.cpp -o client $(pkg-config --cflags --libs cpp-httplib) -pthread
 //   ./client http://localhost:8080 road.png result.jpg
+// The flags matter: where cpp-httplib is a library, its header must be read with the options that it was built with.
 #include <httplib.h>
 
 #include <algorithm>

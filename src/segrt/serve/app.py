@@ -43,6 +43,7 @@ from segrt.sources import Reading, one_image
 from segrt.types import parse_target_size
 
 PAGE = Path(__file__).with_name("page")
+SAMPLE = Path(__file__).parents[1] / "models" / "sample.png"
 PATH = "/semantic-segmentation"
 
 _CHUNK = 1 << 18  # bytes of an answer handed to the network at once
@@ -408,6 +409,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     for file in sorted(p for p in PAGE.rglob("*") if p.is_file()):
         name = file.relative_to(PAGE).as_posix()
         app.add_api_route("/" if name == "index.html" else f"/{name}", _file(file), include_in_schema=False)
+    app.add_api_route("/sample.png", _file(SAMPLE), include_in_schema=False)
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:

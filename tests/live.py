@@ -1,0 +1,29 @@
+"""A server as users start it: `segrt serve` in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+
+@contextmanager
+def server(*options: str) -> Iterator[str]:
+    """Run `segrt serve` with the bundled model, on the CPU, on a free port; yields its address."""
+    command = [sys.executable, "-m", "segrt.cli", "serve", "--port", "0", "--device", "cpu", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said = ""
+            while not (found := re.search(r"serving .* at\s+(http://[\d.]+:\d+)", said)):
+                line = process.stderr.readline()
+                assert line, f"segrt serve ended: {said}"
+                said += line
+            Thread(target=process.stderr.read, daemon=True).start()  # else a full pipe would stop the server
+            yield found[1]
+        finally:
+            process.terminate()
+            process.wait(30)
