@@ -1,0 +1,279 @@
+"""The page in a headless Chromium, at a live server: `make browser-test`."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import live
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import segrt
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"),
+]
+webdriver = pytest.importorskip("selenium.webdriver")
+
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
+Labels = npt.NDArray[np.int32]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with live.server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads: Path) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """What a person does on the page."""
+
+    def __init__(self, browser: Any) -> None:
+        self.browser = browser
+
+    def find(self, name: str) -> Any:
+        return self.browser.find_element(By.ID, name)
+
+    def text(self, name: str) -> str:
+        return str(self.find(name).get_attribute("textContent"))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        WebDriverWait(self.browser, 15).until(lambda _: condition())
+
+    def open(self, address: str, width: int = 1280, height: int = 900) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.browser.get(f"{address}/")
+        self.until(lambda: self.text("info") or self.browser.find_elements(By.CSS_SELECTOR, "dialog[open]"))
+
+    def upload(self, path: Path) -> None:
+        self.find("file").send_keys(str(path))
+        self.until(lambda: f"{path.name}: " in self.text("status") or self.text("error"))
+
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """The canvas: uint8 (H, W, 4), RGBA."""
+        script = """const c = document.getElementById("canvas");
+            return [c.height, c.width, ...c.getContext("2d").getImageData(0, 0, c.width, c.height).data];"""
+        height, width, *values = self.browser.execute_script(script)
+        return np.array(values, np.uint8).reshape(height, width, 4)
+
+    def slide(self, percent: int) -> None:
+        script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'));"
+        self.browser.execute_script(script, self.find("opacity"), percent)
+
+    def file(self, button: str, path: Path) -> bytes:
+        path.unlink(missing_ok=True)
+        self.find(button).click()
+        self.until(lambda: path.exists() and path.stat().st_size)
+        return path.read_bytes()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Page:
+    browser.get_log("browser")
+    page = Page(browser)
+    page.open(address)
+    return page
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "street.png"
+    with Image.open(SAMPLE) as sample:
+        sample.crop((300, 240, 500, 390)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(picture: Path) -> segrt.SegResult:
+    """What the library says of the picture."""
+    (result,) = segrt.create_pipeline("semantic_segmentation", device="cpu").predict(picture)
+    assert isinstance(result, segrt.SegResult)
+    return result
+
+
+def test_what_is_shown(page: Page, picture: Path, result: segrt.SegResult) -> None:
+    page.upload(picture)
+    assert page.text("error") == ""
+    assert "200 × 150 pixels" in page.text("status")
+    assert "PP-LiteSeg-T_camvid" in page.text("info")
+    assert "CPU fp32" in page.text("info")
+    rows = [row.text.replace("\xa0", " ").split("\n") for row in page.browser.find_elements(By.CSS_SELECTOR, "#legend button")]
+    assert rows == [[name, f"{100 * share:.1f} %"] for name, share in result.areas().items()]
+    assert page.browser.get_log("browser") == []  # no error, and nothing that the Content-Security-Policy refused
+
+
+def test_the_slider_mixes_photo_and_classes(page: Page, picture: Path, result: segrt.SegResult) -> None:
+    page.upload(picture)
+    photo, coloured = result.image[:, :, ::-1].astype(int), result.palette[result.labels].astype(int)
+    for percent in (0, 30, 100):
+        page.slide(percent)
+        mixed = photo + (coloured - photo) * percent / 100
+        assert np.abs(page.pixels()[:, :, :3] - mixed).max() < 4  # the browser mixes with 8 bits
+        assert page.text("percent") == f"{percent} %"
+
+
+def test_a_class_is_hidden_and_shown_again(page: Page, picture: Path, result: segrt.SegResult) -> None:
+    page.upload(picture)
+    page.slide(100)
+    before = page.pixels()
+    first = page.browser.find_element(By.CSS_SELECTOR, "#legend button")
+    hidden = result.labels == int(first.get_attribute("data-id"))
+    first.click()
+    assert first.get_attribute("aria-pressed") == "false"
+    after = page.pixels()
+    assert (after[hidden][:, :3] == result.image[hidden][:, ::-1]).all()
+    assert (after[~hidden] == before[~hidden]).all()
+    first.click()
+    assert (page.pixels() == before).all()
+
+
+def test_the_class_under_the_pointer_is_named(page: Page, picture: Path, result: segrt.SegResult) -> None:
+    page.upload(picture)
+    canvas = page.find("canvas")
+    shown = canvas.size["width"], canvas.size["height"]
+    named = set()
+    for x, y in ((10, 10), (100, 140), (150, 60), (199, 149), (60, 75)):
+        left = (x + 0.5) * shown[0] / 200 - shown[0] / 2
+        top = (y + 0.5) * shown[1] / 150 - shown[1] / 2
+        ActionChains(page.browser).move_to_element_with_offset(canvas, math.floor(left), math.floor(top)).perform()
+        name = result.class_names[result.labels[y, x]]
+        assert page.text("reading").startswith(f"{name} column {x + 1}, row {y + 1},")
+        named.add(name)
+    assert len(named) > 1
+    assert page.text("spoken") == ""  # a pointer's way is not read aloud
+
+
+def test_the_keyboard_moves_the_probe(page: Page, picture: Path, result: segrt.SegResult) -> None:
+    page.upload(picture)
+    view = page.find("view")
+    view.send_keys(Keys.ARROW_UP)  # from the middle, a hundredth of the longer side
+    assert page.text("spoken") == f"{result.class_names[result.labels[73, 100]]}, column 101, row 74"
+    view.send_keys(Keys.SHIFT, Keys.ARROW_LEFT)
+    assert page.text("spoken") == f"{result.class_names[result.labels[73, 80]]}, column 81, row 74"
+    for _ in range(12):
+        view.send_keys(Keys.SHIFT, Keys.ARROW_LEFT)
+    assert "column 1, row 74" in page.text("spoken")
+
+
+def test_downloads(page: Page, picture: Path, result: segrt.SegResult, downloads: Path) -> None:
+    page.upload(picture)
+    page.slide(40)
+    labels = Image.open(io.BytesIO(page.file("save-labels", downloads / "street_res.png")))
+    assert labels.mode == "P"
+    assert (np.asarray(labels) == result.labels).all()
+    overlay = Image.open(io.BytesIO(page.file("save-overlay", downloads / "street_overlay.png")))
+    assert (np.asarray(overlay) == page.pixels()).all()
+    answer = json.loads(page.file("save-json", downloads / "street_res.json"))
+    assert answer["result"]["size"] == [150, 200]
+    assert {one["name"]: one["share"] for one in answer["result"]["classes"]} == pytest.approx(result.areas())
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_sample_without_horizontal_scroll(page: Page, address: str, width: int) -> None:
+    page.open(address, width)
+    scroll = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.browser.execute_script(scroll) == 0
+    page.find("sample").click()
+    page.until(lambda: "sample.png: 960 × 720" in page.text("status"))
+    assert page.browser.execute_script(scroll) == 0
+    assert page.browser.execute_script("return innerWidth") == width
+
+
+def test_no_request_leaves_the_host(page: Page, address: str, picture: Path) -> None:
+    page.browser.get_log("performance")
+    page.open(address)
+    page.upload(picture)
+    page.find("sample").click()
+    page.until(lambda: "sample.png: 960 × 720" in page.text("status"))
+    events = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
+    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert f"{address}/semantic-segmentation?labelFormat=png&visualize=false" in urls
+    assert {urlsplit(url).netloc for url in urls} == {urlsplit(address).netloc}
+
+
+def test_an_error_is_the_servers_sentence(page: Page, picture: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_text("not a picture")
+    page.upload(broken)
+    assert page.find("error").text == "This is not an image of a known format."
+    assert page.find("error").get_attribute("role") == "alert"
+    page.upload(picture)
+    assert page.text("error") == ""
+
+
+def test_a_tiff_that_the_browser_cannot_show(page: Page, picture: Path, result: segrt.SegResult, tmp_path: Path) -> None:
+    path = tmp_path / "street.tif"
+    Image.open(picture).save(path)
+    page.upload(path)
+    assert "can't show the picture itself" in page.text("status")
+    page.slide(100)
+    assert (page.pixels()[:, :, :3] == result.palette[result.labels]).all()
+
+
+@pytest.mark.parametrize("classes", [2, 4, 11, 256, 1000])
+def test_label_pngs_are_read_exactly(page: Page, classes: int) -> None:
+    """Of 1, 2, 4, 8 and 16 bits a pixel, with rows that Pillow filters in each way."""
+    smooth = np.add.outer(np.arange(61), np.arange(47)) % classes
+    noise = np.random.default_rng(0).integers(0, classes, (61, 47))
+    for labels in (smooth, noise):
+        picture = Image.fromarray(labels.astype(np.uint16 if classes > 256 else np.uint8))
+        if classes <= 256:
+            picture.putpalette(bytes(3 * classes))
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        script = """const [bytes, done] = arguments;
+            import("/png.js").then((m) => m.decodeLabels(new Uint8Array(bytes)))
+                .then((r) => done([r.height, r.width, ...r.labels]), (e) => done(String(e)));"""
+        height, width, *values = page.browser.execute_async_script(script, list(buffer.getvalue()))
+        assert (height, width) == (61, 47)
+        assert (np.reshape(values, (61, 47)) == labels).all()
+
+
+def test_a_token_is_asked_for(page: Page, picture: Path) -> None:
+    with live.server("--token", "open sesame") as address:
+        page.open(address)
+        page.find("token").send_keys("wrong", Keys.ENTER)
+        page.until(lambda: page.find("token").get_property("value") == "")
+        page.find("token").send_keys("open sesame", Keys.ENTER)
+        page.until(lambda: page.text("info"))
+        page.upload(picture)
+        assert "200 × 150 pixels" in page.text("status")
+        page.open(address)
+        page.find("login-cancel").click()
+        page.until(lambda: page.text("error"))
+        assert "token" in page.text("error")
