@@ -5,7 +5,7 @@ RESULTS := benchmarks/results
 RUNTIME ?= $(if $(shell grep -m1 AuthenticAMD /proc/cpuinfo 2>/dev/null),openvino,cpu)
 SAMPLE := src/segrt/models/sample.png
 
-.PHONY: demo test lint docs export-test zoo-test test-openvino-wheel test-gpu-wheel bench bench-paddlex clean
+.PHONY: demo test lint docs export-test zoo-test test-openvino-wheel test-gpu-wheel browser-test clients-test bench bench-paddlex clean
 
 demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
@@ -39,6 +39,14 @@ test-openvino-wheel: .venv-openvino/.ready
 
 test-gpu-wheel: .venv-gpu/.ready
 	.venv-gpu/bin/python -m pytest tests/wheels/test_gpu_wheel.py
+
+# The server's page in a headless Chromium, and examples/clients. What is not installed is skipped and named:
+# tools/apt-get-needed.sh installs all of it on Debian.
+browser-test: .venv/.ready
+	.venv/bin/python -m pytest -m browser -rs tests/serve/test_page.py
+
+clients-test: .venv/.ready
+	.venv/bin/python -m pytest -m clients -rs tests/clients
 
 # The table of the 18 models on this machine's CPU, beside Paddle Inference. About half an hour.
 bench: .venv-bench/.ready

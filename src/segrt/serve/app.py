@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
@@ -340,7 +340,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     settings = service.settings
     bearer = HTTPBearer(auto_error=False, description="The token that the server was started with.")
 
-    def authorise(found: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+    # A default, not an Annotated: FastAPI could not resolve the local name `bearer` in an annotation that is text.
+    def authorise(found: HTTPAuthorizationCredentials | None = Depends(bearer)) -> None:  # noqa: B008
         sent = "" if found is None else found.credentials
         if not hmac.compare_digest(sent.encode(), (settings.token or "").encode()):
             raise ApiError(
