@@ -17,6 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 import segrt
 
@@ -25,13 +30,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"),
 ]
-webdriver = pytest.importorskip("selenium.webdriver")
-
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
-
 SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
 Labels = npt.NDArray[np.int32]
 
