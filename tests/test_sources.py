@@ -16,7 +16,7 @@ from PIL import Image
 
 from segrt.errors import ConfigError, InputError
 from segrt.result import SegFailure
-from segrt.sources import Frame, Reading, ahead, frames, from_array
+from segrt.sources import Frame, Reading, ahead, frames, from_array, in_threads
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Answer = tuple[int, dict[str, str], Iterable[bytes]]
@@ -322,6 +322,32 @@ def test_reading_ahead_keeps_order_and_raises_in_place() -> None:
     with pytest.raises(KeyError, match="here"):
         next(items)
     assert list(ahead(iter(range(50)), 2)) == list(range(50))
+
+
+def test_work_in_threads_keeps_order_bounds_and_errors() -> None:
+    taken: list[int] = []
+    meeting = threading.Barrier(3, timeout=30)  # three at once, or it breaks
+
+    def numbers() -> Iterator[int]:
+        for number in range(30):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        if number < 18:
+            meeting.wait()
+        if number == 20:
+            raise KeyError("here")
+        return -number
+
+    results = in_threads(work, numbers(), 3)
+    assert taken == []
+    for expected in range(20):
+        assert next(results) == -expected
+        assert len(taken) <= expected + 4
+    with pytest.raises(KeyError, match="here"):
+        next(results)
+    assert list(in_threads(str, iter("abc"), 1)) == ["a", "b", "c"]
 
 
 def test_bad_files_each_say_what_is_wrong(tmp_path: Path, save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:

@@ -30,6 +30,8 @@ app = typer.Typer(
 models = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 app.add_typer(models, name="models")
 err = Console(stderr=True)
+SAVERS = 2
+"""Threads that save results: they wait for the disk more than they compute."""
 
 SavePath = Annotated[
     Path | None, typer.Option("--save_path", "--save-path", help="Where results go: a folder.", show_default=False)
@@ -354,7 +356,8 @@ def _predict(
     """Run one prediction job; exits 1 if an input failed."""
     from segrt import video
     from segrt.pipeline import create_pipeline
-    from segrt.result import SegFailure
+    from segrt.result import SegFailure, SegResult
+    from segrt.sources import in_threads
 
     form = parse_label_format(label_format)
     pipeline = create_pipeline(**options)
@@ -372,18 +375,22 @@ def _predict(
         results = pipeline.predict(
             inputs, target_size, batch_size=batch_size, slide=slide, progress=show, on_error="yield"
         )
-        for result in results:
+
+        def save(result: SegResult | SegFailure) -> SegResult | SegFailure:
+            if save_path is not None and not isinstance(result, SegFailure):
+                result.save_to_img(save_path)
+                result.save_to_json(save_path, label_format=form)
+                if overlay:
+                    result.save_overlay(save_path)
+            return result
+
+        for result in in_threads(save, results, SAVERS):
             if isinstance(result, SegFailure):
                 failed += 1
                 _complain(result.error)
             else:
                 done += 1
                 result.print(format_json=False)
-                if save_path is not None:
-                    result.save_to_img(save_path)
-                    result.save_to_json(save_path, label_format=form)
-                    if overlay:
-                        result.save_overlay(save_path)
             progress.advance(task)
     if save_path is not None and videos:
         saved = _predict_videos(pipeline, videos, save_path, target_size, batch_size=batch_size, slide=slide)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -28,7 +27,7 @@ from segrt.preprocess import Transforms
 from segrt.render import Labels, parse_palette
 from segrt.result import SegFailure, SegResult, Timings, file_name
 from segrt.slide import Box, Progress, Rows, Window, parse_window, run_window
-from segrt.sources import Frame, Reading, ahead, frames
+from segrt.sources import Frame, Reading, ahead, frames, in_threads
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
 
 log = logging.getLogger("segrt")
@@ -170,7 +169,7 @@ class Pipeline:
     def _predict(
         self, items: Generator[Frame | SegFailure, None, None], how: _How, workers: int, on_error: OnError
     ) -> Iterator[SegResult | SegFailure]:
-        for result in self._in_threads(items, how, workers):
+        for result in self._batches(items, how, workers):
             if isinstance(result, SegFailure) and on_error == "raise":
                 raise result.error
             if isinstance(result, SegFailure) and on_error == "skip":
@@ -178,7 +177,7 @@ class Pipeline:
             else:
                 yield result
 
-    def _in_threads(
+    def _batches(
         self, items: Generator[Frame | SegFailure, None, None], how: _How, workers: int
     ) -> Iterator[SegResult | SegFailure]:
         """Run batches side by side, and give their results in order."""
@@ -189,16 +188,14 @@ class Pipeline:
                 while batch := list(islice(items, 1 if how.window else how.batch_size)):
                     yield [(item, stems.give(item.input_path, item.page_index)) for item in batch]
 
-        threads = workers if how.window else workers + 1  # of a large image one is enough, for the sake of memory
+        # One more than there are sessions prepares and finishes batches; not of large images, for the sake of memory.
+        threads = workers if how.window else workers + 1
         if threads == 1:
             yield from chain.from_iterable(self._segment(batch, how) for batch in batches())
-            return
-        with ThreadPoolExecutor(threads, thread_name_prefix="segrt-run") as pool:
-            running = (pool.submit(self._segment, batch, how) for batch in batches())
-            futures: Generator[Future[list[SegResult | SegFailure]], None, None] = ahead(running, threads - 1)
-            with closing(futures):
-                for future in futures:
-                    yield from future.result()
+        else:
+            segmented = in_threads(lambda batch: self._segment(batch, how), batches(), threads)
+            with closing(segmented):
+                yield from chain.from_iterable(segmented)
 
     def _segment(self, items: list[tuple[Frame | SegFailure, str]], how: _How) -> list[SegResult | SegFailure]:
         """Run one batch: images of one inference size go through the network together."""

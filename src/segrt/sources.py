@@ -8,7 +8,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -46,6 +47,7 @@ _PDFIUM = Lock()  # PDFium must not be called by two threads at once
 
 _Pixels: TypeAlias = npt.NDArray[np.uint8]
 _Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +166,21 @@ def ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
         closed.set()
         free.release()
         thread.join(1)  # so that a caller may close what `items` reads from; not for ever, since that may hang
+
+
+def in_threads(work: Callable[[_Item], _Done], items: Iterator[_Item], threads: int) -> Generator[_Done, None, None]:
+    """Do work on items in several threads, and give what comes of them in order.
+
+    Args:
+        work: what it raises is raised in its place.
+        items: as for `ahead`.
+        threads: how many, which is also the most items under way.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="segrt-work") as pool:
+        futures = ahead((pool.submit(work, item) for item in items), max(1, threads - 1))
+        with closing(futures):
+            for future in futures:
+                yield future.result()
 
 
 def from_array(array: npt.NDArray[Any]) -> _Pixels:
