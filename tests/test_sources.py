@@ -218,7 +218,10 @@ def test_a_page_with_too_many_pixels_is_an_error_of_that_page(tmp_path: Path, mo
     Image.new("L", (100, 100)).save(tmp_path / "a.pdf", save_all=True, append_images=[Image.new("L", (9, 9))])
     first, second = frames(tmp_path / "a.pdf")
     assert isinstance(first, SegFailure)
-    assert str(first.error) == f"{tmp_path}/a.pdf, page 0: an image of 200 x 200 has more than 10,000 pixels"
+    assert (
+        str(first.error)
+        == f"{tmp_path}/a.pdf, page 0: an image of 200 x 200 has more than 10,000 pixels; max_pixels raises that"
+    )
     assert isinstance(second, Frame)
 
 
@@ -375,3 +378,20 @@ def test_too_many_pixels_is_refused_before_decoding(tmp_path: Path, monkeypatch:
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     monkeypatch.setattr("segrt.sources.MAX_PIXELS", 9_999)
     assert "100 x 100 has more than 9,999 pixels" in _error(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_the_limit_of_pixels_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    Image.new("RGB", (100, 100), (9, 8, 7)).save(tmp_path / name)
+    (small,) = frames(tmp_path / name, Reading(max_pixels=9_999))
+    assert isinstance(small, SegFailure)
+    assert "max_pixels raises that" in str(small.error)
+    monkeypatch.setattr("segrt.sources.MAX_PIXELS", 5_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_500)  # Pillow refuses from twice as many on
+    assert "max_pixels" in _error(tmp_path / name)
+    (frame,) = frames(tmp_path / name, Reading(max_pixels=10_000))
+    assert isinstance(frame, Frame)
+    assert frame.image[5, 5].tolist() == [7, 8, 9]
+    assert Image.MAX_IMAGE_PIXELS == 2_500
+    with pytest.raises(ConfigError, match="max_pixels 0 is not valid"):
+        Reading(max_pixels=0)

@@ -63,6 +63,10 @@ ModelDir = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Images run together.")]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Times that the model is loaded; they share the cores.")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option("--max_pixels", "--max-pixels", min=1, help="Most pixels of one image; 178,956,970 if not given."),
+]
 Slide = Annotated[
     str | None,
     typer.Option(help="Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT in pixels; model: that of the model."),
@@ -151,6 +155,7 @@ def predict(
     mode: ModeText = None,
     batch_size: BatchSize = None,
     workers: Workers = 1,
+    max_pixels: MaxPixels = None,
     slide: Slide = None,
     palette: Palette = None,
     label_format: LabelFormatText = "list",
@@ -165,6 +170,7 @@ def predict(
         target_size,
         save_path,
         batch_size=batch_size,
+        max_pixels=max_pixels,
         slide=slide,
         label_format=label_format,
         overlay=overlay,
@@ -349,6 +355,7 @@ def _predict(
     save_path: Path | None,
     *,
     batch_size: int | None = None,
+    max_pixels: int | None = None,
     slide: str | None = None,
     label_format: str = "list",
     overlay: bool = False,
@@ -373,7 +380,13 @@ def _predict(
             progress.update(crops, completed=crops_done, total=of, visible=True)
 
         results = pipeline.predict(
-            inputs, target_size, batch_size=batch_size, slide=slide, progress=show, on_error="yield"
+            inputs,
+            target_size,
+            batch_size=batch_size,
+            slide=slide,
+            progress=show,
+            on_error="yield",
+            max_pixels=max_pixels,
         )
 
         def save(result: SegResult | SegFailure) -> SegResult | SegFailure:

@@ -98,6 +98,7 @@ class Pipeline:
         progress: Progress | None = None,
         exif: bool = True,
         pdf_scale: float = 2.0,
+        max_pixels: int | None = None,
     ) -> Iterator[SegResult | SegFailure]:
         """Segment images, lazily and in order.
 
@@ -126,12 +127,14 @@ class Pipeline:
             progress: with `slide`, called after each step with the crops of the image that are done, and all of them.
             exif: turn photos the way their EXIF orientation says.
             pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
+            max_pixels: most pixels of one file's image, page or frame; None for 178,956,970. Larger ones are an error.
 
         Yields:
             SegResult: one an image, its labels at the size of the source; with `on_error="yield"` also SegFailure.
 
         Raises:
-            ConfigError: target_size, batch_size, on_error, slide or pdf_scale is not valid, or the model has no scores.
+            ConfigError: target_size, batch_size, on_error, slide, pdf_scale or max_pixels is not valid, or the model has
+                no scores.
             DeviceError: the device can't run here.
             InputError: an input can't be read, with `on_error="raise"`.
             ModelError: the model can't run on it.
@@ -150,7 +153,7 @@ class Pipeline:
         how = _How(size, batch_size, scores, window, progress, SimpleQueue())
         for session in sessions:
             how.idle.put(session)
-        items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale))
+        items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels))
         return self._predict(ahead(items, 1 if window else max(2, batch_size)), how, len(sessions), on_error)
 
     def _sessions(self, device: str | None) -> Sequence[Session]:
