@@ -133,8 +133,8 @@ class Pipeline:
             SegResult: one an image, its labels at the size of the source; with `on_error="yield"` also SegFailure.
 
         Raises:
-            ConfigError: target_size, batch_size, on_error, slide, pdf_scale or max_pixels is not valid, or the model has
-                no scores.
+            ConfigError: target_size, batch_size, on_error, slide, pdf_scale or max_pixels is not valid, or the model
+                has no scores.
             DeviceError: the device can't run here.
             InputError: an input can't be read, with `on_error="raise"`.
             ModelError: the model can't run on it.
