@@ -6,11 +6,11 @@ import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock
+from threading import Event, Lock
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -150,7 +150,8 @@ class Pipeline:
         if self.session.meta.output == "labels" and (scores or window):
             raise ConfigError(f"{self.model_name} ends in labels: it has no scores, and nothing to average in a window")
         sessions = self._sessions(device)
-        how = _How(size, batch_size, scores, window, progress, SimpleQueue())
+        how = _How(size, batch_size, scores, window, progress, SimpleQueue(), Event(), Event())
+        how.begun.set()  # nothing is before the first batch
         for session in sessions:
             how.idle.put(session)
         items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels))
@@ -186,17 +187,19 @@ class Pipeline:
         """Run batches side by side, and give their results in order."""
         stems = Stems()
 
-        def batches() -> Iterator[list[tuple[Frame | SegFailure, str]]]:
+        def batches() -> Iterator[tuple[list[tuple[Frame | SegFailure, str]], _How]]:
+            turn = how
             with closing(items):  # by the thread that takes from it
                 while batch := list(islice(items, 1 if how.window else how.batch_size)):
-                    yield [(item, stems.give(item.input_path, item.page_index)) for item in batch]
+                    turn = replace(turn, before=turn.begun, begun=Event())
+                    yield [(item, stems.give(item.input_path, item.page_index)) for item in batch], turn
 
         # One more than there are sessions prepares and finishes batches; not of large images, for the sake of memory.
         threads = workers if how.window else workers + 1
         if threads == 1:
-            yield from chain.from_iterable(self._segment(batch, how) for batch in batches())
+            yield from chain.from_iterable(self._segment(*batch) for batch in batches())
         else:
-            segmented = in_threads(lambda batch: self._segment(batch, how), batches(), threads)
+            segmented = in_threads(lambda batch: self._segment(*batch), batches(), threads)
             with closing(segmented):
                 yield from chain.from_iterable(segmented)
 
@@ -204,16 +207,20 @@ class Pipeline:
         """Run one batch: images of one inference size go through the network together."""
         done: dict[int, SegResult | SegFailure] = {}
         groups: dict[tuple[int, int], list[tuple[int, Frame, str]]] = {}
-        for place, (item, stem) in enumerate(items):
-            if isinstance(item, SegFailure):
-                done[place] = item
-            else:
-                inference = self.transforms.size(item.image.shape[:2], how.size)
-                groups.setdefault(inference, []).append((place, item, stem))
-        for inference, members in groups.items():
-            places, group, names = zip(*members, strict=True)
-            run = self._slide if how.window else self._run
-            done.update(zip(places, run(group, names, inference, how), strict=True))
+        try:
+            for place, (item, stem) in enumerate(items):
+                if isinstance(item, SegFailure):
+                    done[place] = item
+                else:
+                    inference = self.transforms.size(item.image.shape[:2], how.size)
+                    groups.setdefault(inference, []).append((place, item, stem))
+            for inference, members in groups.items():
+                places, group, names = zip(*members, strict=True)
+                run = self._slide if how.window else self._run
+                done.update(zip(places, run(group, names, inference, how), strict=True))
+        finally:  # a batch that never ran must not hold up those after it
+            how.before.wait()
+            how.begun.set()
         return [done[place] for place in range(len(items))]
 
     def _run(
@@ -339,11 +346,15 @@ class _How:
     window: Window | None
     progress: Progress | None
     idle: SimpleQueue[Session]
+    before: Event
+    begun: Event
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A session that no other batch of this call uses meanwhile."""
+        """A session that no other batch of this call uses meanwhile; batches get theirs in the order of the input."""
+        self.before.wait()
         session = self.idle.get()
+        self.begun.set()
         try:
             yield session
         finally:
