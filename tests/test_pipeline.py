@@ -154,6 +154,34 @@ def test_workers_run_at_the_same_time(colour_model: Path, tiles: Image, monkeypa
     assert len(_labels(pipeline.predict([tiles] * 6))) == 6
 
 
+def test_batches_begin_in_the_order_of_the_input(pipeline: segrt.Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, run, ran = pipeline.transforms.write, Session.run, list[int]()
+
+    def slow_for_the_even(image: Image, out: npt.NDArray[np.float32]) -> None:
+        time.sleep(0.03 * (image.shape[0] % 8 == 0))
+        write(image, out)
+
+    def spy(session: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        ran.append(batch.shape[2])
+        return run(session, batch)
+
+    monkeypatch.setattr(type(pipeline.transforms), "write", lambda _, image, out: slow_for_the_even(image, out))
+    monkeypatch.setattr(Session, "run", spy)
+    heights = [16 + 4 * i for i in range(8)]
+    images: list[object] = [np.zeros((height, 20, 3), np.uint8) for height in heights]
+    images[3:3] = [b"broken"]
+    assert len(list(pipeline.predict(images, on_error="yield"))) == 9
+    assert ran == heights
+
+
+def test_a_bug_in_one_batch_is_raised_and_holds_nothing_up(
+    pipeline: segrt.Pipeline, tiles: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(pipeline.transforms), "size", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(pipeline.predict([tiles] * 5))
+
+
 def test_a_failure_of_one_worker_stays_with_its_batch(
     colour_model: Path, tiles: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from segrt.errors import ConfigError, InputError
 from segrt.result import SegFailure
-from segrt.sources import Frame, Reading, ahead, frames, from_array
+from segrt.sources import Frame, Reading, ahead, frames, from_array, in_threads
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Answer = tuple[int, dict[str, str], Iterable[bytes]]
@@ -218,7 +218,10 @@ def test_a_page_with_too_many_pixels_is_an_error_of_that_page(tmp_path: Path, mo
     Image.new("L", (100, 100)).save(tmp_path / "a.pdf", save_all=True, append_images=[Image.new("L", (9, 9))])
     first, second = frames(tmp_path / "a.pdf")
     assert isinstance(first, SegFailure)
-    assert str(first.error) == f"{tmp_path}/a.pdf, page 0: an image of 200 x 200 has more than 10,000 pixels"
+    assert (
+        str(first.error)
+        == f"{tmp_path}/a.pdf, page 0: an image of 200 x 200 has more than 10,000 pixels; max_pixels raises that"
+    )
     assert isinstance(second, Frame)
 
 
@@ -324,6 +327,32 @@ def test_reading_ahead_keeps_order_and_raises_in_place() -> None:
     assert list(ahead(iter(range(50)), 2)) == list(range(50))
 
 
+def test_work_in_threads_keeps_order_bounds_and_errors() -> None:
+    taken: list[int] = []
+    meeting = threading.Barrier(3, timeout=30)  # three at once, or it breaks
+
+    def numbers() -> Iterator[int]:
+        for number in range(30):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        if number < 18:
+            meeting.wait()
+        if number == 20:
+            raise KeyError("here")
+        return -number
+
+    results = in_threads(work, numbers(), 3)
+    assert taken == []
+    for expected in range(20):
+        assert next(results) == -expected
+        assert len(taken) <= expected + 4
+    with pytest.raises(KeyError, match="here"):
+        next(results)
+    assert list(in_threads(str, iter("abc"), 1)) == ["a", "b", "c"]
+
+
 def test_bad_files_each_say_what_is_wrong(tmp_path: Path, save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     whole = save_image("whole.jpg", noise).read_bytes()
@@ -349,3 +378,20 @@ def test_too_many_pixels_is_refused_before_decoding(tmp_path: Path, monkeypatch:
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     monkeypatch.setattr("segrt.sources.MAX_PIXELS", 9_999)
     assert "100 x 100 has more than 9,999 pixels" in _error(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_the_limit_of_pixels_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    Image.new("RGB", (100, 100), (9, 8, 7)).save(tmp_path / name)
+    (small,) = frames(tmp_path / name, Reading(max_pixels=9_999))
+    assert isinstance(small, SegFailure)
+    assert "max_pixels raises that" in str(small.error)
+    monkeypatch.setattr("segrt.sources.MAX_PIXELS", 5_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_500)  # Pillow refuses from twice as many on
+    assert "max_pixels" in _error(tmp_path / name)
+    (frame,) = frames(tmp_path / name, Reading(max_pixels=10_000))
+    assert isinstance(frame, Frame)
+    assert frame.image[5, 5].tolist() == [7, 8, 9]
+    assert Image.MAX_IMAGE_PIXELS == 2_500
+    with pytest.raises(ConfigError, match="max_pixels 0 is not valid"):
+        Reading(max_pixels=0)

@@ -30,6 +30,8 @@ app = typer.Typer(
 models = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 app.add_typer(models, name="models")
 err = Console(stderr=True)
+SAVERS = 2
+"""Threads that save results: they wait for the disk more than they compute."""
 
 SavePath = Annotated[
     Path | None, typer.Option("--save_path", "--save-path", help="Where results go: a folder.", show_default=False)
@@ -61,6 +63,10 @@ ModelDir = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Images run together.")]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Times that the model is loaded; they share the cores.")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option("--max_pixels", "--max-pixels", min=1, help="Most pixels of one image; 178,956,970 if not given."),
+]
 Slide = Annotated[
     str | None,
     typer.Option(help="Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT in pixels; model: that of the model."),
@@ -149,6 +155,7 @@ def predict(
     mode: ModeText = None,
     batch_size: BatchSize = None,
     workers: Workers = 1,
+    max_pixels: MaxPixels = None,
     slide: Slide = None,
     palette: Palette = None,
     label_format: LabelFormatText = "list",
@@ -163,6 +170,7 @@ def predict(
         target_size,
         save_path,
         batch_size=batch_size,
+        max_pixels=max_pixels,
         slide=slide,
         label_format=label_format,
         overlay=overlay,
@@ -347,6 +355,7 @@ def _predict(
     save_path: Path | None,
     *,
     batch_size: int | None = None,
+    max_pixels: int | None = None,
     slide: str | None = None,
     label_format: str = "list",
     overlay: bool = False,
@@ -354,7 +363,8 @@ def _predict(
     """Run one prediction job; exits 1 if an input failed."""
     from segrt import video
     from segrt.pipeline import create_pipeline
-    from segrt.result import SegFailure
+    from segrt.result import SegFailure, SegResult
+    from segrt.sources import in_threads
 
     form = parse_label_format(label_format)
     pipeline = create_pipeline(**options)
@@ -370,20 +380,30 @@ def _predict(
             progress.update(crops, completed=crops_done, total=of, visible=True)
 
         results = pipeline.predict(
-            inputs, target_size, batch_size=batch_size, slide=slide, progress=show, on_error="yield"
+            inputs,
+            target_size,
+            batch_size=batch_size,
+            slide=slide,
+            progress=show,
+            on_error="yield",
+            max_pixels=max_pixels,
         )
-        for result in results:
+
+        def save(result: SegResult | SegFailure) -> SegResult | SegFailure:
+            if save_path is not None and not isinstance(result, SegFailure):
+                result.save_to_img(save_path)
+                result.save_to_json(save_path, label_format=form)
+                if overlay:
+                    result.save_overlay(save_path)
+            return result
+
+        for result in in_threads(save, results, SAVERS):
             if isinstance(result, SegFailure):
                 failed += 1
                 _complain(result.error)
             else:
                 done += 1
                 result.print(format_json=False)
-                if save_path is not None:
-                    result.save_to_img(save_path)
-                    result.save_to_json(save_path, label_format=form)
-                    if overlay:
-                        result.save_overlay(save_path)
             progress.advance(task)
     if save_path is not None and videos:
         saved = _predict_videos(pipeline, videos, save_path, target_size, batch_size=batch_size, slide=slide)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock
+from threading import Event, Lock
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -28,7 +27,7 @@ from segrt.preprocess import Transforms
 from segrt.render import Labels, parse_palette
 from segrt.result import SegFailure, SegResult, Timings, file_name
 from segrt.slide import Box, Progress, Rows, Window, parse_window, run_window
-from segrt.sources import Frame, Reading, ahead, frames
+from segrt.sources import Frame, Reading, ahead, frames, in_threads
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
 
 log = logging.getLogger("segrt")
@@ -99,6 +98,7 @@ class Pipeline:
         progress: Progress | None = None,
         exif: bool = True,
         pdf_scale: float = 2.0,
+        max_pixels: int | None = None,
     ) -> Iterator[SegResult | SegFailure]:
         """Segment images, lazily and in order.
 
@@ -127,12 +127,14 @@ class Pipeline:
             progress: with `slide`, called after each step with the crops of the image that are done, and all of them.
             exif: turn photos the way their EXIF orientation says.
             pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
+            max_pixels: most pixels of one file's image, page or frame; None for 178,956,970. Larger ones are an error.
 
         Yields:
             SegResult: one an image, its labels at the size of the source; with `on_error="yield"` also SegFailure.
 
         Raises:
-            ConfigError: target_size, batch_size, on_error, slide or pdf_scale is not valid, or the model has no scores.
+            ConfigError: target_size, batch_size, on_error, slide, pdf_scale or max_pixels is not valid, or the model
+                has no scores.
             DeviceError: the device can't run here.
             InputError: an input can't be read, with `on_error="raise"`.
             ModelError: the model can't run on it.
@@ -148,10 +150,11 @@ class Pipeline:
         if self.session.meta.output == "labels" and (scores or window):
             raise ConfigError(f"{self.model_name} ends in labels: it has no scores, and nothing to average in a window")
         sessions = self._sessions(device)
-        how = _How(size, batch_size, scores, window, progress, SimpleQueue())
+        how = _How(size, batch_size, scores, window, progress, SimpleQueue(), Event(), Event())
+        how.begun.set()  # nothing is before the first batch
         for session in sessions:
             how.idle.put(session)
-        items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale))
+        items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels))
         return self._predict(ahead(items, 1 if window else max(2, batch_size)), how, len(sessions), on_error)
 
     def _sessions(self, device: str | None) -> Sequence[Session]:
@@ -170,7 +173,7 @@ class Pipeline:
     def _predict(
         self, items: Generator[Frame | SegFailure, None, None], how: _How, workers: int, on_error: OnError
     ) -> Iterator[SegResult | SegFailure]:
-        for result in self._in_threads(items, how, workers):
+        for result in self._batches(items, how, workers):
             if isinstance(result, SegFailure) and on_error == "raise":
                 raise result.error
             if isinstance(result, SegFailure) and on_error == "skip":
@@ -178,42 +181,46 @@ class Pipeline:
             else:
                 yield result
 
-    def _in_threads(
+    def _batches(
         self, items: Generator[Frame | SegFailure, None, None], how: _How, workers: int
     ) -> Iterator[SegResult | SegFailure]:
         """Run batches side by side, and give their results in order."""
         stems = Stems()
 
-        def batches() -> Iterator[list[tuple[Frame | SegFailure, str]]]:
+        def batches() -> Iterator[tuple[list[tuple[Frame | SegFailure, str]], _How]]:
+            turn = how
             with closing(items):  # by the thread that takes from it
                 while batch := list(islice(items, 1 if how.window else how.batch_size)):
-                    yield [(item, stems.give(item.input_path, item.page_index)) for item in batch]
+                    turn = replace(turn, before=turn.begun, begun=Event())
+                    yield [(item, stems.give(item.input_path, item.page_index)) for item in batch], turn
 
-        threads = workers if how.window else workers + 1  # of a large image one is enough, for the sake of memory
+        # One more than there are sessions prepares and finishes batches; not of large images, for the sake of memory.
+        threads = workers if how.window else workers + 1
         if threads == 1:
-            yield from chain.from_iterable(self._segment(batch, how) for batch in batches())
-            return
-        with ThreadPoolExecutor(threads, thread_name_prefix="segrt-run") as pool:
-            running = (pool.submit(self._segment, batch, how) for batch in batches())
-            futures: Generator[Future[list[SegResult | SegFailure]], None, None] = ahead(running, threads - 1)
-            with closing(futures):
-                for future in futures:
-                    yield from future.result()
+            yield from chain.from_iterable(self._segment(*batch) for batch in batches())
+        else:
+            segmented = in_threads(lambda batch: self._segment(*batch), batches(), threads)
+            with closing(segmented):
+                yield from chain.from_iterable(segmented)
 
     def _segment(self, items: list[tuple[Frame | SegFailure, str]], how: _How) -> list[SegResult | SegFailure]:
         """Run one batch: images of one inference size go through the network together."""
         done: dict[int, SegResult | SegFailure] = {}
         groups: dict[tuple[int, int], list[tuple[int, Frame, str]]] = {}
-        for place, (item, stem) in enumerate(items):
-            if isinstance(item, SegFailure):
-                done[place] = item
-            else:
-                inference = self.transforms.size(item.image.shape[:2], how.size)
-                groups.setdefault(inference, []).append((place, item, stem))
-        for inference, members in groups.items():
-            places, group, names = zip(*members, strict=True)
-            run = self._slide if how.window else self._run
-            done.update(zip(places, run(group, names, inference, how), strict=True))
+        try:
+            for place, (item, stem) in enumerate(items):
+                if isinstance(item, SegFailure):
+                    done[place] = item
+                else:
+                    inference = self.transforms.size(item.image.shape[:2], how.size)
+                    groups.setdefault(inference, []).append((place, item, stem))
+            for inference, members in groups.items():
+                places, group, names = zip(*members, strict=True)
+                run = self._slide if how.window else self._run
+                done.update(zip(places, run(group, names, inference, how), strict=True))
+        finally:  # a batch that never ran must not hold up those after it
+            how.before.wait()
+            how.begun.set()
         return [done[place] for place in range(len(items))]
 
     def _run(
@@ -339,11 +346,15 @@ class _How:
     window: Window | None
     progress: Progress | None
     idle: SimpleQueue[Session]
+    before: Event
+    begun: Event
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A session that no other batch of this call uses meanwhile."""
+        """A session that no other batch of this call uses meanwhile; batches get theirs in the order of the input."""
+        self.before.wait()
         session = self.idle.get()
+        self.begun.set()
         try:
             yield session
         finally:

@@ -8,7 +8,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -42,10 +43,12 @@ SUFFIXES = IMAGE_SUFFIXES | {".pdf"}
 # Pillow's decoders of IMAGE_SUFFIXES. Others it must not try: its EPS one, say, starts Ghostscript.
 _FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP", "PPM", "SUN", "TIFF")
 _BAND = 1 << 22  # pixels copied out of Pillow at once: it needs twice their bytes while it does so
+_PILLOW = Lock()  # over its limit of pixels, which is a global
 _PDFIUM = Lock()  # PDFium must not be called by two threads at once
 
 _Pixels: TypeAlias = npt.NDArray[np.uint8]
 _Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ class Reading:
         exif: turn a photo the way its EXIF orientation says, and a video the way it says itself. A TIFF is always
             turned the way its own tag says.
         pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
-        max_pixels: most pixels of one image file or PDF page; None for `MAX_PIXELS`.
+        max_pixels: most pixels of one image, page or frame; None for `MAX_PIXELS`. Raise it for files that are trusted.
     """
 
     exif: bool = True
@@ -81,6 +84,13 @@ class Reading:
     def __post_init__(self) -> None:
         if not (isinstance(self.pdf_scale, (int, float)) and 0 < self.pdf_scale <= 100):
             raise ConfigError(f"pdf_scale {self.pdf_scale!r} is not valid: it must be above 0 and at most 100")
+        if self.max_pixels is not None and not (type(self.max_pixels) is int and self.max_pixels > 0):
+            raise ConfigError(f"max_pixels {self.max_pixels!r} is not valid: it must be a whole number from 1")
+
+    @property
+    def limit(self) -> int:
+        """The most pixels of one image."""
+        return MAX_PIXELS if self.max_pixels is None else self.max_pixels
 
     def check(self, width: int, height: int) -> None:
         """Refuse an image before its pixels are read.
@@ -89,9 +99,10 @@ class Reading:
             InputError: it has no pixels.
             TooLargeError: it has too many.
         """
-        limit = MAX_PIXELS if self.max_pixels is None else self.max_pixels
-        if width * height > limit:
-            raise TooLargeError(f"an image of {width} x {height} has more than {limit:,} pixels")
+        if width * height > self.limit:
+            raise TooLargeError(
+                f"an image of {width} x {height} has more than {self.limit:,} pixels; max_pixels raises that"
+            )
         if width < 1 or height < 1:
             raise InputError("the image has no pixels")
 
@@ -117,7 +128,7 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield from _decode(bytes(source), None, reading)
     elif isinstance(source, (np.ndarray, Image.Image)):
-        image = _attempt(lambda: from_array(source) if isinstance(source, np.ndarray) else _from_pil(source))
+        image = _attempt(lambda: from_array(source) if isinstance(source, np.ndarray) else _from_pil(source, reading))
         yield _failure(None, None, image) if isinstance(image, Exception) else Frame(image, None)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         for item in source:
@@ -164,6 +175,21 @@ def ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
         closed.set()
         free.release()
         thread.join(1)  # so that a caller may close what `items` reads from; not for ever, since that may hang
+
+
+def in_threads(work: Callable[[_Item], _Done], items: Iterator[_Item], threads: int) -> Generator[_Done, None, None]:
+    """Do work on items in several threads, and give what comes of them in order.
+
+    Args:
+        work: what it raises is raised in its place.
+        items: as for `ahead`.
+        threads: how many, which is also the most items under way.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="segrt-work") as pool:
+        futures = ahead((pool.submit(work, item) for item in items), max(1, threads - 1))
+        with closing(futures):
+            for future in futures:
+                yield future.result()
 
 
 def from_array(array: npt.NDArray[Any]) -> _Pixels:
@@ -312,7 +338,7 @@ def _decode(content: str | bytes, name: str | None, reading: Reading) -> Iterato
             size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
             error = InputError(f"{name or 'this'} is {'not an image of a known format' if size else 'empty'}")
         elif isinstance(error, Image.DecompressionBombError):
-            error = TooLargeError(f"this image has more than {MAX_PIXELS:,} pixels")
+            error = TooLargeError(f"this image has more than {reading.limit:,} pixels; max_pixels raises that")
         yield _failure(name, None if page is None else page + 1, error)
 
 
@@ -331,7 +357,7 @@ def _from_video(source: str | bytes | int, name: str | None, reading: Reading) -
                 file = os.path.join(folder or "", "video")  # FFmpeg wants a file
                 Path(file).write_bytes(source)
                 source = file
-            for image in video.read(source, upright=reading.exif, max_pixels=MAX_PIXELS):
+            for image in video.read(source, upright=reading.exif, max_pixels=reading.limit):
                 yield Frame(image, name, index)
                 index += 1
     except Exception as error:
@@ -389,17 +415,52 @@ def _pdf_page(document: Any, index: int, reading: Reading) -> _Pixels:
 
 def _image_frames(content: str | bytes, reading: Reading) -> Iterator[tuple[int | None, _Pixels | Exception]]:
     file = io.BytesIO(content) if isinstance(content, bytes) else content
-    with Image.open(file, formats=_FORMATS) as image:
+    with _opened(file, reading) as image:
         if image.format != "TIFF":
             yield None, _from_file(image, reading)
             return
         for page in range(MAX_PAGES):
             try:
-                image.seek(page)  # asking for the number of frames would read all of their headers
+                with _limit(reading):
+                    image.seek(page)  # asking for the number of frames would read all of their headers
             except EOFError:
                 return
-            yield page, _attempt(partial(_from_file, image, reading))
+            yield page, _attempt(partial(_tiff_frame, image, page, file, reading))
     raise InputError(f"this TIFF has more than {MAX_PAGES} frames: the others are left out")
+
+
+def _tiff_frame(image: Image.Image, page: int, file: str | io.BytesIO, reading: Reading) -> _Pixels:
+    if image.width * image.height <= MAX_PIXELS:
+        return _from_file(image, reading)
+    with _opened(file, reading) as alone:  # an image that is closed gives its memory back; `image` would keep it
+        with _limit(reading):
+            alone.seek(page)
+            alone.load()  # checks once more
+        return _from_file(alone, reading)
+
+
+@contextmanager
+def _opened(file: str | io.BytesIO, reading: Reading) -> Iterator[Image.Image]:
+    with _limit(reading):
+        image = Image.open(file, formats=_FORMATS)
+    try:
+        yield image
+    finally:
+        image.close()
+
+
+@contextmanager
+def _limit(reading: Reading) -> Iterator[None]:
+    """Let Pillow open what is larger than it believes."""
+    if reading.limit <= MAX_PIXELS:
+        yield
+        return
+    with _PILLOW:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, reading.limit
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _attempt(read: Callable[[], _Pixels]) -> _Pixels | Exception:
@@ -420,12 +481,12 @@ def _from_file(image: Image.Image, reading: Reading) -> _Pixels:
                 "%s: its EXIF data is damaged, so its orientation is ignored",
                 getattr(image, "filename", "") or "an image",
             )
-    return _from_pil(image)
+    return _from_pil(image, reading)
 
 
-def _from_pil(image: Image.Image) -> _Pixels:
+def _from_pil(image: Image.Image, reading: Reading) -> _Pixels:
     """Flatten to BGR: palettes and CMYK are looked up, alpha is dropped, 16 bits and floats are as in `from_array`."""
-    Reading().check(*image.size)
+    reading.check(*image.size)
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image)
         low, high = int(grey.min()), int(grey.max())
@@ -445,7 +506,7 @@ def _from_pil(image: Image.Image) -> _Pixels:
 
 
 def one_image(content: bytes, reading: Reading = Reading()) -> _Pixels:
-    """Read bytes of a file that must hold one image: no PDF, and no TIFF with several frames.
+    """Read bytes of a file that must hold one image: no PDF, no video, and no TIFF with several frames.
 
     Returns:
         np.ndarray: uint8 (H, W, 3), BGR.
@@ -456,6 +517,8 @@ def one_image(content: bytes, reading: Reading = Reading()) -> _Pixels:
     """
     if b"%PDF-" in content[:1024]:  # where every reader looks for it
         raise InputError("this is a PDF: send each page as an image")
+    if video.is_video(content):
+        raise InputError("this is a video: send each frame as an image")
     found = list(islice(_decode(content, None, reading), 2))
     if len(found) != 1:
         raise InputError(f"this holds {'several images' if found else 'no image'}: send one at a time")
