@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
@@ -254,6 +254,24 @@ class Service:
         )
 
 
+class _Bearer(HTTPBearer):
+    """Lets in whoever knows the token."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(
+            scheme_name="token", auto_error=False, description="The token that the server was started with."
+        )
+        self._token = token.encode()
+
+    async def __call__(self, request: Request) -> HTTPAuthorizationCredentials | None:
+        found = await super().__call__(request)
+        if found is None or not hmac.compare_digest(found.credentials.encode(), self._token):
+            raise ApiError(
+                401, "This server asks for a token: send Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"}
+            )
+        return found
+
+
 class _Answer(Response):
     """JSON handed over piece by piece: little waits in buffers for a slow reader, and not for ever."""
 
@@ -337,16 +355,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
 
 def _add_routes(app: FastAPI, service: Service) -> None:
     settings = service.settings
-    bearer = HTTPBearer(auto_error=False, description="The token that the server was started with.")
-
-    def authorise(found: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        sent = "" if found is None else found.credentials
-        if not hmac.compare_digest(sent.encode(), (settings.token or "").encode()):
-            raise ApiError(
-                401, "This server asks for a token: send Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"}
-            )
-
-    guarded = [Depends(authorise)] if settings.token is not None else []
+    guarded = [Depends(_Bearer(settings.token))] if settings.token is not None else []
 
     def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
         known = {*statuses, *([401] if guarded else []), 500}
