@@ -1,0 +1,76 @@
+"""Fixtures: the application around a tiny model, asked without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from threading import Event
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from segrt import Pipeline, create_pipeline
+from segrt.serve.app import create_app
+from segrt.serve.settings import Settings
+
+PATH = "/semantic-segmentation"
+
+
+def png(image: npt.NDArray[np.uint8]) -> bytes:
+    """A BGR array as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[:, :, ::-1]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+class Gate:
+    """Holds the network back until it is opened."""
+
+    def __init__(self, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, self.entered = Event(), Event()
+        self.batches: list[tuple[int, ...]] = []
+        run = pipeline.session.run
+
+        def gated(batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+            self.entered.set()
+            assert self.open.wait(20)
+            self.batches.append(batch.shape)
+            return run(batch)
+
+        monkeypatch.setattr(pipeline.session, "run", gated)
+
+
+@pytest.fixture
+def pipeline(colour_model: str) -> Pipeline:
+    return create_pipeline(model_dir=colour_model, device="cpu")
+
+
+@pytest.fixture
+def gate(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(pipeline, monkeypatch)
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def serve(pipeline: Pipeline) -> Iterator[Callable[..., TestClient]]:
+    """Starts the application with some settings."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(
+            TestClient(create_app(pipeline, Settings(**settings)), raise_server_exceptions=False)
+        )
+
+
+@pytest.fixture
+def client(serve: Callable[..., TestClient]) -> TestClient:
+    return serve()

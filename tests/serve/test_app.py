@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from serve.conftest import PATH, Gate, b64, png
+from starlette.testclient import TestClient
+
+from segrt import ModelError, Pipeline, SegResult
+from segrt.serve import fetch, logs
+from segrt.serve.app import create_app
+from segrt.serve.settings import Settings
+
+Picture = npt.NDArray[np.uint8]
+Serve = Callable[..., TestClient]
+OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+def _failure(response: httpx.Response, status: int, words: str = "") -> None:
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert body.keys() == {"logId", "errorCode", "errorMsg"}
+    assert body["errorCode"] == status
+    uuid.UUID(body["logId"])
+    assert words in body["errorMsg"]
+    assert body["errorMsg"].endswith(".")
+    assert "\n" not in body["errorMsg"]
+    assert "Traceback" not in body["errorMsg"]
+
+
+def test_a_paddlex_client_works_unchanged(client: TestClient, tiles: Picture, tile_labels: Picture) -> None:
+    answer = client.post(PATH, json={"image": b64(png(tiles))})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert list(body) == ["logId", "errorCode", "errorMsg", "result"]
+    assert (body["errorCode"], body["errorMsg"]) == (0, "Success")
+    result = body["result"]
+    assert result["size"] == [64, 96]
+    assert np.array_equal(np.reshape(result["labelMap"], result["size"]), tile_labels)
+    picture = Image.open(io.BytesIO(base64.b64decode(result["image"])))
+    assert (picture.format, picture.size) == ("JPEG", (96, 64))
+    assert [c["name"] for c in result["classes"]] == ["red", "green", "blue"]
+    assert sum(c["share"] for c in result["classes"]) == pytest.approx(1)
+    assert "scores" not in result
+
+
+def test_forms_and_raw_bodies_answer_the_same(client: TestClient, tiles: Picture) -> None:
+    data = png(tiles)
+    expected = client.post(PATH, json={"image": b64(data), "targetSize": [32, 96], "visualize": False}).json()["result"]
+    assert expected["image"] is None
+    query = {"targetSize": "32,96", "visualize": "false"}
+    answers = [
+        client.post(PATH, content=data, headers=OCTETS, params=query),
+        client.post(PATH, content=data, headers={"Content-Type": "image/png"}, params=query),
+        client.post(PATH, files={"image": ("a.png", data)}, data=query),
+        client.post(PATH, files={"image": ("a.png", data)}, params=query),
+        client.post(PATH, files={"image": (None, b64(data))}, data=query),
+        client.post(PATH, json={"image": "data:image/png;base64," + b64(data), "targetSize": "32,96", "visualize": False}),
+        client.post(PATH, json={"image": b64(data)[:50] + "\r\n" + b64(data)[50:], **query}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["result"] == expected
+
+
+def test_label_formats_and_scores(
+    client: TestClient, pipeline: Pipeline, tiles: Picture, tile_labels: Picture
+) -> None:
+    ask = {"image": b64(png(tiles)), "visualize": False}
+    png_map = client.post(PATH, json={**ask, "labelFormat": "png", "scores": True}).json()["result"]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(png_map["labelMap"])))), tile_labels)
+    scores = Image.open(io.BytesIO(base64.b64decode(png_map["scores"])))
+    assert (scores.mode, scores.size) == ("L", (96, 64))
+    (result,) = pipeline.predict(tiles, scores=True)
+    assert isinstance(result, SegResult)
+    assert result.scores is not None
+    assert np.abs(np.asarray(scores) / 255 - result.scores).max() <= 0.5 / 255 + 1e-6
+    rle = client.post(PATH, json={**ask, "labelFormat": "rle"}).json()["result"]["labelMap"]
+    assert [(one["category_id"], one["area"]) for one in rle] == [(0, 2048), (1, 2048), (2, 2048)]
+
+
+def test_the_pipelines_labels_whatever_the_options(client: TestClient, pipeline: Pipeline) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (70, 90, 3), np.uint8)
+    for options in (
+        {},
+        {"targetSize": -1},
+        {"targetSize": 128},
+        {"slide": {"crop": 32, "stride": [16, 32]}},
+        {"slide": "64,32"},
+        {"slide": False},
+    ):
+        (expected,) = pipeline.predict(
+            image, target_size=options.get("targetSize"), slide=options.get("slide"), on_error="raise"
+        )
+        answer = client.post(PATH, json={"image": b64(png(image)), **options}).json()
+        assert np.array_equal(np.reshape(answer["result"]["labelMap"], (70, 90)), expected["pred"][0]), options
+
+
+JSON = {"Content-Type": "application/json"}
+BROKEN = [
+    (400, {"json": {"image": "@@@@"}}, "not valid base64"),
+    (400, {"json": {"image": "abc"}}, "not valid base64"),
+    (400, {"json": {"image": "ü"}}, "not valid base64"),
+    (400, {"json": {"image": ""}}, "empty"),
+    (400, {"json": {"image": b64(b"hello")}}, "not an image"),
+    (400, {"json": {"image": "data:image/png,xx"}}, "not base64"),
+    (400, {"json": {"image": "http://example.org/a.png"}}, "does not fetch URLs"),
+    (400, {"json": {"image": "file:///etc/passwd"}}, "file:"),
+    (400, {"json": {"image": b64(b"%PDF-1.4 ...")}}, "PDF"),
+    (400, {"content": b"{", "headers": JSON}, "not valid JSON"),
+    (400, {"content": b"\xff\xfe", "headers": JSON}, "not valid JSON"),
+    (400, {"content": b"[" * 100_000, "headers": JSON}, "not valid JSON"),
+    (400, {"content": b"", "headers": JSON}, "empty"),
+    (400, {"content": b"junk", "headers": OCTETS}, "not an image"),
+    (400, {"content": b"junk", "headers": {"Content-Type": "multipart/form-data"}}, "multipart"),
+    (400, {"content": b"junk", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, "multipart"),
+    (415, {"content": b"a=b", "headers": {"Content-Type": "application/x-www-form-urlencoded"}}, "image file as"),
+    (415, {"content": b"a"}, "(none)"),
+    (422, {"json": {}}, "'image' is missing"),
+    (422, {"json": []}, "JSON object"),
+    (422, {"json": {"image": 3}}, "'image' is not valid"),
+    (422, {"json": {"image": "", "targetsize": 3}}, "no option 'targetsize'"),
+    (422, {"json": {"image": "", "targetSize": 0}}, "target_size 0 is not valid"),
+    (422, {"json": {"image": "", "targetSize": True}}, "'targetSize'"),
+    (422, {"json": {"image": "", "targetSize": [1, 2, 3]}}, "'targetSize'"),
+    (422, {"json": {"image": "", "labelFormat": "xml"}}, "'labelFormat'"),
+    (422, {"json": {"image": "", "slide": {"crop": 3}}}, "slide"),
+    (422, {"json": {"image": "", "slide": "4"}}, "slide '4'"),
+    (422, {"content": b"x", "headers": OCTETS, "params": {"scores": "perhaps"}}, "'scores'"),
+    (422, {"json": {"image": ""}, "params": {"scores": "true"}}, "query string"),
+    (422, {"files": {"picture": b"x"}}, "'picture'"),
+    (422, {"files": {"other": (None, "x")}}, "'image'"),
+]
+
+
+@pytest.mark.parametrize(("status", "request_", "words"), BROKEN)
+def test_what_the_client_did_wrong(client: TestClient, status: int, request_: dict[str, Any], words: str) -> None:
+    _failure(client.post(PATH, **request_), status, words)
+
+
+def test_limits(serve: Serve, tiles: Picture) -> None:
+    client = serve(max_body=2000, max_pixels=7000)
+    data = png(tiles)
+    assert client.post(PATH, content=data, headers=OCTETS).status_code == 200
+    _failure(client.post(PATH, content=bytes(2001), headers=OCTETS), 413, "larger than 2,000 bytes")
+    _failure(client.post(PATH, content=iter([bytes(1500)] * 2), headers=OCTETS), 413, "larger than 2,000 bytes")
+    wide = png(np.zeros((71, 100, 3), np.uint8))
+    _failure(client.post(PATH, content=wide, headers=OCTETS), 413, "more than 7,000 pixels")
+    _failure(client.post(PATH, content=data, headers=OCTETS, params={"targetSize": "800,900"}), 413, "800 x 900")
+
+
+def test_what_the_model_cannot_do_is_422(
+    client: TestClient, pipeline: Pipeline, tiles: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _failure(client.post(PATH, json={"image": b64(png(tiles)), "slide": True}), 422, "no sliding window")
+
+    def fail(batch: object) -> None:
+        raise ModelError("the model can't run on an input of 1x3x64x96: why")
+
+    monkeypatch.setattr(pipeline.session, "run", fail)
+    _failure(client.post(PATH, content=png(tiles), headers=OCTETS), 422, "The model can't run on an input of 1x3x64x96")
+
+
+def test_other_addresses(client: TestClient) -> None:
+    _failure(client.get("/nothing"), 404, "/docs")
+    _failure(client.get("/../../etc/passwd"), 404)
+    _failure(client.get(PATH), 405, "GET is not allowed")
+    _failure(client.post("/health"), 405)
+    assert client.get(PATH).headers["allow"] == "POST"
+
+
+def test_the_other_pages(client: TestClient, pipeline: Pipeline) -> None:
+    assert client.get("/health").json() == {"status": "ok"}
+    assert client.get("/ready").json() == {"status": "ready"}
+    info = client.get("/info").json()
+    assert (info["model"], info["classes"]) == ("colours", ["red", "green", "blue"])
+    assert (info["provider"], info["device"], info["mode"]) == ("CPUExecutionProvider", "cpu", "normal")
+    assert info["palette"] == pipeline.palette[:3].tolist()
+    for path in ("/", "/docs"):
+        page = client.get(path)
+        assert page.headers["content-type"].startswith("text/html")
+        assert "http://" not in page.text.replace("http://www.w3.org", "")  # nothing from elsewhere
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+    client.post(PATH, content=b"x", headers=OCTETS)
+    client.get("/" + "x" * 50)
+    metrics = client.get("/metrics").text
+    assert f'segrt_requests_total{{path="{PATH}",status="400"}} 1.0' in metrics
+    assert "xxx" not in metrics
+
+
+def test_a_server_that_stops_is_not_ready(client: TestClient) -> None:
+    client.app.state.service.draining = True  # type: ignore[attr-defined]
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+    assert answer.headers["connection"] == "close"
+
+
+def test_token(serve: Serve, tiles: Picture) -> None:
+    client = serve(token="s3cret")
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+        answer = client.post(PATH, content=png(tiles), headers=OCTETS | headers)
+        _failure(answer, 401, "token")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert client.get("/info", headers=headers).status_code == 401
+        assert client.get("/metrics", headers=headers).status_code == 401
+    right = {"Authorization": "Bearer s3cret"}
+    assert client.post(PATH, content=png(tiles), headers=OCTETS | right).status_code == 200
+    assert client.get("/info", headers=right).status_code == 200
+    assert client.get("/health").status_code == client.get("/ready").status_code == 200
+
+
+def test_cors_is_off_unless_asked_for(client: TestClient, serve: Serve) -> None:
+    origin = {"Origin": "https://a.example"}
+    assert "access-control-allow-origin" not in client.get("/info", headers=origin).headers
+    allowing = serve(cors_origins=("https://a.example",))
+    assert allowing.get("/info", headers=origin).headers["access-control-allow-origin"] == "https://a.example"
+    other = allowing.get("/info", headers={"Origin": "https://b.example"})
+    assert "access-control-allow-origin" not in other.headers
+    preflight = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "Authorization"}
+    assert allowing.options(PATH, headers=preflight).status_code == 200
+
+
+def test_urls(serve: Serve, tiles: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve(allow_urls=True)
+    _failure(client.post(PATH, json={"image": "http://127.0.0.1:1/a.png"}), 424, "only public ones")
+    _failure(client.post(PATH, json={"image": "http://"}), 424)
+    _failure(client.post(PATH, json={"image": "gopher://127.0.0.1/a.png"}), 400, "gopher")
+    monkeypatch.setattr("segrt.serve.app.fetch", lambda url, **limits: png(tiles))
+    assert client.post(PATH, json={"image": "https://example.org/a.png"}).status_code == 200
+    assert fetch.is_public("93.184.216.34")
+
+
+def test_a_full_server_says_so_and_a_late_answer_too(serve: Serve, gate: Gate, tiles: Picture) -> None:
+    client = serve(max_queue=2, max_batch=1, timeout=1.0)
+
+    def ask(_: int) -> httpx.Response:
+        return client.post(PATH, content=png(tiles), headers=OCTETS)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, range(6)))
+    assert sorted(a.status_code for a in answers) == [503] * 4 + [504] * 2
+    for answer in answers:
+        _failure(answer, answer.status_code)
+        assert ("retry-after" in answer.headers) == (answer.status_code == 503)
+    gate.open.set()
+    assert ask(0).status_code == 200  # their places are free again
+
+
+def test_a_slow_body_is_408_and_all_bodies_are_limited(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(app: Any, messages: list[dict[str, Any]]) -> int:
+        status = 0
+
+        async def receive() -> dict[str, Any]:
+            if messages:
+                return messages.pop(0)
+            await asyncio.sleep(30)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+
+        scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), "query_string": b""}
+        headers = [(b"content-type", b"image/png")]
+        await app({**scope, "headers": headers, "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
+        return status
+
+    async def both() -> None:
+        app = create_app(pipeline, Settings(timeout=0.2))
+        part = {"type": "http.request", "body": b"abc", "more_body": True}
+        assert await ask(app, [part]) == 408
+        monkeypatch.setattr(Settings, "body_memory", 5)
+        assert await ask(app, [part, part]) == 503
+        assert app.state.service._bodies == 0
+        assert app.state.service._places == 0
+
+    asyncio.run(both())
+
+
+def test_a_client_that_goes_away_frees_its_place(pipeline: Pipeline, gate: Gate, tiles: Picture) -> None:
+    async def run() -> None:
+        app = create_app(pipeline, Settings(max_batch=1))
+        service = app.state.service
+        data = png(tiles)
+        leave = asyncio.Event()
+
+        async def ask() -> None:
+            first = True
+
+            async def receive() -> dict[str, Any]:
+                nonlocal first
+                if first:
+                    first = False
+                    return {"type": "http.request", "body": data, "more_body": False}
+                await leave.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                assert message.get("status", 499) == 499
+
+            scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), "query_string": b""}
+            headers = [(b"content-type", b"image/png")]
+            await app({**scope, "headers": headers, "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
+
+        asked = [asyncio.create_task(ask()) for _ in range(5)]
+        while service.batcher.waiting < 2:  # one runs, two are not decoded yet
+            await asyncio.sleep(0.01)
+        assert service._places == 5
+        leave.set()
+        await asyncio.gather(*asked)
+        assert (service._places, service._bodies, service.batcher.waiting) == (0, 0, 0)
+        gate.open.set()
+        await asyncio.to_thread(service.close)
+        assert gate.batches == [(1, 3, 64, 96)]  # what nobody waited for did not run
+
+    asyncio.run(run())
+
+
+def test_a_failure_of_the_server_shows_nothing_of_itself(
+    client: TestClient, pipeline: Pipeline, tiles: Picture, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def fail(batch: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(pipeline.session, "run", fail)
+    answer = client.post(PATH, content=png(tiles), headers=OCTETS)
+    _failure(answer, 500)
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
+
+
+def test_every_line_of_the_log_names_its_request(
+    client: TestClient, tiles: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    before = root.handlers, root.level
+    try:
+        logs.set_up(as_json=True)
+        answer = client.post(PATH, content=png(tiles), headers=OCTETS)
+        line = json.loads(capsys.readouterr().err.splitlines()[-1])
+    finally:
+        root.handlers, root.level = before
+    assert line["logId"] == answer.json()["logId"]
+    assert (line["status"], line["path"], line["method"]) == (200, PATH, "POST")
+
+
+def test_requests_of_one_shape_run_together(serve: Serve, gate: Gate, pipeline: Pipeline) -> None:
+    client = serve(max_batch=4, max_delay_ms=0)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (size, 96, 3), np.uint8) for size in (64, 64, 64, 64, 64, 32, 64, 32, 64)]
+
+    def ask(image: Picture) -> Any:
+        answer = client.post(PATH, json={"image": b64(png(image))}).json()
+        return np.reshape(answer["result"]["labelMap"], answer["result"]["size"])
+
+    service = client.app.state.service  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(len(images)) as pool:
+        answers = pool.map(ask, images)
+        deadline = time.monotonic() + 20
+        while service.batcher.waiting < len(images) - 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        gate.open.set()
+        found = list(answers)
+    assert sorted(shape[0] for shape in gate.batches) in ([1, 2, 2, 4], [1, 1, 3, 4])
+    assert max(shape[0] for shape in gate.batches) == 4
+    for image, labels in zip(images, found, strict=True):
+        (expected,) = pipeline.predict(image)
+        assert np.array_equal(labels, expected["pred"][0])
