@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,8 +15,8 @@ from segrt.sources import download
 
 
 class _Handler(BaseHTTPRequestHandler):
-    answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
-    hits: list[tuple[str, str]] = []
+    answers: ClassVar[dict[str, tuple[int, dict[str, str], bytes]]] = {}
+    hits: ClassVar[list[tuple[str, str]]] = []
 
     def do_GET(self) -> None:
         self.hits.append((self.path, self.headers["Host"]))
@@ -44,7 +44,9 @@ def web() -> Iterator[int]:
     server.server_close()
 
 
-def _get(url: str, resolve: Callable[[str, int], list[str]] | None = None, seconds: float = 5, most: int = 1000) -> bytes:
+def _get(
+    url: str, resolve: Callable[[str, int], list[str]] | None = None, seconds: float = 5, most: int = 1000
+) -> bytes:
     with fetch.PublicTransport(seconds, resolve or fetch.resolve) as transport:
         return download(url, transport=transport, seconds=seconds, max_bytes=most)
 
@@ -170,7 +172,13 @@ def test_a_public_host_is_read_under_its_own_name(pretend: Any) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["http://127.0.0.1/secret", "http://inside/secret", "//127.0.0.1/secret", "http://[::1]/secret", "file:///etc/passwd"],
+    [
+        "http://127.0.0.1/secret",
+        "http://inside/secret",
+        "//127.0.0.1/secret",
+        "http://[::1]/secret",
+        "file:///etc/passwd",
+    ],
 )
 def test_redirects_are_checked_like_the_first_url(pretend: Any, target: str) -> None:
     _Handler.answers["/go"] = (302, {"Location": target}, b"")

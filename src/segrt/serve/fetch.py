@@ -26,8 +26,8 @@ Resolve = Callable[[str, int], list[str]]
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 # Within 2000::/3, but what leads to IPv4 addresses, or is no host's.
 _TUNNELS = [ipaddress.ip_network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
-# Public by its number, yet it serves the metadata of a machine in Azure.
-_METADATA = ipaddress.ip_address("168.63.129.16")
+# Public by their numbers, to some versions of Python, yet they serve the metadata of machines in two clouds.
+_METADATA = [ipaddress.ip_network(net) for net in ("168.63.129.16/32", "192.0.0.0/24")]
 
 
 def fetch(url: str, *, seconds: float, max_bytes: int) -> bytes:
@@ -53,7 +53,7 @@ def is_public(address: str) -> bool:
         return False
     if isinstance(ip, ipaddress.IPv6Address) and (ip not in _GLOBAL_UNICAST or any(ip in net for net in _TUNNELS)):
         return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip == _METADATA)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in net for net in _METADATA))
 
 
 def resolve(host: str, port: int) -> list[str]:
