@@ -103,6 +103,7 @@ def test_the_pipelines_labels_whatever_the_options(client: TestClient, pipeline:
         (expected,) = pipeline.predict(
             image, target_size=options.get("targetSize"), slide=options.get("slide"), on_error="raise"
         )
+        assert isinstance(expected, SegResult)
         answer = client.post(PATH, json={"image": b64(png(image)), **options}).json()
         assert np.array_equal(np.reshape(answer["result"]["labelMap"], (70, 90)), expected["pred"][0]), options
 
@@ -246,7 +247,8 @@ def test_a_full_server_says_so_and_a_late_answer_too(serve: Serve, gate: Gate, t
     client = serve(max_queue=2, max_batch=1, timeout=1.0)
 
     def ask(_: int) -> httpx.Response:
-        return client.post(PATH, content=png(tiles), headers=OCTETS)
+        answer: httpx.Response = client.post(PATH, content=png(tiles), headers=OCTETS)
+        return answer
 
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(ask, range(6)))
@@ -378,4 +380,5 @@ def test_requests_of_one_shape_run_together(serve: Serve, gate: Gate, pipeline: 
     assert sorted(shape[0] for shape in gate.batches) == [1, 2, 2, 4]
     for image, labels in zip(images, found, strict=True):
         (expected,) = pipeline.predict(image)
+        assert isinstance(expected, SegResult)
         assert np.array_equal(labels, expected["pred"][0])

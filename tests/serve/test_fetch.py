@@ -7,6 +7,7 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
+import httpcore
 import pytest
 
 from segrt.errors import InputError, TooLargeError
@@ -150,14 +151,14 @@ def test_attempts_on_the_servers_own_network(web: int, url: str) -> None:
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch, web: int) -> Callable[[str, int], list[str]]:
     """`outside` is a public host: its address leads to the test's web server, and 127.0.0.1 stays what it is."""
-    connect = fetch.httpcore.SyncBackend.connect_tcp
+    connect = httpcore.SyncBackend.connect_tcp
     connected: list[str] = []
 
     def connect_tcp(self: Any, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
         connected.append(host)
         return connect(self, "127.0.0.1", web, *args, **kwargs)
 
-    monkeypatch.setattr(fetch.httpcore.SyncBackend, "connect_tcp", connect_tcp)
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_tcp)
     pretended: Callable[[str, int], list[str]] = lambda host, port: (  # noqa: E731
         ["93.184.216.34"] if host == "outside" else ["127.0.0.1"]
     )
@@ -208,9 +209,9 @@ def test_a_name_that_changes_its_answer_gains_nothing(monkeypatch: pytest.Monkey
 
     def connect_tcp(self: Any, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
         connected.append(host)
-        raise fetch.httpcore.ConnectError("refused")
+        raise httpcore.ConnectError("refused")
 
-    monkeypatch.setattr(fetch.httpcore.SyncBackend, "connect_tcp", connect_tcp)
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_tcp)
     with pytest.raises(InputError):
         _get("http://rebinding/", rebinding)
     assert (asked, connected) == (["rebinding"], ["93.184.216.34"])
@@ -251,9 +252,9 @@ def test_a_server_that_drips_is_left_in_time(monkeypatch: pytest.MonkeyPatch) ->
 
         thread = threading.Thread(target=drip, daemon=True)
         thread.start()
-        connect, port = fetch.httpcore.SyncBackend.connect_tcp, listener.getsockname()[1]
+        connect, port = httpcore.SyncBackend.connect_tcp, listener.getsockname()[1]
         monkeypatch.setattr(
-            fetch.httpcore.SyncBackend,
+            httpcore.SyncBackend,
             "connect_tcp",
             lambda self, host, _, **kwargs: connect(self, "127.0.0.1", port, **kwargs),
         )

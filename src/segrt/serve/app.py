@@ -255,24 +255,6 @@ class Service:
         )
 
 
-class _Bearer(HTTPBearer):
-    """Lets in whoever knows the token."""
-
-    def __init__(self, token: str) -> None:
-        super().__init__(
-            scheme_name="token", auto_error=False, description="The token that the server was started with."
-        )
-        self._token = token.encode()
-
-    async def __call__(self, request: Request) -> HTTPAuthorizationCredentials | None:
-        found = await super().__call__(request)
-        if found is None or not hmac.compare_digest(found.credentials.encode(), self._token):
-            raise ApiError(
-                401, "This server asks for a token: send Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"}
-            )
-        return found
-
-
 class _Answer(Response):
     """JSON handed over piece by piece: little waits in buffers for a slow reader, and not for ever."""
 
