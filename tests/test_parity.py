@@ -594,7 +594,9 @@ def test_match_serving_a_failure_has_log_id_status_and_message(serve: Callable[.
 
 
 def test_match_serving_health(serve: Callable[..., Any]) -> None:
-    assert serve().get("/health").status_code == 200
+    answer = serve().get("/health")
+    assert answer.status_code == 200
+    assert answer.json() | {"logId": ""} == {"logId": "", "errorCode": 0, "errorMsg": "Healthy"}
 
 
 def test_match_cli_serve_word_for_word() -> None:

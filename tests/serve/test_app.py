@@ -182,7 +182,9 @@ def test_other_addresses(client: TestClient) -> None:
 
 
 def test_the_other_pages(client: TestClient, pipeline: Pipeline) -> None:
-    assert client.get("/health").json() == {"status": "ok"}
+    health = client.get("/health").json()
+    assert uuid.UUID(health.pop("logId")).version == 4
+    assert health == {"errorCode": 0, "errorMsg": "Healthy"}
     assert client.get("/ready").json() == {"status": "ready"}
     info = client.get("/info").json()
     assert (info["model"], info["classes"]) == ("colours", ["red", "green", "blue"])

@@ -375,8 +375,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return await service.segment(request, request.state.log_id)
 
     @app.get("/health", responses=open_answers, summary="Whether the process answers")
-    async def health() -> schema.State:
-        return schema.State(status="ok")
+    async def health(request: Request) -> schema.Healthy:
+        return schema.Healthy(logId=request.state.log_id)
 
     @app.get(
         "/ready",

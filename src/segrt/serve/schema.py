@@ -134,6 +134,14 @@ class Failure(BaseModel):
     errorMsg: str = Field(description="What is wrong, in one sentence.")
 
 
+class Healthy(BaseModel):
+    """What `/health` answers, as PaddleX does."""
+
+    logId: str
+    errorCode: Literal[0] = 0
+    errorMsg: Literal["Healthy"] = "Healthy"
+
+
 class Limits(BaseModel):
     """What the server refuses or does not do."""
 
@@ -160,9 +168,9 @@ class Info(BaseModel):
 
 
 class State(BaseModel):
-    """Whether the server is well."""
+    """Whether requests are welcome."""
 
-    status: Literal["ok", "ready", "draining"]
+    status: Literal["ready", "draining"]
 
 
 def media_type(content_type: str) -> str:
