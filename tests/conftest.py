@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from segrt.metadata import KEY, ModelMeta, Upsample
 
 SHARED = Path(__file__).parents[2] / "shared"
 COLOURS = ("red", "green", "blue")
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_colour_model(path: Path, *, stride: int = 4, labels: bool = False, meta: bool = True) -> Path:
