@@ -9,16 +9,17 @@ same labels without ever making the full-size logits:
 * Bilinear interpolation is a convex combination of the four corners. A class that wins at all of them wins in the
   whole cell. On photographs that settles three cells of four, or more.
 * In the other cells, a class that one other class beats at all four corners can't win. Two or three classes are left
-  as a rule, and only these are interpolated.
+  as a rule, and only these are interpolated. Where many are left, as in noise, all are, by a matrix product.
 
 It is NumPy throughout: no compiler at run time, and the interpreter lock is free during the long loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import cv2
@@ -31,6 +32,8 @@ _Ids: TypeAlias = NDArray[np.integer[Any]]
 
 _SAFE = np.finfo(np.float32).max / 4  # differences between logits within +-_SAFE don't overflow
 _CHUNK = 1 << 15  # pixels interpolated at once: a few float32 arrays of this size fit the L2 cache
+_FEW = 16  # contenders of a cell up to which interpolating them in turn is faster than all classes in a matrix product
+_PRODUCT = 1 << 20  # float32 values of such a product: smaller ones cost more in calls than they gain in cache
 
 
 def labels_from_logits(
@@ -40,6 +43,7 @@ def labels_from_logits(
     *,
     align_corners: bool = False,
     with_scores: bool = False,
+    threads: int = 1,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
     """Give each pixel of the source its class: bilinear upsampling, argmax and nearest neighbour in one step.
 
@@ -55,6 +59,7 @@ def labels_from_logits(
             i * (h - 1) / (H - 1) if true, max((i + 0.5) * h / H - 0.5, 0) if false: Paddle's `bilinear_interp` with a
             given output size (align_mode 0), and the ONNX operator Resize.
         with_scores: give the scores as well. They take every class at every pixel, so this is many times slower.
+        threads: how many share the cells in which many classes may win; a photo has few of them.
 
     Returns:
         labels: int32, shape (N, Hs, Ws) of the source, class ids in [0, C).
@@ -80,7 +85,8 @@ def labels_from_logits(
     for n, image in enumerate(logits):
         low = np.ascontiguousarray(image, np.float32)
         calm = bool(low.min() >= -_SAFE and low.max() <= _SAFE)  # false for NaN too
-        labels[n] = resize_nearest((_sparse_labels if calm else _dense_labels)(low, rows, cols), source_size)
+        found = _sparse_labels(low, rows, cols, threads) if calm else _dense_labels(low, rows, cols)
+        labels[n] = resize_nearest(found, source_size)
         if scores is not None:
             scores[n] = resize_nearest(_dense_scores(low, rows, cols), source_size)
     return labels, scores
@@ -171,7 +177,7 @@ def resize_nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return image if image.shape == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> _Ids:
+def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis, threads: int) -> _Ids:
     """Labels (uint8 if they fit, else int32) of `rows` x `cols`, interpolating finite logits (C, h, w) where needed."""
     classes, height, width = low.shape
     winner = _argmax(low.reshape(classes, -1))
@@ -185,15 +191,35 @@ def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> _Ids:
     cells = np.flatnonzero((winners[1:] != winners[0]).any(0))
     corners = corners.take(cells, axis=1)
     able, pair = _contenders(low, corners, winners.take(cells, axis=1))
+    count = np.add.reduce(able, axis=0, dtype=np.intp)
+
     # Arrays end in (pixel rows, pixel columns, cells) from here on: NumPy's inner loops then run over many cells.
-    step = _CHUNK // (len(rows.cell_pixels) * len(cols.cell_pixels)) + 1
-    for chosen, contenders in _groups(able, pair, step):
+    def write(chosen: NDArray[np.intp], best: Callable[[NDArray[np.float32], NDArray[np.float32]], _Ids]) -> None:
         y, x = np.divmod(cells[chosen], len(cols.count))
-        values = low.ravel().take(contenders * (height * width) + corners.take(chosen, axis=1)[:, None])
-        weights = rows.cell_weights.take(y, axis=1), cols.cell_weights.take(x, axis=1)
         first_pixel = rows.cell_pixels.take(y, axis=1) * labels.shape[1]
         pixels = first_pixel[:, None] + cols.cell_pixels.take(x, axis=1)
-        labels.reshape(-1)[pixels] = _best(contenders.astype(labels.dtype), values, *weights)
+        labels.reshape(-1)[pixels] = best(rows.cell_weights.take(y, axis=1), cols.cell_weights.take(x, axis=1))
+
+    cell_pixels = len(rows.cell_pixels) * len(cols.cell_pixels)
+    for chosen, contenders in _groups(able, pair, count, _CHUNK // cell_pixels + 1):
+        values = low.ravel().take(contenders * (height * width) + corners.take(chosen, axis=1)[:, None])
+        write(chosen, partial(_best, contenders.astype(labels.dtype), values))
+
+    crowded = np.flatnonzero(count > _FEW)
+    if len(crowded):
+        by_place = np.ascontiguousarray(low.reshape(classes, -1).T)
+        step = _PRODUCT // (classes * cell_pixels) + 1
+
+        def settle(share: NDArray[np.intp]) -> None:
+            products = np.empty(
+                (step, cell_pixels, classes), np.float32
+            )  # once: new memory costs more than the product
+            for chosen in np.split(share, range(step, len(share), step)):
+                values = by_place.take(corners.take(chosen, axis=1).T, axis=0)
+                write(chosen, partial(_best_of_all, values, products[: len(chosen)]))
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(settle, np.array_split(crowded, threads)))
     return labels
 
 
@@ -230,22 +256,22 @@ def _contenders(
 
 
 def _groups(
-    able: NDArray[np.bool_], pair: NDArray[np.intp], step: int
+    able: NDArray[np.bool_], pair: NDArray[np.intp], count: NDArray[np.intp], step: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Split cells into groups of at most `step` with about as many classes left: 2, 3 to 4, 5 to 8, and so on.
+    """Split cells into groups of at most `step` with about as many classes left: 2, 3 to 4, 5 to 8, up to `_FEW`.
 
     Args:
         able: bool, shape (C, cells): the classes left in each cell.
         pair: intp, shape (2, cells): two classes that are left in each cell, ascending.
+        count: intp, shape (cells,): how many classes are left in each.
         step: how many cells a group may have.
 
     Yields:
         cells: intp, shape (n,).
         classes: intp, shape (most, n): the classes left in each of them, ascending, then one of them repeated.
     """
-    count = np.add.reduce(able, axis=0, dtype=np.intp)
     most = 2
-    while most < 2 * count.max(initial=0):
+    while most < 2 * min(count.max(initial=0), _FEW):
         group = np.flatnonzero((count > most // 2) & (count <= most))
         for chosen in np.split(group, range(step, len(group), step)):
             classes = pair.take(chosen, axis=1)
@@ -284,6 +310,30 @@ def _best(classes: _Ids, values: NDArray[np.float32], down: NDArray[np.float32],
         if k + 1 < len(classes):
             lead = np.maximum(lead, ahead)
     return label
+
+
+def _best_of_all(
+    values: NDArray[np.float32],
+    products: NDArray[np.float32],
+    down: NDArray[np.float32],
+    right: NDArray[np.float32],
+) -> _Ids:
+    """Interpolate every class and take the argmax.
+
+    Args:
+        values: logits at the upper left, upper right, lower left and lower right corner, shape (cells, 4, C).
+        products: overwritten, shape (cells, pixel rows * pixel columns, C).
+        down: weights of the lower corners, shape (pixel rows, cells).
+        right: weights of the right corners, shape (pixel columns, cells).
+
+    Returns:
+        Labels, shape (pixel rows, pixel columns, cells); of equals the lowest.
+    """
+    down = down[:, None]
+    weights = np.array([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+    np.matmul(weights.reshape(4, -1, len(values)).transpose(2, 1, 0), values, out=products)
+    best: _Ids = products.argmax(-1).T.reshape(weights.shape[1:])
+    return best
 
 
 def _dense_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.int32]:
