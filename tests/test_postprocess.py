@@ -283,11 +283,3 @@ def test_resize_labels(seed: int, dtype: type[np.generic], height: int, width: i
 def test_labels_of_a_wrong_kind_are_refused(labels: NDArray[Any]) -> None:
     with pytest.raises(ModelError, match="expected integer labels"):
         resize_labels(labels, (8, 8))
-
-
-def test_threads_do_not_change_the_labels() -> None:
-    logits = noise(np.random.default_rng(0), (1, 150, 24, 48))
-    one, _ = labels_from_logits(logits, (192, 384))
-    for threads in (2, 5):
-        np.testing.assert_array_equal(labels_from_logits(logits, (192, 384), threads=threads)[0], one)
-    check(one, logits, (192, 384), (192, 384), False)

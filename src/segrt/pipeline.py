@@ -320,12 +320,7 @@ class Pipeline:
         if self.session.meta.output == "labels":
             return resize_labels(output, source)[0], None
         labels, scores = labels_from_logits(
-            output,
-            inference,
-            source,
-            align_corners=self._align_corners,
-            with_scores=with_scores,
-            threads=self.session.plan.threads,
+            output, inference, source, align_corners=self._align_corners, with_scores=with_scores
         )
         return labels[0], None if scores is None else scores[0]
 

@@ -9,31 +9,29 @@ same labels without ever making the full-size logits:
 * Bilinear interpolation is a convex combination of the four corners. A class that wins at all of them wins in the
   whole cell. On photographs that settles three cells of four, or more.
 * In the other cells, a class that one other class beats at all four corners can't win. Two or three classes are left
-  as a rule, and only these are interpolated. Where many are left, as in noise, all are, by a matrix product.
+  as a rule, and only these are interpolated.
 
-It is NumPy throughout: no compiler at run time, and the interpreter lock is free during the long loops.
+The loop over the cells is compiled by Numba for the first image of a new installation; from then on the machine code
+is read from Numba's cache. It runs without the interpreter lock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import cv2
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from segrt.errors import ModelError
 
-_Ids: TypeAlias = NDArray[np.integer[Any]]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _SAFE = np.finfo(np.float32).max / 4  # differences between logits within +-_SAFE don't overflow
-_CHUNK = 1 << 15  # pixels interpolated at once: a few float32 arrays of this size fit the L2 cache
-_FEW = 16  # contenders of a cell up to which interpolating them in turn is faster than all classes in a matrix product
-_PRODUCT = 1 << 20  # float32 values of such a product: smaller ones cost more in calls than they gain in cache
 
 
 def labels_from_logits(
@@ -43,7 +41,6 @@ def labels_from_logits(
     *,
     align_corners: bool = False,
     with_scores: bool = False,
-    threads: int = 1,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
     """Give each pixel of the source its class: bilinear upsampling, argmax and nearest neighbour in one step.
 
@@ -59,7 +56,6 @@ def labels_from_logits(
             i * (h - 1) / (H - 1) if true, max((i + 0.5) * h / H - 0.5, 0) if false: Paddle's `bilinear_interp` with a
             given output size (align_mode 0), and the ONNX operator Resize.
         with_scores: give the scores as well. They take every class at every pixel, so this is many times slower.
-        threads: how many share the cells in which many classes may win; a photo has few of them.
 
     Returns:
         labels: int32, shape (N, Hs, Ws) of the source, class ids in [0, C).
@@ -85,7 +81,7 @@ def labels_from_logits(
     for n, image in enumerate(logits):
         low = np.ascontiguousarray(image, np.float32)
         calm = bool(low.min() >= -_SAFE and low.max() <= _SAFE)  # false for NaN too
-        found = _sparse_labels(low, rows, cols, threads) if calm else _dense_labels(low, rows, cols)
+        found = (_sparse_labels if calm else _dense_labels)(low, rows, cols)
         labels[n] = resize_nearest(found, source_size)
         if scores is not None:
             scores[n] = resize_nearest(_dense_scores(low, rows, cols), source_size)
@@ -137,17 +133,13 @@ class _Axis:
 
     Attributes:
         ends: intp, shape (2, cells): the logits before and after each cell.
-        count: intp, shape (cells,): how many pixels a cell has, at least 1. They are consecutive.
+        start: intp, shape (cells + 1,): the first pixel of each cell, and the number of pixels. No cell is empty.
         weight: float32, shape (pixels,), in [0, 1): how much each pixel takes of the logit after it.
-        cell_pixels: intp, shape (largest count, cells): the pixels of each cell, its last one repeated.
-        cell_weights: float32, same shape: their weights.
     """
 
     ends: NDArray[np.intp]
-    count: NDArray[np.intp]
+    start: NDArray[np.intp]
     weight: NDArray[np.float32]
-    cell_pixels: NDArray[np.intp]
-    cell_weights: NDArray[np.float32]
 
 
 @lru_cache(maxsize=64)
@@ -161,10 +153,8 @@ def _axis(low: int, full: int, pixels: int, align_corners: bool) -> _Axis:
     cell, rest = np.divmod(numerator, denominator)  # integers: no rounding moves a pixel to a neighbouring cell
     weight = (rest / denominator).astype(np.float32)
     start = np.flatnonzero(np.diff(cell, prepend=-2))
-    count = np.diff(start, append=pixels)
-    cell_pixels = start + np.minimum(np.arange(count.max())[:, None], count - 1)
     ends = np.array([cell[start], cell[start] + 1]).clip(0, low - 1)
-    return _Axis(ends, count, weight, cell_pixels, weight[cell_pixels])
+    return _Axis(ends, np.append(start, pixels), weight)
 
 
 def _nearest(full: int, pixels: int) -> NDArray[np.intp]:
@@ -177,163 +167,140 @@ def resize_nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return image if image.shape == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis, threads: int) -> _Ids:
-    """Labels (uint8 if they fit, else int32) of `rows` x `cols`, interpolating finite logits (C, h, w) where needed."""
-    classes, height, width = low.shape
-    winner = _argmax(low.reshape(classes, -1))
-    corners = (rows.ends[:, None, :, None] * width + cols.ends[None, :, None, :]).reshape(4, -1)
-    winners = winner.take(corners)
-    grid = winners[0].reshape(len(rows.count), len(cols.count))
-    labels: _Ids = grid.repeat(cols.count, axis=1).repeat(rows.count, axis=0)
-    if not (rows.weight.any() or cols.weight.any()):
-        return labels  # each pixel is one logit
-
-    cells = np.flatnonzero((winners[1:] != winners[0]).any(0))
-    corners = corners.take(cells, axis=1)
-    able, pair = _contenders(low, corners, winners.take(cells, axis=1))
-    count = np.add.reduce(able, axis=0, dtype=np.intp)
-
-    # Arrays end in (pixel rows, pixel columns, cells) from here on: NumPy's inner loops then run over many cells.
-    def write(chosen: NDArray[np.intp], best: Callable[[NDArray[np.float32], NDArray[np.float32]], _Ids]) -> None:
-        y, x = np.divmod(cells[chosen], len(cols.count))
-        first_pixel = rows.cell_pixels.take(y, axis=1) * labels.shape[1]
-        pixels = first_pixel[:, None] + cols.cell_pixels.take(x, axis=1)
-        labels.reshape(-1)[pixels] = best(rows.cell_weights.take(y, axis=1), cols.cell_weights.take(x, axis=1))
-
-    cell_pixels = len(rows.cell_pixels) * len(cols.cell_pixels)
-    for chosen, contenders in _groups(able, pair, count, _CHUNK // cell_pixels + 1):
-        values = low.ravel().take(contenders * (height * width) + corners.take(chosen, axis=1)[:, None])
-        write(chosen, partial(_best, contenders.astype(labels.dtype), values))
-
-    crowded = np.flatnonzero(count > _FEW)
-    if len(crowded):
-        by_place = np.ascontiguousarray(low.reshape(classes, -1).T)
-        step = _PRODUCT // (classes * cell_pixels) + 1
-
-        def settle(share: NDArray[np.intp]) -> None:
-            products = np.empty(
-                (step, cell_pixels, classes), np.float32
-            )  # once: new memory costs more than the product
-            for chosen in np.split(share, range(step, len(share), step)):
-                values = by_place.take(corners.take(chosen, axis=1).T, axis=0)
-                write(chosen, partial(_best_of_all, values, products[: len(chosen)]))
-
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(settle, np.array_split(crowded, threads)))
+def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.int32]:
+    """Labels of `rows` x `cols`, interpolating finite logits (C, h, w) where needed."""
+    classes, _, width = low.shape
+    flat = low.reshape(classes, -1)
+    labels = np.empty((len(rows.weight), len(cols.weight)), np.int32)
+    _label_cells(labels, cv2.transpose(flat).reshape(-1, classes), _argmax(flat), width, *_fields(rows), *_fields(cols))
     return labels
 
 
-def _argmax(low: NDArray[np.float32]) -> _Ids:
+def _argmax(low: NDArray[np.float32]) -> NDArray[np.intp]:
     """`low.argmax(0)` of (C, n) without NaN, several times as fast since it reads memory in order."""
     classes = len(low)
     rank = np.arange(classes, 0, -1, dtype=np.uint8 if classes < 256 else np.int32)  # of equals the lowest id leads
-    first: _Ids = classes - ((low == low.max(0)) * rank[:, None]).max(0)
-    return first
+    return np.asarray(classes - ((low == low.max(0)) * rank[:, None]).max(0), np.intp)
 
 
-def _contenders(
-    low: NDArray[np.float32], corners: NDArray[np.intp], winners: _Ids
-) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Find the classes that may win somewhere in a cell.
+def _fields(axis: _Axis) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    return axis.ends, axis.start, axis.weight
+
+
+def _compiled(function: _Function) -> _Function:
+    """Have Numba compile it at the first call, and keep the machine code where a folder can be written."""
+    try:
+        compiled: _Function = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache: a read-only system
+        compiled = numba.njit(nogil=True)(function)
+    return compiled
+
+
+@_compiled
+def _contend(
+    able: NDArray[np.bool_],
+    contenders: NDArray[np.intp],
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    c: NDArray[np.float32],
+    d: NDArray[np.float32],
+    one: int,
+    other: int,
+) -> int:
+    """Find the classes that may win in a cell: those that neither `one` nor `other` beats at all four corners.
 
     Args:
-        low: (C, h, w).
-        corners: flat indices into h x w, shape (4, cells).
-        winners: the class that wins at each corner, shape (4, cells), not the same at all four.
+        able: shape (C,), overwritten.
+        contenders: shape (C,), overwritten: these classes, ascending, then anything.
+        a: shape (C,): the logits of the upper left corner; `b`, `c` and `d` of the others.
+        one: the winner of a corner. It is a contender, and so is what ties with it at a corner.
+        other: likewise.
 
     Returns:
-        able: bool, shape (C, cells). False for what the first corner's winner beats at all corners, or what the first
-            different winner does. All winners are able, and so is a class that ties with these two at some corner.
-        pair: intp, shape (2, cells): these two winners, ascending.
+        int: how many there are.
     """
-    first = winners[0]
-    other = np.where(winners[1] != first, winners[1], np.where(winners[2] != first, winners[2], winners[3]))
-    values = low.reshape(len(low), -1).take(corners, axis=1)
-    pair = np.array([np.minimum(first, other), np.maximum(first, other)], np.intp)
-    rivals = low.ravel().take(pair[:, None] * low[0].size + corners)
-    able = (values >= rivals[0]).any(1) & (values >= rivals[1]).any(1)
-    return able, pair
+    a1, b1, c1, d1, a2, b2, c2, d2 = a[one], b[one], c[one], d[one], a[other], b[other], c[other], d[other]
+    for k in range(len(able)):  # without a branch: many at once
+        able[k] = ((a[k] >= a1) | (b[k] >= b1) | (c[k] >= c1) | (d[k] >= d1)) & (
+            (a[k] >= a2) | (b[k] >= b2) | (c[k] >= c2) | (d[k] >= d2)
+        )
+    count = 0
+    for k in range(len(able)):
+        contenders[count] = k
+        count += able[k]
+    return count
 
 
-def _groups(
-    able: NDArray[np.bool_], pair: NDArray[np.intp], count: NDArray[np.intp], step: int
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Split cells into groups of at most `step` with about as many classes left: 2, 3 to 4, 5 to 8, up to `_FEW`.
+@_compiled
+def _label_cells(
+    labels: NDArray[np.int32],
+    logits: NDArray[np.float32],
+    winner: NDArray[np.intp],
+    width: int,
+    row_ends: NDArray[np.intp],
+    row_start: NDArray[np.intp],
+    row_weight: NDArray[np.float32],
+    col_ends: NDArray[np.intp],
+    col_start: NDArray[np.intp],
+    col_weight: NDArray[np.float32],
+) -> None:
+    """Write the label of every pixel, cell by cell.
 
     Args:
-        able: bool, shape (C, cells): the classes left in each cell.
-        pair: intp, shape (2, cells): two classes that are left in each cell, ascending.
-        count: intp, shape (cells,): how many classes are left in each.
-        step: how many cells a group may have.
-
-    Yields:
-        cells: intp, shape (n,).
-        classes: intp, shape (most, n): the classes left in each of them, ascending, then one of them repeated.
+        labels: shape (pixel rows, pixel columns), overwritten.
+        logits: shape (h * w, C), finite.
+        winner: shape (h * w,): the class that wins at each of them, of equals the lowest.
+        width: w.
+        row_ends: `_Axis.ends` of the rows; `row_start` and `row_weight` likewise.
+        col_ends: `_Axis.ends` of the columns; `col_start` and `col_weight` likewise.
     """
-    most = 2
-    while most < 2 * min(count.max(initial=0), _FEW):
-        group = np.flatnonzero((count > most // 2) & (count <= most))
-        for chosen in np.split(group, range(step, len(group), step)):
-            classes = pair.take(chosen, axis=1)
-            if most > 2:
-                cell, able_class = able.take(chosen, axis=1).T.nonzero()
-                place = np.arange(len(cell)) - (count[chosen].cumsum() - count[chosen])[cell]
-                classes = np.tile(classes[0], (most, 1))
-                classes[place, cell] = able_class
-            yield chosen, classes
-        most *= 2
+    classes = logits.shape[1]
+    most = np.diff(row_start).max() * np.diff(col_start).max()  # pixels of a cell
+    weights = np.empty((4, most), np.float32)
+    lead, value_of_lead = np.empty(most, np.int32), np.empty(most, np.float32)
+    able, contenders = np.empty(classes, np.bool_), np.empty(classes, np.intp)
+    for i in range(len(row_start) - 1):
+        top, bottom = row_start[i], row_start[i + 1]
+        for j in range(len(col_start) - 1):
+            left, right = col_start[j], col_start[j + 1]
+            corners = (
+                row_ends[0, i] * width + col_ends[0, j],
+                row_ends[0, i] * width + col_ends[1, j],
+                row_ends[1, i] * width + col_ends[0, j],
+                row_ends[1, i] * width + col_ends[1, j],
+            )
+            one = other = winner[corners[0]]
+            for corner in corners[1:]:
+                if winner[corner] != one:
+                    other = winner[corner]
+            if one == other:
+                labels[top:bottom, left:right] = one
+                continue
 
-
-def _best(classes: _Ids, values: NDArray[np.float32], down: NDArray[np.float32], right: NDArray[np.float32]) -> _Ids:
-    """Interpolate and take the argmax.
-
-    Args:
-        classes: ids in the dtype of labels, shape (K, cells), ascending, but one of them may come again at the end.
-        values: their logits at the upper left, upper right, lower left and lower right corner, shape (4, K, cells).
-        down: weights of the lower corners, shape (pixel rows, cells).
-        right: weights of the right corners, shape (pixel columns, cells).
-
-    Returns:
-        Labels, shape (pixel rows, pixel columns, cells); of equals the first of `classes`.
-    """
-    # All of it is relative to the first class: half the work for two classes, and exact for equal ones.
-    a, b, c, d = (values[:, 1:] - values[:, :1])[:, :, None]
-    left = a + (c - a) * down
-    slope = b + (d - b) * down - left
-    label: _Ids = classes[0]
-    lead = np.zeros(1, np.float32)  # of the best class so far
-    for k in range(1, len(classes)):
-        ahead = slope[k - 1, :, None] * right
-        ahead += left[k - 1, :, None]
-        # Masked assignment is slow in NumPy, arithmetic is not; uint8 wraps around, there and back.
-        label = label + (ahead > lead) * (classes[k] - label)
-        if k + 1 < len(classes):
-            lead = np.maximum(lead, ahead)
-    return label
-
-
-def _best_of_all(
-    values: NDArray[np.float32],
-    products: NDArray[np.float32],
-    down: NDArray[np.float32],
-    right: NDArray[np.float32],
-) -> _Ids:
-    """Interpolate every class and take the argmax.
-
-    Args:
-        values: logits at the upper left, upper right, lower left and lower right corner, shape (cells, 4, C).
-        products: overwritten, shape (cells, pixel rows * pixel columns, C).
-        down: weights of the lower corners, shape (pixel rows, cells).
-        right: weights of the right corners, shape (pixel columns, cells).
-
-    Returns:
-        Labels, shape (pixel rows, pixel columns, cells); of equals the lowest.
-    """
-    down = down[:, None]
-    weights = np.array([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
-    np.matmul(weights.reshape(4, -1, len(values)).transpose(2, 1, 0), values, out=products)
-    best: _Ids = products.argmax(-1).T.reshape(weights.shape[1:])
-    return best
+            a, b, c, d = logits[corners[0]], logits[corners[1]], logits[corners[2]], logits[corners[3]]
+            count = _contend(able, contenders, a, b, c, d, one, other)
+            pixels = 0
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    weights[0, pixels] = (1 - row_weight[y]) * (1 - col_weight[x])
+                    weights[1, pixels] = (1 - row_weight[y]) * col_weight[x]
+                    weights[2, pixels] = row_weight[y] * (1 - col_weight[x])
+                    weights[3, pixels] = row_weight[y] * col_weight[x]
+                    lead[pixels] = 0
+                    value_of_lead[pixels] = -np.inf
+                    pixels += 1
+            for k in contenders[:count]:
+                ak, bk, ck, dk = a[k], b[k], c[k], d[k]
+                for p in range(pixels):
+                    value = weights[0, p] * ak + weights[1, p] * bk + weights[2, p] * ck + weights[3, p] * dk
+                    ahead = value > value_of_lead[p]  # so of equals the lowest id wins: the contenders ascend
+                    lead[p] = k if ahead else lead[p]
+                    value_of_lead[p] = value if ahead else value_of_lead[p]
+            pixels = 0
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    labels[y, x] = lead[pixels]
+                    pixels += 1
 
 
 def _dense_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.int32]:
@@ -353,15 +320,20 @@ def _dense_scores(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray
 
 def _upsampled(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> Iterator[NDArray[np.float32]]:
     """Yield each of `rows`, upsampled: float32, shape (C, pixels of `cols`). Read-only."""
-    before, after = cols.ends.repeat(cols.count, axis=1)
+    before, after = _ends_of_pixels(cols)
 
     @lru_cache(maxsize=2)
     def line(y: int) -> NDArray[np.float32]:
         a, b = low[:, y].take(before, axis=1), low[:, y].take(after, axis=1)
         return np.where(cols.weight == 0, a, _mix(a, b, cols.weight))
 
-    for y0, y1, weight in zip(*rows.ends.repeat(rows.count, axis=1), rows.weight, strict=True):
+    for y0, y1, weight in zip(*_ends_of_pixels(rows), rows.weight, strict=True):
         yield line(y0) if weight == 0 else _mix(line(y0), line(y1), weight)
+
+
+def _ends_of_pixels(axis: _Axis) -> NDArray[np.intp]:
+    """The logits before and after each pixel, shape (2, pixels)."""
+    return axis.ends.repeat(np.diff(axis.start), axis=1)
 
 
 def _mix(
