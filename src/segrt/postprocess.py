@@ -171,8 +171,10 @@ def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArra
     """Labels of `rows` x `cols`, interpolating finite logits (C, h, w) where needed."""
     classes, _, width = low.shape
     flat = low.reshape(classes, -1)
+    places = cv2.transpose(flat).reshape(-1, classes)
     labels = np.empty((len(rows.weight), len(cols.weight)), np.int32)
-    _label_cells(labels, cv2.transpose(flat).reshape(-1, classes), _argmax(flat), width, *_fields(rows), *_fields(cols))
+    most = int(np.diff(rows.start).max() * np.diff(cols.start).max())
+    _label_cells(labels, places, _argmax(flat), width, most, *_fields(rows), *_fields(cols))
     return labels
 
 
@@ -237,6 +239,7 @@ def _label_cells(
     logits: NDArray[np.float32],
     winner: NDArray[np.intp],
     width: int,
+    most: int,
     row_ends: NDArray[np.intp],
     row_start: NDArray[np.intp],
     row_weight: NDArray[np.float32],
@@ -251,11 +254,11 @@ def _label_cells(
         logits: shape (h * w, C), finite.
         winner: shape (h * w,): the class that wins at each of them, of equals the lowest.
         width: w.
+        most: pixels of the largest cell.
         row_ends: `_Axis.ends` of the rows; `row_start` and `row_weight` likewise.
         col_ends: `_Axis.ends` of the columns; `col_start` and `col_weight` likewise.
     """
     classes = logits.shape[1]
-    most = np.diff(row_start).max() * np.diff(col_start).max()  # pixels of a cell
     weights = np.empty((4, most), np.float32)
     lead, value_of_lead = np.empty(most, np.int32), np.empty(most, np.float32)
     able, contenders = np.empty(classes, np.bool_), np.empty(classes, np.intp)
@@ -263,21 +266,21 @@ def _label_cells(
         top, bottom = row_start[i], row_start[i + 1]
         for j in range(len(col_start) - 1):
             left, right = col_start[j], col_start[j + 1]
-            corners = (
-                row_ends[0, i] * width + col_ends[0, j],
-                row_ends[0, i] * width + col_ends[1, j],
-                row_ends[1, i] * width + col_ends[0, j],
-                row_ends[1, i] * width + col_ends[1, j],
-            )
-            one = other = winner[corners[0]]
-            for corner in corners[1:]:
-                if winner[corner] != one:
-                    other = winner[corner]
-            if one == other:
-                labels[top:bottom, left:right] = one
+            upper_left = row_ends[0, i] * width + col_ends[0, j]
+            upper_right = row_ends[0, i] * width + col_ends[1, j]
+            lower_left = row_ends[1, i] * width + col_ends[0, j]
+            lower_right = row_ends[1, i] * width + col_ends[1, j]
+            one = winner[upper_left]
+            other = winner[upper_right]
+            other = winner[lower_left] if other == one else other
+            other = winner[lower_right] if other == one else other
+            if other == one:
+                for y in range(top, bottom):
+                    for x in range(left, right):
+                        labels[y, x] = one
                 continue
 
-            a, b, c, d = logits[corners[0]], logits[corners[1]], logits[corners[2]], logits[corners[3]]
+            a, b, c, d = logits[upper_left], logits[upper_right], logits[lower_left], logits[lower_right]
             count = _contend(able, contenders, a, b, c, d, one, other)
             pixels = 0
             for y in range(top, bottom):
@@ -289,7 +292,8 @@ def _label_cells(
                     lead[pixels] = 0
                     value_of_lead[pixels] = -np.inf
                     pixels += 1
-            for k in contenders[:count]:
+            for contender in range(count):
+                k = contenders[contender]
                 ak, bk, ck, dk = a[k], b[k], c[k], d[k]
                 for p in range(pixels):
                     value = weights[0, p] * ak + weights[1, p] * bk + weights[2, p] * ck + weights[3, p] * dk
