@@ -8,6 +8,7 @@ import signal
 import socket
 from types import FrameType
 
+import numpy as np
 import uvicorn
 
 from segrt.errors import ConfigError
@@ -61,6 +62,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is in flight."""
+    # The first image of all compiles or loads what the next ones use: no request should wait for that.
+    list(pipeline.predict(np.zeros((64, 64, 3), np.uint8), on_error="yield"))
     app = create_app(pipeline, settings)
     config = uvicorn.Config(
         app,
