@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from reference import nearest, upsample
 
 from segrt.errors import ModelError
-from segrt.postprocess import _nearest, labels_from_logits, resize_labels
+from segrt.postprocess import Upsampled, _nearest, labels_from_logits, resize_labels
 
 Size = tuple[int, int]
 MakeLogits = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float32]]
@@ -283,3 +283,23 @@ def test_resize_labels(seed: int, dtype: type[np.generic], height: int, width: i
 def test_labels_of_a_wrong_kind_are_refused(labels: NDArray[Any]) -> None:
     with pytest.raises(ModelError, match="expected integer labels"):
         resize_labels(labels, (8, 8))
+
+
+@many
+@given(st.data(), sides, sides, class_counts, st.booleans(), seeds)
+def test_parts_of_the_upsampled_logits_even_when_the_rows_above_are_forgotten(
+    data: st.DataObject, h: int, w: int, classes: int, align_corners: bool, seed: int
+) -> None:
+    size = data.draw(st.integers(h, 40)), data.draw(st.integers(w, 40))
+    logits = noise(np.random.default_rng(seed), (classes, h, w))
+    expected = upsample(logits[None], size, align_corners)[0]
+    upsampled = Upsampled(logits, size, align_corners=align_corners)
+    top = 0
+    while top < size[0]:
+        bottom, left = data.draw(st.integers(top + 1, size[0])), data.draw(st.integers(0, size[1] - 1))
+        columns = slice(left, data.draw(st.integers(left + 1, size[1])))
+        part = np.stack(list(upsampled.rows(slice(top, bottom), columns)), axis=1)
+        np.testing.assert_allclose(part, expected[:, top:bottom, columns], atol=1e-4)
+        top = bottom
+        if top < size[0]:
+            upsampled.forget(top)

@@ -15,6 +15,7 @@ from reference import slide_logits, upsample
 import segrt
 from segrt import SegResult
 from segrt.errors import ConfigError
+from segrt.postprocess import Upsampled
 from segrt.slide import Window, parse_window, run_window, starts
 
 Image = npt.NDArray[np.uint8]
@@ -37,10 +38,11 @@ def test_it_is_the_mean_over_all_crops(data: st.DataObject) -> None:
     stride = data.draw(st.tuples(st.integers(1, crop[0]), st.integers(1, crop[1])))
     image = np.random.default_rng(0).standard_normal((CLASSES, *size)).astype(np.float32)
 
-    def infer(boxes: list[tuple[slice, slice]]) -> Iterator[npt.NDArray[np.float32]]:
+    def infer(boxes: list[tuple[slice, slice]]) -> Iterator[Upsampled]:
         assert len(boxes) <= 3
         for rows, columns in boxes:
-            yield np.ascontiguousarray(_crop_logits(image, rows, columns).transpose(1, 0, 2))
+            logits = _crop_logits(image, rows, columns)
+            yield Upsampled(logits, logits.shape[1:])
 
     seen: list[tuple[int, int]] = []
     labels, scores = run_window(

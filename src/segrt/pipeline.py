@@ -22,11 +22,11 @@ from segrt import store, zoo
 from segrt.backends.plan import HpiConfig
 from segrt.backends.session import Session, start_all
 from segrt.errors import ConfigError, DeviceError, MissingExtraError, ModelError, SegrtError
-from segrt.postprocess import labels_from_logits, resize_labels, resize_nearest, upsample
+from segrt.postprocess import Upsampled, labels_from_logits, resize_labels, resize_nearest
 from segrt.preprocess import Transforms
 from segrt.render import Labels, parse_palette
 from segrt.result import SegFailure, SegResult, Timings, file_name
-from segrt.slide import Box, Progress, Rows, Window, parse_window, run_window
+from segrt.slide import Box, Progress, Window, parse_window, run_window
 from segrt.sources import Frame, Reading, ahead, frames, in_threads
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
 
@@ -263,7 +263,7 @@ class Pipeline:
         start, preprocess, run = perf_counter(), 0.0, 0.0
         image = self.transforms.fit(frame.image, inference)
 
-        def infer(boxes: list[Box]) -> Iterator[Rows]:
+        def infer(boxes: list[Box]) -> Iterator[Upsampled]:
             nonlocal preprocess, run
             begin = perf_counter()
             crops = [image[box] for box in boxes]
@@ -274,7 +274,7 @@ class Pipeline:
             prepared = perf_counter()
             output = session.run(batch)
             preprocess, run = preprocess + prepared - begin, run + perf_counter() - prepared
-            return (upsample(logits, size, align_corners=self._align_corners) for logits in output)
+            return (Upsampled(logits, size, align_corners=self._align_corners) for logits in output)
 
         labels, scores = run_window(
             inference, how.window, infer, batch_size=how.batch_size, with_scores=how.scores, progress=how.progress

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import cv2
@@ -88,19 +88,36 @@ def labels_from_logits(
     return labels, scores
 
 
-def upsample(logits: NDArray[Any], size: tuple[int, int], *, align_corners: bool = False) -> NDArray[np.float32]:
-    """Upsample the logits of one image, bilinearly, to the size of the inference.
+class Upsampled:
+    """The logits of one image, upsampled bilinearly where they are asked for.
 
-    Args:
-        logits: float, shape (C, h, w).
-        size: (height, width).
-        align_corners: as in `labels_from_logits`.
-
-    Returns:
-        float32, shape (height, C, width): one row of pixels after the other.
+    Attributes:
+        size: (height, width) of the inference.
     """
-    rows, cols = (_axis(low, full, full, align_corners) for low, full in zip(logits.shape[1:], size, strict=True))
-    return np.stack(list(_upsampled(np.ascontiguousarray(logits, np.float32), rows, cols)))
+
+    def __init__(self, logits: NDArray[Any], size: tuple[int, int], *, align_corners: bool = False) -> None:
+        """Take what a network gave.
+
+        Args:
+            logits: float, shape (C, h, w).
+            size: (height, width).
+            align_corners: as in `labels_from_logits`.
+        """
+        self.size = size
+        self._low = np.ascontiguousarray(logits, np.float32)
+        self._first = 0  # row of the logits that `_low` begins with
+        self._rows, self._cols = (
+            _axis(low, full, full, align_corners) for low, full in zip(logits.shape[1:], size, strict=True)
+        )
+
+    def rows(self, rows: slice, columns: slice) -> Iterator[NDArray[np.float32]]:
+        """Yield each row of a part: float32, shape (C, columns). Read-only."""
+        return _upsampled(self._low, self._rows, self._cols, rows, columns, self._first)
+
+    def forget(self, row: int) -> None:
+        """Free what only the rows above this one need: they can't be asked for any more."""
+        first = int(self._rows.pixel_ends[0, row])
+        self._low, self._first = self._low[:, first - self._first :].copy(), first
 
 
 def resize_labels(labels: NDArray[Any], source_size: tuple[int, int]) -> NDArray[np.int32]:
@@ -140,6 +157,11 @@ class _Axis:
     ends: NDArray[np.intp]
     start: NDArray[np.intp]
     weight: NDArray[np.float32]
+
+    @cached_property
+    def pixel_ends(self) -> NDArray[np.intp]:
+        """The logits before and after each pixel: shape (2, pixels)."""
+        return self.ends.repeat(np.diff(self.start), axis=1)
 
 
 @lru_cache(maxsize=64)
@@ -322,22 +344,34 @@ def _dense_scores(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray
     return scores
 
 
-def _upsampled(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> Iterator[NDArray[np.float32]]:
-    """Yield each of `rows`, upsampled: float32, shape (C, pixels of `cols`). Read-only."""
-    before, after = _ends_of_pixels(cols)
+def _upsampled(
+    low: NDArray[np.float32],
+    rows: _Axis,
+    cols: _Axis,
+    part_rows: slice = slice(None),
+    part_columns: slice = slice(None),
+    first: int = 0,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield each of `rows`, or of a part of them, upsampled: float32, shape (C, pixels of `cols`). Read-only.
+
+    Args:
+        low: (C, h, w), from row `first` of the logits on.
+        rows: the upsampling's rows.
+        cols: its columns.
+        part_rows: which of the rows.
+        part_columns: which of the columns.
+        first: see `low`.
+    """
+    before, after = cols.pixel_ends[:, part_columns]
+    right = cols.weight[part_columns]
 
     @lru_cache(maxsize=2)
     def line(y: int) -> NDArray[np.float32]:
         a, b = low[:, y].take(before, axis=1), low[:, y].take(after, axis=1)
-        return np.where(cols.weight == 0, a, _mix(a, b, cols.weight))
+        return np.where(right == 0, a, _mix(a, b, right))
 
-    for y0, y1, weight in zip(*_ends_of_pixels(rows), rows.weight, strict=True):
+    for y0, y1, weight in zip(*rows.pixel_ends[:, part_rows] - first, rows.weight[part_rows], strict=True):
         yield line(y0) if weight == 0 else _mix(line(y0), line(y1), weight)
-
-
-def _ends_of_pixels(axis: _Axis) -> NDArray[np.intp]:
-    """The logits before and after each pixel, shape (2, pixels)."""
-    return axis.ends.repeat(np.diff(axis.start), axis=1)
 
 
 def _mix(

@@ -2,8 +2,8 @@
 
 The crops lie as in PaddleSeg's `slide_inference` (paddleseg/core/infer.py): `stride` apart, the last ones pushed back
 so that they end with the image; an image smaller than the crop is one crop. PaddleSeg holds the logits of the whole
-image. Here a pixel's class is decided once the last crop that covers it has run, so that besides the labels only the
-rows that one row of crops shares with the next are held.
+image. Here a pixel's class is decided once the last crop that covers it has run, so that besides the labels only what
+one row of crops shares with the next is held, and that as the network gave it, before its upsampling.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segrt.errors import ConfigError
+from segrt.postprocess import Upsampled
 
 Size: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[slice, slice]
 """Rows and columns of a crop."""
-Rows: TypeAlias = NDArray[np.float32]
-"""Logits as float32 (H, C, W): one row of pixels after the other."""
 Progress: TypeAlias = Callable[[int, int], None]
 """Called after each step with the crops of this image that are done, and all of them."""
 
@@ -93,7 +91,7 @@ def starts(size: int, crop: int, stride: int) -> list[int]:
 def run_window(
     size: Size,
     window: Window,
-    infer: Callable[[list[Box]], Iterator[Rows]],
+    infer: Callable[[list[Box]], Iterator[Upsampled]],
     *,
     batch_size: int = 1,
     with_scores: bool = False,
@@ -104,7 +102,7 @@ def run_window(
     Args:
         size: (height, width) of the inference.
         window: how to cut it.
-        infer: gives the logits of crops, each float32 (h, C, w) of the crop's own size, which may be written to.
+        infer: gives the logits of crops, each for the crop's own size.
         batch_size: how many crops `infer` gets at once; they are of one size.
         with_scores: give the scores as well.
         progress: what to call after each batch.
@@ -117,35 +115,62 @@ def run_window(
     tops, lefts = (starts(*axis) for axis in zip(size, window.crop, window.stride, strict=True))
     labels = np.empty(size, np.int32)
     scores = np.empty(size, np.float32) if with_scores else None
-    down, right = _counts(tops, height, size[0]), _counts(lefts, width, size[1])
-    shared = np.empty((0, 0, 0), np.float32)  # sums of the rows that the next row of crops covers too, (H, C, W)
-    above = 0  # how many rows that are
-    for top, next_top in zip(tops, [*tops[1:], size[0]], strict=True):
-        final = next_top - top  # rows of these crops that no later crop covers
-        beside = np.empty((height, 0, 0), np.float32)  # sums of the columns that the next crop covers too
+    down, across = _counts(tops, height, size[0]), _counts(lefts, width, size[1])
+    held: list[_Crop] = []  # that cover pixels not yet decided
+    for top, bottom in zip(tops, [*tops[1:], size[0]], strict=True):
         for index, logits in enumerate(_batches(infer, top, height, lefts, width, batch_size)):
-            left, next_left = lefts[index], [*lefts[1:], size[1]][index]
-            if index:
-                logits[:, :, : beside.shape[2]] += beside
-            block, beside = logits[:, :, : next_left - left], logits[:, :, next_left - left :]
-            columns = slice(left, next_left)
-            if above:
-                block[:above] += shared[:above, :, columns]
-            if final < height:
-                if not shared.size:
-                    most = max(height - (b - a) for a, b in pairwise(tops))
-                    shared = np.empty((most, logits.shape[1], size[1]), np.float32)
-                shared[: height - final, :, columns] = block[final:]
-            rows = slice(top, next_top)
-            mean = block[:final] / (down[rows, None] * right[columns])[:, None]
-            labels[rows, columns] = mean.argmax(axis=1)
-            if scores is not None:
-                mean -= mean.max(axis=1, keepdims=True)
-                scores[rows, columns] = 1 / np.exp(mean, out=mean).sum(axis=1)
+            held.append(_Crop(top, lefts[index], logits))
+            # Which pixels have all their crops now: from this one's corner to the next ones'.
+            left, right = lefts[index], [*lefts[1:], size[1]][index]
+            over = [crop for crop in held if crop.left < right and crop.left + width > left]
+            count = across[left:right]
+            for y, total in enumerate(_sums(over, slice(top, bottom), slice(left, right)), top):
+                mean = total / (down[y] * count)
+                labels[y, left:right] = mean.argmax(axis=0)
+                if scores is not None:
+                    odds = mean - mean.max(axis=0)
+                    scores[y, left:right] = 1 / np.exp(odds, out=odds).sum(axis=0)
+            for crop in over:
+                if crop.left + width > right:
+                    continue
+                if crop.top + height > bottom:
+                    crop.logits.forget(bottom - crop.top)
+                else:
+                    held.remove(crop)
             if progress is not None and ((index + 1) % batch_size == 0 or index + 1 == len(lefts)):
                 progress(tops.index(top) * len(lefts) + index + 1, len(tops) * len(lefts))
-        above = height - final
     return labels, scores
+
+
+@dataclass(frozen=True, eq=False)
+class _Crop:
+    """Where a crop begins, and its logits."""
+
+    top: int
+    left: int
+    logits: Upsampled
+
+
+def _sums(crops: list[_Crop], rows: slice, columns: slice) -> Iterator[NDArray[np.float32]]:
+    """Yield the sum of the logits for each row of a part: (C, columns). The last crop covers all of it."""
+    *others, whole = crops
+    parts = []
+    for crop in others:
+        left, right = max(crop.left, columns.start), min(crop.left + crop.logits.size[1], columns.stop)
+        below = slice(rows.start - crop.top, min(rows.stop - crop.top, crop.logits.size[0]))
+        parts.append(
+            (
+                slice(left - columns.start, right - columns.start),
+                crop.logits.rows(below, slice(left - crop.left, right - crop.left)),
+            )
+        )
+    offset = slice(rows.start - whole.top, rows.stop - whole.top)
+    for row in whole.logits.rows(offset, slice(columns.start - whole.left, columns.stop - whole.left)):
+        total = row.copy()
+        for place, values in parts:
+            if (part := next(values, None)) is not None:
+                total[:, place] += part
+        yield total
 
 
 def _counts(begins: list[int], length: int, full: int) -> NDArray[np.float32]:
@@ -156,7 +181,7 @@ def _counts(begins: list[int], length: int, full: int) -> NDArray[np.float32]:
     return counts
 
 
-def _batches(infer: Any, top: int, height: int, lefts: list[int], width: int, batch_size: int) -> Iterator[Rows]:
+def _batches(infer: Any, top: int, height: int, lefts: list[int], width: int, batch_size: int) -> Iterator[Upsampled]:
     for first in range(0, len(lefts), batch_size):
         yield from infer(
             [(slice(top, top + height), slice(left, left + width)) for left in lefts[first : first + batch_size]]

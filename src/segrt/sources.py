@@ -42,7 +42,7 @@ URL_BYTES = 256 << 20
 SUFFIXES = IMAGE_SUFFIXES | {".pdf"}
 # Pillow's decoders of IMAGE_SUFFIXES. Others it must not try: its EPS one, say, starts Ghostscript.
 _FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP", "PPM", "SUN", "TIFF")
-_BAND = 1 << 22  # pixels copied out of Pillow at once: it needs twice their bytes while it does so
+_BAND = 1 << 18  # pixels copied out of Pillow at once, which needs twice their bytes: few enough to stay in the cache
 _PILLOW = Lock()  # over its limit of pixels, which is a global
 _PDFIUM = Lock()  # PDFium must not be called by two threads at once
 
