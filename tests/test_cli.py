@@ -170,6 +170,25 @@ def test_slide(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Pat
     _says(_segrt(*run, "model"), 2, "gives colours no sliding window")
 
 
+def test_exif_and_pdf_scale(tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path) -> None:
+    picture = Image.fromarray(tiles[..., ::-1])
+    picture.save(tmp_path / "page.pdf", resolution=72)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    common = ["--model_dir", colour_model, "--device", "cpu"]
+    inputs = [tmp_path / "turned.jpg", tmp_path / "page.pdf"]
+    _says(_segrt("predict", *inputs, *common, "--save_path", tmp_path / "a"), 0, "2 segmented")
+    _says(
+        _segrt("predict", *inputs, *common, "--no-exif", "--pdf_scale", "1", "--save_path", tmp_path / "b"),
+        0,
+        "2 segmented",
+    )
+    sizes = [Image.open(file).size for folder in "ab" for file in sorted((tmp_path / folder).glob("*_res.png"))]
+    assert sizes == [(192, 128), (64, 96), (96, 64), (96, 64)]
+    _says(_segrt("predict", *inputs, *common, "--pdf_scale", "0"), 2, "pdf_scale 0.0 is not valid")
+
+
 def test_both_ways_to_the_pipeline_yaml(tmp_path: Path) -> None:
     form = f"--get_pipeline_config semantic_segmentation --save_path {tmp_path}/my_path"
     _says(_segrt(*form.split()), 0, "my_path/semantic_segmentation.yaml is written")

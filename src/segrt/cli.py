@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +67,10 @@ Workers = Annotated[int, typer.Option(min=1, max=64, help="Times that the model 
 MaxPixels = Annotated[
     int | None,
     typer.Option("--max_pixels", "--max-pixels", min=1, help="Most pixels of one image; 178,956,970 if not given."),
+]
+Exif = Annotated[bool, typer.Option("--exif/--no-exif", help="Turn photos the way their EXIF orientation says.")]
+PdfScale = Annotated[
+    float, typer.Option("--pdf_scale", "--pdf-scale", help="Pixels to one point of a PDF page; 2 is 144 dpi.")
 ]
 Slide = Annotated[
     str | None,
@@ -156,6 +161,8 @@ def predict(
     batch_size: BatchSize = None,
     workers: Workers = 1,
     max_pixels: MaxPixels = None,
+    exif: Exif = True,
+    pdf_scale: PdfScale = 2,
     slide: Slide = None,
     palette: Palette = None,
     label_format: LabelFormatText = "list",
@@ -170,7 +177,7 @@ def predict(
         target_size,
         save_path,
         batch_size=batch_size,
-        max_pixels=max_pixels,
+        reading={"max_pixels": max_pixels, "exif": exif, "pdf_scale": pdf_scale},
         slide=slide,
         label_format=label_format,
         overlay=overlay,
@@ -355,7 +362,7 @@ def _predict(
     save_path: Path | None,
     *,
     batch_size: int | None = None,
-    max_pixels: int | None = None,
+    reading: Mapping[str, Any] | None = None,
     slide: str | None = None,
     label_format: str = "list",
     overlay: bool = False,
@@ -386,7 +393,7 @@ def _predict(
             slide=slide,
             progress=show,
             on_error="yield",
-            max_pixels=max_pixels,
+            **(reading or {}),
         )
 
         def save(result: SegResult | SegFailure) -> SegResult | SegFailure:

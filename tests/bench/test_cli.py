@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import write_colour_model
 
 COMMAND = [sys.executable, "-m", "segrt.bench.cli"]
 
@@ -30,6 +31,16 @@ def test_measures_a_model_and_says_why_another_fails(colour_model: Path, tmp_pat
     assert good["ms"]["total"]["rounds"] == 3
     assert good["file_bytes"] == colour_model.stat().st_size
     assert bad["ms"] == {}
+
+
+def test_a_sliding_window_is_measured(colour_model: Path, tmp_path: Path) -> None:
+    whole = write_colour_model(tmp_path / "whole.onnx", labels=True)
+    common = ["--mode", "normal", "--size", "64x96", "--repeat", "1", "--device", "cpu", "--format", "json"]
+    done = _bench(colour_model, whole, "--slide", "32,24", *common)
+    assert done.returncode == 1, done.stderr
+    good, bad = json.loads(done.stdout)["rows"]
+    assert good["ms"]["total"]["rounds"] == 1
+    assert "nothing to average in a window" in bad["error"]
 
 
 def test_the_data_set_gives_what_the_model_card_says(camvid: Path) -> None:
@@ -62,6 +73,8 @@ def test_ctrl_c_prints_what_is_done(colour_model: Path, tmp_path: Path) -> None:
     ("arguments", "status", "words"),
     [
         (["--size", "huge"], 2, "--size 'huge' is not valid"),
+        (["--slide", "huge"], 2, "slide 'huge' is not valid"),
+        (["--compare", "paddle", "--slide", "512,512"], 2, "can't be compared with --slide"),
         (["--mode", "fast"], 2, "unknown mode 'fast'"),
         (["--mode", "normal,normal"], 2, "two contenders are alike"),
         (["--plan", "[]"], 2, "--plan '[]' is not valid"),

@@ -33,6 +33,7 @@ from segrt.bench.report import Format, Report
 from segrt.errors import ConfigError, InputError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
 from segrt.result import IMAGE_SUFFIXES
+from segrt.slide import parse_window
 from segrt.types import Device, Mode, parse_target_size
 
 app = typer.Typer(
@@ -75,6 +76,10 @@ def bench(
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Size of inference; the image's own if not given.")
     ] = None,
+    slide: Annotated[
+        str | None,
+        typer.Option(help="Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT; model: that of the model."),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help=f"Folder of images to run in turn, the first {MAX_IMAGES}; else a sample.")
     ] = None,
@@ -108,9 +113,10 @@ def bench(
         names = [spec.name for spec in zoo.load().models if not spec.bundled] if all_ else [zoo.DEFAULT_MODEL]
     if compare:
         device = device or "cpu"
-        _check_paddle(device)
+        _check_paddle(device, slide)
     if chart:
         plot.check(chart)
+    parse_window(slide)
     cores = environment.usable_cores()
     if threads and threads > cores:
         raise ConfigError(f"--threads {threads} is not valid: this process may use {cores} cores")
@@ -123,6 +129,7 @@ def bench(
             contenders=_contenders(mode, plan or (_every(device) if dataset else []), device),
             photos=_photos(images, pixels, Path(work)) if images or not labelled else labelled,
             size=pixels,
+            slide=slide,
             threads=threads or min(environment.MAX_THREADS, cores),
             repeat=repeat,
             seconds=seconds,
@@ -178,7 +185,9 @@ def _measure(job: Job, files: Sequence[Path], form: Format) -> tuple[Report, boo
     return report, interrupted
 
 
-def _check_paddle(device: str) -> None:
+def _check_paddle(device: str, slide: str | None) -> None:
+    if slide:
+        raise ConfigError("--compare paddle runs Paddle on whole images: it can't be compared with --slide")
     if Device.parse(device).kind != "cpu":
         raise ConfigError(f"--compare paddle runs Paddle on the CPU: it can't be compared with --device {device}")
     if find_spec("paddle") is None:

@@ -129,10 +129,14 @@ class SegrtContender(Contender):
         images: files to segment in turn.
         size: of inference.
         options: of `create_pipeline`.
+        slide: sliding window, as `Pipeline.predict` takes it.
     """
 
-    def __init__(self, images: Sequence[Path], size: TargetSize, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, images: Sequence[Path], size: TargetSize, options: Mapping[str, Any], slide: str | None = None
+    ) -> None:
         super().__init__(images, size)
+        self._slide = slide
         from segrt.backends.catalog import onnxruntime
         from segrt.pipeline import create_pipeline
 
@@ -151,6 +155,9 @@ class SegrtContender(Contender):
     def warm_up(self) -> float:
         """Let the session compile for the sizes of the images."""
         start = perf_counter()
+        if self._slide:  # the crops know their size
+            self.segment(self._images[0])
+            return perf_counter() - start
         transforms = Transforms.parse(list(self._pipeline.session.meta.transforms))
         for size in {transforms.size((image.shape[0], image.shape[1]), self._size) for image in self._images}:
             self._pipeline.session.warm_up((1, 3, *size))
@@ -159,7 +166,7 @@ class SegrtContender(Contender):
     def segment(self, image: Image) -> tuple[Labels, Steps]:
         """Segment one image the way a user does."""
         start = perf_counter()
-        [result] = self._pipeline.predict(image, self._size)
+        [result] = self._pipeline.predict(image, self._size, slide=self._slide)
         total = 1000 * (perf_counter() - start)
         assert isinstance(result, SegResult)
         times = result.timings

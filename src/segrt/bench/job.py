@@ -25,6 +25,7 @@ class Job:
         contenders: label and arguments of `create_pipeline`; `model_dir` is added.
         photos: images to run in turn.
         size: (height, width) of inference; None for that of each image.
+        slide: sliding window, as `Pipeline.predict` takes it; Paddle can't take part then.
         threads: of each contender.
         repeat: most timed rounds.
         seconds: that the rounds of a model should take.
@@ -38,6 +39,7 @@ class Job:
     contenders: Sequence[tuple[str, Mapping[str, Any]]]
     photos: Sequence[Path]
     size: tuple[int, int] | None = None
+    slide: str | None = None
     threads: int = 1
     repeat: int = 30
     seconds: float = 30
@@ -76,6 +78,6 @@ class Job:
     def _entrants(self, model: BenchModel) -> list[Entrant]:
         found = [Entrant("paddle", PaddleContender, (self.photos, self.size, model.paddle, self.threads))]
         for label, options in self.contenders:
-            arguments = (self.photos, self.size, {**options, "model_dir": model.onnx})
+            arguments = (self.photos, self.size, {**options, "model_dir": model.onnx}, self.slide)
             found.append(Entrant(label, SegrtContender, arguments))
         return found if self.paddle else found[1:]
