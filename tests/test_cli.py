@@ -176,7 +176,7 @@ def test_exif_and_pdf_scale(tiles: npt.NDArray[np.uint8], colour_model: Path, tm
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     picture.save(tmp_path / "turned.jpg", exif=exif)
-    common = ["--model_dir", colour_model, "--device", "cpu"]
+    common: list[str | Path] = ["--model_dir", colour_model, "--device", "cpu"]
     inputs = [tmp_path / "turned.jpg", tmp_path / "page.pdf"]
     _says(_segrt("predict", *inputs, *common, "--save_path", tmp_path / "a"), 0, "2 segmented")
     _says(
