@@ -3,7 +3,7 @@
 The models come without rewrites; the passes are applied here, one after the other.
 
     segrt-export --all --untrained -o build/stock --without image_pool --without conv_before_resize \
-        --without kernel_before_resize
+        --without kernel_before_resize --without linear_as_conv
     python benchmarks/rewrites.py build/stock/*.onnx > benchmarks/results/rewrites.md
 """
 

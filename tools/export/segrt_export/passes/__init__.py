@@ -10,14 +10,16 @@ from segrt.errors import ExportError
 from segrt_export.passes.conv_before_resize import conv_before_resize
 from segrt_export.passes.image_pool import image_pool
 from segrt_export.passes.kernel_before_resize import kernel_before_resize
+from segrt_export.passes.linear_as_conv import linear_as_conv
 
 REWRITES: dict[str, Callable[[ModelProto], int]] = {
     "image_pool": image_pool,
     "conv_before_resize": conv_before_resize,
     "kernel_before_resize": kernel_before_resize,
+    "linear_as_conv": linear_as_conv,
 }
-"""The rewrites that save arithmetic, by name, in the order in which they run. Each works in place and returns how often
-it applied."""
+"""The rewrites that save arithmetic or the moving of data, by name, in the order in which they run. Each works in place
+and returns how often it applied."""
 
 
 def check_names(names: Collection[str]) -> None:
