@@ -30,6 +30,7 @@ from segrt.bench.datasets import Layout, Truth
 from segrt.bench.job import Job
 from segrt.bench.measure import MIN_ROUNDS, overhead_ms
 from segrt.bench.report import Format, Report
+from segrt.cli import Slide
 from segrt.errors import ConfigError, InputError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
 from segrt.result import IMAGE_SUFFIXES
@@ -76,10 +77,7 @@ def bench(
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Size of inference; the image's own if not given.")
     ] = None,
-    slide: Annotated[
-        str | None,
-        typer.Option(help="Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT; model: that of the model."),
-    ] = None,
+    slide: Slide = None,
     images: Annotated[
         Path | None, typer.Option(help=f"Folder of images to run in turn, the first {MAX_IMAGES}; else a sample.")
     ] = None,

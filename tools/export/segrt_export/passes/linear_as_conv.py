@@ -61,7 +61,8 @@ def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> boo
 
 def _is_picture(tokens: str, picture: str, probes: Probes) -> bool:
     """Whether N x hw x C tokens become an N x K x h x w map."""
-    return bool(probes(tokens)) and all(
+    kept = [
         len(flat) == 3 and len(full) == 4 and flat[:2] == (full[0], full[2] * full[3])
         for flat, full in zip(probes(tokens), probes(picture), strict=False)
-    )
+    ]
+    return bool(kept) and all(kept)
