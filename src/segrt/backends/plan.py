@@ -106,6 +106,11 @@ class Plan:
         """Backend and precision, as `model_zoo.yaml` and `segrt tune` write them: "openvino fp32"."""
         return f"{next(name for name, row in BACKENDS.items() if row.provider == self.provider)} {self.precision}"
 
+    @property
+    def takes_float32_graph(self) -> bool:
+        """Whether it runs the second graph of a file that has one: see `segrt.float32`."""
+        return self.device == "cpu" and self.precision == "fp32"
+
     def __str__(self) -> str:
         where = self.device if self.device == "cpu" else f"{self.device}:{self.device_id}"
         threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else ""

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from segrt import float32
 from segrt.backends import catalog as catalogs
 from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
 from segrt.errors import DeviceError, ModelError, SegrtError
@@ -171,17 +172,18 @@ class Session:
         for key in ("trt_engine_cache_path", "trt_timing_cache_path"):
             if key in settings:
                 Path(settings[key]).mkdir(parents=True, exist_ok=True)
+        model = (float32.read(self._file) if plan.takes_float32_graph else None) or str(self._file)
         try:
             if devices := catalogs.plugin_devices(plan.provider, plan.device):
                 options.add_provider_for_devices(devices[plan.device_id :][:1], settings)
-                return ort.InferenceSession(str(self._file), options, enable_fallback=0)
+                return ort.InferenceSession(model, options, enable_fallback=0)
             if plan.provider == "OpenVINOExecutionProvider":
                 settings = {"device_type": "CPU", **settings}
             providers: list[Any] = [(plan.provider, settings)]
             if plan.provider == "TensorrtExecutionProvider":  # what TensorRT leaves stays on the GPU
                 providers.append(("CUDAExecutionProvider", {"device_id": str(plan.device_id)}))
             # By itself ONNX Runtime would try again on the CPU and print a line.
-            return ort.InferenceSession(str(self._file), options, providers=providers, enable_fallback=0)
+            return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:
             kind = type(error).__name__
             if plan.provider == "CPUExecutionProvider" or kind in ("InvalidProtobuf", "InvalidGraph", "NoModel"):

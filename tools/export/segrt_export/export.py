@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 from collections.abc import Collection, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
+from segrt import float32
 from segrt.errors import ExportError
 from segrt.files import write_atomic
 from segrt.metadata import KEY, ModelMeta
@@ -59,7 +61,7 @@ def export(
         sizes: (height, width) of further comparisons.
         opset: ONNX operator set of the result.
         weights: how they are stored. "float16" halves the file and rounds each weight to 11 significant bits.
-        without: rewrites to leave out, names of `segrt_export.passes.REWRITES`.
+        without: rewrites to leave out, names of `segrt_export.passes.REWRITES` and `FLOAT32_REWRITES`.
 
     Returns:
         Exported: names of the files and the report.
@@ -71,7 +73,6 @@ def export(
     """
     for module in ("onnx", "onnxslim", "onnxruntime"):
         require(module)
-    import onnx
 
     from segrt_export.passes import check_names
 
@@ -81,9 +82,12 @@ def export(
     with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
         model, raw_nodes = _to_onnx(source, Path(work), opset)
         meta, passes, work_done = _transform(model, source, weights, without)
-        onnx.helper.set_model_props(model, {KEY: meta.model_dump_json(exclude_defaults=True)})
-        _check(model)
+        for graph in _float32_graph(model, meta, passes, work_done, without):
+            _check(graph)
         data = model.SerializeToString()
+        graphs = {"parity": data}
+        if (second := float32.assemble(memoryview(data))) is not None:
+            graphs["parity_float32"] = second
         seconds = perf_counter() - started
         report = {
             "model": source.name,
@@ -96,7 +100,7 @@ def export(
             "nodes": {"converter": raw_nodes, "exported": len(model.graph.node)},
             "bytes": len(data),
             "export_seconds": round(seconds, 2),
-            "parity": compare(source, data, Path(work), images, sizes),
+            **compare(source, graphs, Path(work), images, sizes),
         }
     report_file = file.with_suffix(".parity.json")
     write_atomic(file, data)
@@ -166,6 +170,47 @@ def _transform(
         passes=tuple(name for name, count in passes.items() if count),
     )
     return meta, passes, work_done
+
+
+def _float32_graph(
+    model: Any, meta: ModelMeta, passes: dict[str, int], work_done: dict[str, int], without: Collection[str]
+) -> list[Any]:
+    """Write the metadata into `model`, with a second graph where there is something to gain: see `segrt.float32`.
+
+    Args:
+        model: the finished graph.
+        meta: what it says of itself.
+        passes: by pass, how often it applied; those of the second graph are added.
+        work_done: multiply-adds by pass, likewise.
+        without: rewrites to leave out.
+
+    Returns:
+        list: `model`, and the second graph if there is one.
+    """
+    import onnx
+
+    from segrt_export.count import multiply_adds
+    from segrt_export.passes import FLOAT32_REWRITES
+
+    properties = {KEY: meta.model_dump_json(exclude_defaults=True)}
+    onnx.helper.set_model_props(model, properties)
+    second = onnx.ModelProto()
+    second.CopyFrom(model)
+    done = {name: rewrite(second) for name, rewrite in FLOAT32_REWRITES.items() if name not in without}
+    passes |= done
+    if not any(done.values()):
+        return [model]
+    work_done["float32"] = multiply_adds(second)
+    meta = meta.model_copy(update={"passes": (*meta.passes, *(name for name, count in done.items() if count))})
+    onnx.helper.set_model_props(second, {KEY: meta.model_dump_json(exclude_defaults=True)})
+    shared = {initializer.name for initializer in model.graph.initializer}
+    own = onnx.ModelProto()
+    own.CopyFrom(second)
+    del own.graph.initializer[:]
+    own.graph.initializer.extend(i for i in second.graph.initializer if i.name not in shared)
+    text = base64.b64encode(own.SerializeToString()).decode()
+    onnx.helper.set_model_props(model, {**properties, float32.KEY: text})
+    return [model, second]
 
 
 def _name_dimensions(model: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 
 def producers(graph: GraphProto) -> dict[str, NodeProto]:
@@ -53,9 +53,11 @@ class Index:
                 self._constants[node.output[0]] = values["value"]
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
-        """The value of an initializer or of a Constant node; None where `name` is computed."""
-        tensor = self._constants.get(name)
-        return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+        """The value of an initializer or of a Constant node, those stored as float16 too; None for what is computed."""
+        stored = self.behind(name, "Cast", to=TensorProto.FLOAT)
+        tensor = self._constants.get(stored or name)
+        value = None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+        return value.astype(np.float32) if stored and value is not None else value
 
     def made_by(self, name: str, op_type: str) -> NodeProto | None:
         """The node that makes `name`, if it is an `op_type`."""

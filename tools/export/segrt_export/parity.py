@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -91,20 +91,24 @@ def _quiet() -> Iterator[None]:
 
 
 def compare(
-    source: PaddleModel, onnx_file: bytes, work: Path, images: Sequence[Path], sizes: Sequence[tuple[int, int]]
-) -> dict[str, Any]:
+    source: PaddleModel,
+    graphs: Mapping[str, bytes],
+    work: Path,
+    images: Sequence[Path],
+    sizes: Sequence[tuple[int, int]],
+) -> dict[str, dict[str, Any]]:
     """Compare an exported model with Paddle Inference on real images, at their own and at awkward sizes.
 
     Args:
         source: the Paddle model.
-        onnx_file: the exported model.
+        graphs: the exported model, in each form that a plan may run, by a name of it.
         work: a folder for temporary files.
         images: photos; without any, the sample image that comes with segrt.
         sizes: (height, width) to which the first of them is resized for further cases.
 
     Returns:
-        dict: the report: `cases`, each with size, pixels, `agreement` (share of equal labels) and `max_logit_diff`
-        (where both have logits of one size); and `agreement` over all pixels.
+        dict: a report by the name of each graph: `cases`, each with size, pixels, `agreement` (share of equal labels)
+        and `max_logit_diff` (where both have logits of one size); and `agreement` over all pixels.
 
     Raises:
         ExportError: a case is below `THRESHOLD`.
@@ -113,35 +117,41 @@ def compare(
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
-    meta = ModelMeta.loads(session.get_modelmeta().custom_metadata_map[KEY], file=source.name)
+    sessions = {
+        name: ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"]) for name, graph in graphs.items()
+    }
+    first = next(iter(sessions.values()))
+    meta = ModelMeta.loads(first.get_modelmeta().custom_metadata_map[KEY], file=source.name)
     transforms = Transforms.parse(list(meta.transforms))
     reference = PaddleReference(source, work)
-    cases: list[dict[str, Any]] = []
-    equal = total = 0
+    cases: dict[str, list[dict[str, Any]]] = {graph: [] for graph in graphs}
     for name, photos in _cases(list(images), sizes):
         batch = np.empty((len(photos), 3, *photos[0].shape[:2]), np.float32)
         for slot, photo in zip(batch, photos, strict=True):
             transforms.write(photo, out=slot)
         theirs, their_logits = reference.run(batch)
-        output = session.run(None, {session.get_inputs()[0].name: batch})[0]
-        ours = _labels(output, meta, (batch.shape[2], batch.shape[3]))
-        same = int((ours == theirs).sum())
-        case = {"case": name, "shape": list(batch.shape), "pixels": ours.size, "agreement": same / ours.size}
-        if their_logits is not None and their_logits.shape == output.shape:
-            case["max_logit_diff"] = float(np.abs(their_logits - output).max())
-        cases.append(case)
-        equal, total = equal + same, total + ours.size
+        for graph, session in sessions.items():
+            output = session.run(None, {session.get_inputs()[0].name: batch})[0]
+            ours = _labels(output, meta, (batch.shape[2], batch.shape[3]))
+            agreement = float((ours == theirs).mean())
+            case = {"case": name, "shape": list(batch.shape), "pixels": ours.size, "agreement": agreement}
+            if their_logits is not None and their_logits.shape == output.shape:
+                case["max_logit_diff"] = float(np.abs(their_logits - output).max())
+            cases[graph].append(case)
+    return {graph: _report(source.name, found, ort.__version__) for graph, found in cases.items()}
+
+
+def _report(model: str, cases: list[dict[str, Any]], runtime: str) -> dict[str, Any]:
     worst = min(cases, key=lambda c: float(c["agreement"]))
     if worst["agreement"] < THRESHOLD:
         raise ExportError(
-            f"{source.name}: the exported model agrees with Paddle on {worst['agreement']:.4%} of the pixels of "
+            f"{model}: the exported model agrees with Paddle on {worst['agreement']:.4%} of the pixels of "
             f"{worst['case']}, less than {THRESHOLD:.1%}; nothing was written"
         )
     return {
         "reference": f"Paddle Inference {version('paddlepaddle')}",
-        "runtime": f"onnxruntime {ort.__version__}",
-        "agreement": equal / total,
+        "runtime": f"onnxruntime {runtime}",
+        "agreement": float(np.average([c["agreement"] for c in cases], weights=[c["pixels"] for c in cases])),
         "worst": worst["agreement"],
         "cases": cases,
     }
