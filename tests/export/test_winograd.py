@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segrt_export.count import multiply_adds
 from segrt_export.passes.winograd import POINTS, transforms, winograd
 
-CHANNELS = 160  # enough for the products saved to outweigh the tiles moved
+CHANNELS = 192  # enough for the products saved to outweigh the tiles moved
 
 
 def _convolution(net: Net, x: str, channels: int, out: int, dilation: int = 1, **options: Any) -> str:
@@ -53,7 +53,7 @@ def test_equal_and_less_work(
     expected, work = run(model, x)[0], multiply_adds(model)
     done = winograd(model)
     assert done == int(multiply_adds(model) < work)
-    assert done or dilation * stride >= 96
+    assert done or dilation > 1
     ours = run(model, x)[0]
     assert ours.shape == expected.shape
     if expected.any():

@@ -60,8 +60,7 @@ def transforms(m: int) -> tuple[Doubles, Doubles, Doubles]:
         finite = np.vander(np.array(POINTS[m], np.float64), count, increasing=True)
         return np.vstack([finite, np.eye(count)[-1:]])
 
-    inputs: Doubles = np.linalg.inv(powers(m + 2)).T
-    return powers(m).T, powers(3), inputs
+    return powers(m).T, powers(3), np.asarray(np.linalg.inv(powers(m + 2)).T, np.float64)
 
 
 @dataclass(frozen=True)
