@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from segrt_export.passes import REWRITES
+from segrt_export.passes import FLOAT32_REWRITES, REWRITES
 
 HEAD = """# Share of each operator
 
@@ -72,7 +72,7 @@ def main() -> None:
         for file in options.files:
             model = onnx.load(str(file))
             print(row(file.stem, "stock", profile(model, options, Path(work))), flush=True)
-            if sum(rewrite(model) for rewrite in REWRITES.values()):
+            if sum(rewrite(model) for rewrite in (REWRITES | FLOAT32_REWRITES).values()):
                 print(row(file.stem, "rewritten", profile(model, options, Path(work))), flush=True)
     print(f"\nonnxruntime {ort.__version__}.")
 

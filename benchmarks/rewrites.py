@@ -3,7 +3,7 @@
 The models come without rewrites; the passes are applied here, one after the other.
 
     segrt-export --all --untrained -o build/stock --without image_pool --without conv_before_resize \
-        --without kernel_before_resize --without linear_as_conv
+        --without kernel_before_resize --without linear_as_conv --without winograd
     python benchmarks/rewrites.py build/stock/*.onnx > benchmarks/results/rewrites.md
 """
 
@@ -28,15 +28,17 @@ from segrt.backends.session import Session
 from segrt.bench.pairs import Ratio, interleave, ratio
 from segrt.types import Device
 from segrt_export.count import multiply_adds
-from segrt_export.passes import REWRITES
+from segrt_export.passes import FLOAT32_REWRITES, REWRITES
 
 HEAD = """# Graph rewrites: less arithmetic for the same labels
 
 Made by `benchmarks/rewrites.py`. Multiply-adds are those of convolutions and matrix products for one {height}x{width}
 image, counted from the graph; a pass is measured against the graph that the passes before it left, "all" against the
 graph without any. Ratios are old time over new, above 1 is faster: the median of {repeat} pairs run in turns, and in
-brackets the smallest and the largest; {cpu}, {threads} threads. Equal labels: between the graph without and with all
-passes, the network's own logits for noise on ONNX Runtime's CPU provider. Models without a row have nothing to rewrite.
+brackets the smallest and the largest; {cpu}, {threads} threads. `winograd` makes a second graph, which only plans in
+FP32 run: the others have no figure for it, and their "all" is without it. Equal labels: between the graph without and
+with all passes, the network's own logits for noise on ONNX Runtime's CPU provider. Models without a row have nothing to
+rewrite.
 
 | model | pass | G multiply-adds | share | {providers} | equal labels |
 |---|---|---|---|{columns}---|"""
@@ -46,7 +48,7 @@ def stages(file: Path) -> Iterator[tuple[str, onnx.ModelProto]]:
     """The model as it is, then after each pass that finds something in it."""
     model = onnx.load(str(file))
     yield "stock", model
-    for name, rewrite in REWRITES.items():
+    for name, rewrite in (REWRITES | FLOAT32_REWRITES).items():
         if rewrite(model):
             yield name, model
 
@@ -78,15 +80,16 @@ def rows(file: Path, plans: tuple[Plan, ...], options: argparse.Namespace, work:
     cells: dict[str, list[str]] = {name: [] for name in [*names[1:], "all"]}
     equal = ""
     for plan in plans:
-        sessions = {name: Session(path, replace(plan, shapes="fixed")) for name, path in files.items()}
+        here = [name for name in names if plan.takes_float32_graph or name not in FLOAT32_REWRITES]
+        sessions = {name: Session(files[name], replace(plan, shapes="fixed")) for name in here}
         if not equal:
             old, new = (sessions[name].run(x).argmax(1) for name in (names[0], names[-1]))
             equal = f"{(old == new).mean():.4%}"
         runs = {name: partial(timed, partial(s.run, x)) for name, s in sessions.items()}
-        samples = interleave(runs, repeat=options.repeat)
-        for before, after in pairwise(names):
-            cells[after].append(cell(ratio(samples[before], samples[after])))
-        cells["all"].append(cell(ratio(samples[names[0]], samples[names[-1]])))
+        samples = interleave(runs, repeat=options.repeat) if len(runs) > 1 else {}
+        for before, after in [*pairwise(names), (names[0], "all")]:
+            last = here[-1] if after == "all" else after
+            cells[after].append(cell(ratio(samples[before], samples[last])) if last in samples else "")
     pairs = [*pairwise(names), (names[0], "all")]
     work_of["all"] = work_of[names[-1]]
     for before, after in pairs:

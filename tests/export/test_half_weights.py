@@ -5,18 +5,21 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from segrt_export.passes.half_weights import half_weights
+from segrt_export.passes.half_weights import SMALLEST, half_weights
 
 
 def test_large_weights_are_halved_and_the_rest_stays() -> None:
     rng = np.random.default_rng(0)
+    wide = SMALLEST // 27 + 1
     weights = {
-        "big": rng.standard_normal((16, 3, 3, 3)).astype(np.float32),
-        "bias": rng.standard_normal(16).astype(np.float32),
-        "huge": np.full((16, 16, 1, 1), 1e6, np.float32),
+        "big": rng.standard_normal((wide, 3, 3, 3)).astype(np.float32),
+        "bias": rng.standard_normal(wide).astype(np.float32),
+        "huge": np.full((SMALLEST // wide + 1, wide, 1, 1), 1e6, np.float32),
     }
     nodes = [helper.make_node("Conv", ["x", "big", "bias"], ["a"]), helper.make_node("Conv", ["a", "huge"], ["y"])]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, None, None]) for n, c in (("x", 3), ("y", 16))]
+    values = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, None, None]) for n, c in (("x", 3), ("y", None))
+    ]
     graph = helper.make_graph(
         nodes, "g", values[:1], values[1:], [numpy_helper.from_array(v, k) for k, v in weights.items()]
     )

@@ -90,7 +90,7 @@ def test_a_result_that_others_read_stays() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"channels": 64},
+        {"channels": 24},
         {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2]},
         {"kernel_shape": [3, 1], "pads": [1, 0, 1, 0]},
         {"strides": [2, 2]},

@@ -27,7 +27,17 @@ pytestmark = [
 
 NAMES = [spec.name for spec in zoo.load().models if not spec.bundled]
 SIZES = ((512, 1024), (333, 517))
-FLOORS = {"512x1024": 0.9999, "333x517": 0.999}
+FLOORS = {"512x1024": 0.9999, "333x517": 0.9999}
+# Largest share of the stock graph's multiply-adds at 512x1024 that the rewrites may leave.
+WORK = {
+    "Deeplabv3-R50": 0.90,
+    "OCRNet_HRNet-W48": 0.96,
+    "SegFormer-B0 (slice)": 0.55,
+    "SegFormer-B2 (slice)": 0.45,
+    "SegFormer-B3 (slice)": 0.57,
+    "SegFormer-B4 (slice)": 0.65,
+    "SegFormer-B5 (slice)": 0.73,
+}
 # Millions of parameters of the official networks, as PaddleSeg counts them.
 PARAMETERS = {
     "OCRNet_HRNet-W18": 12.123,
@@ -58,11 +68,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _check(report: dict[str, Any]) -> None:
-    cases = {case["case"]: case for case in report["parity"]["cases"]}
-    for size, floor in FLOORS.items():
-        (case,) = (c for name, c in cases.items() if name.endswith(size))
-        assert case["agreement"] >= floor, case
-    assert cases["a batch of 3"]["agreement"] >= 0.999
+    assert ("parity_float32" in report) == bool(report["passes"]["winograd"])
+    for parity in (report["parity"], report.get("parity_float32", report["parity"])):
+        cases = {case["case"]: case for case in parity["cases"]}
+        for size, floor in FLOORS.items():
+            (case,) = (c for name, c in cases.items() if name.endswith(size))
+            assert case["agreement"] >= floor, case
+        assert cases["a batch of 3"]["agreement"] >= 0.999
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,6 +90,8 @@ def test_twin_exports_and_agrees_with_paddle(name: str, tmp_path: Path, out: Pat
     dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert dims == ["N", 3, "H", "W"]
     assert {node.domain for node in model.graph.node} == {""}
+    work = report["multiply_adds"]
+    assert min(work.values()) <= WORK.get(name, 1) * work["stock"]
     assert model.graph.output[0].type.tensor_type.shape.dim[1].dim_value == len(spec.class_names)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-SMALLEST = 256
-"""Elements under which a tensor stays float32: nothing to gain, and biases matter most."""
+SMALLEST = 1 << 15
+"""Elements under which a tensor stays float32. In PP-LiteSeg-T the small ones, of the layers next to the picture and to
+the logits, are 3% of the file and make six of seven labels that rounding changes (0.012% of the pixels with all)."""
 
 
 def half_weights(model: ModelProto) -> int:
