@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,12 @@ from typing import Any
 import machines as m
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
+from graphs import Net
 
 import segrt
+from segrt import float32
 from segrt.backends import catalog, session
 from segrt.backends.plan import HpiConfig, Plan, plans
 from segrt.backends.session import OWN_SESSIONS, Session, start
@@ -151,6 +155,30 @@ def test_sizes_that_come_again_get_sessions_of_their_own(colour_model: Path, mon
     assert built.shapes == [(1, 3, 8, 8), (1, 3, 16, 8)]
     one.warm_up((1, 3, 32, 32))
     assert built.shapes[2:] == [(1, 3, 32, 32)]
+
+
+def test_where_all_have_one_size_no_other_session_stays(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Builds(monkeypatch)
+    one = Session(colour_model, replace(CPU, shapes="repeated"))
+    for _ in range(6):
+        one.run(_batch(8, 8))
+    assert built.shapes == [None, (1, 3, 8, 8)]
+    assert one._any is None
+    for _ in range(2):
+        assert one.run(_batch(16, 8)).shape[2] == one.run(_batch(8, 8)).shape[2] * 2
+    assert built.shapes[2:] == [None]
+
+
+def test_plans_in_float32_on_the_cpu_run_the_second_graph(tmp_path: Path) -> None:
+    first, second = Net(), Net()
+    model, negative = first.model(first.add("Identity", "x")), second.model(second.add("Neg", "x"))
+    text = base64.b64encode(negative.SerializeToString()).decode()
+    onnx.helper.set_model_props(model, {float32.KEY: text})
+    file = tmp_path / "two.onnx"
+    onnx.save(model, str(file))
+    x = _batch(8, 8)
+    np.testing.assert_array_equal(Session(file, CPU).run(x), -x)
+    np.testing.assert_array_equal(Session(file, replace(CPU, precision="bf16")).run(x), x)
 
 
 def test_many_sizes_build_nothing(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

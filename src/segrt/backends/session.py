@@ -38,7 +38,8 @@ Shape: TypeAlias = tuple[int, ...]
 class Session:
     """One model on one execution provider. `run` may be called from several threads.
 
-    Memory: besides the session for every size, there are at most `OWN_SESSIONS` others.
+    Memory: besides the session for every size, there are at most `OWN_SESSIONS` others. Where all images have one size,
+    there is only its own.
 
     Attributes:
         meta: what the model says of itself.
@@ -144,7 +145,10 @@ class Session:
                 self._own.move_to_end(shape)
                 return self._own[shape]
             if self._shapes == "repeated" and self._recent.count(shape) < _OFTEN:
+                self._any = self._any or self._build()
                 return self._any
+            if set(self._recent) == {shape}:  # so far all have one size: the session for every size can wait
+                self._any = None
             session = self._build(shape)
             self._own[shape] = session
             if len(self._own) > OWN_SESSIONS:
@@ -174,16 +178,19 @@ class Session:
                 Path(settings[key]).mkdir(parents=True, exist_ok=True)
         model = (float32.read(self._file) if plan.takes_float32_graph else None) or str(self._file)
         try:
+            providers: list[Any] = []
             if devices := catalogs.plugin_devices(plan.provider, plan.device):
                 options.add_provider_for_devices(devices[plan.device_id :][:1], settings)
-                return ort.InferenceSession(model, options, enable_fallback=0)
-            if plan.provider == "OpenVINOExecutionProvider":
-                settings = {"device_type": "CPU", **settings}
-            providers: list[Any] = [(plan.provider, settings)]
+            else:
+                if plan.provider == "OpenVINOExecutionProvider":
+                    settings = {"device_type": "CPU", **settings}
+                providers = [(plan.provider, settings)]
             if plan.provider == "TensorrtExecutionProvider":  # what TensorRT leaves stays on the GPU
                 providers.append(("CUDAExecutionProvider", {"device_id": str(plan.device_id)}))
             # By itself ONNX Runtime would try again on the CPU and print a line.
-            return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+            session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
+            session._model_bytes = None  # kept for `set_providers`, and as large as the file
+            return session
         except Exception as error:
             kind = type(error).__name__
             if plan.provider == "CPUExecutionProvider" or kind in ("InvalidProtobuf", "InvalidGraph", "NoModel"):

@@ -156,10 +156,10 @@ def _rewrite(node: NodeProto, x: str, index: Index, build: Builder, places: _Pla
     out, channels = index.constant(weight).shape[:2]  # type: ignore[union-attr]
     outputs, kernel, inputs = map(np.kron, transforms(tall.m), transforms(wide.m))
     positions = len(kernel)
-    # The kernel is transformed in the graph, from the weights as they are: a runtime does that once, when it loads.
-    taps = build.add("Reshape", build.add("Transpose", weight, perm=[2, 3, 1, 0]), whole(9, channels * out))
-    spectrum = build.add("MatMul", build.const(kernel, "float32"), taps)
-    spectrum = build.add("Reshape", spectrum, whole(positions, channels, out))
+    # The kernel is transformed in the graph, from the weights as they are: a runtime does that once, when it loads. One
+    # node does it, since ONNX Runtime would keep the results of all.
+    taps = build.const(kernel.reshape(positions, 3, 3), "float32")
+    spectrum = build.add("Einsum", taps, weight, equation="kij,ocij->kco")
 
     pixels = build.add("Pad", build.add("Reshape", x, whole(0, -1, channels)), whole(0, 0, 0, 0, 1, 0))
     tiles = build.add("Gather", pixels, places.tiles, axis=1)
