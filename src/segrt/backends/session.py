@@ -176,8 +176,8 @@ class Session:
         for key in ("trt_engine_cache_path", "trt_timing_cache_path"):
             if key in settings:
                 Path(settings[key]).mkdir(parents=True, exist_ok=True)
-        model = (float32.read(self._file) if plan.takes_float32_graph else None) or str(self._file)
         try:
+            model = (float32.read(self._file) if plan.takes_float32_graph else None) or str(self._file)
             providers: list[Any] = []
             if devices := catalogs.plugin_devices(plan.provider, plan.device):
                 options.add_provider_for_devices(devices[plan.device_id :][:1], settings)

@@ -74,6 +74,9 @@ def export(
     for module in ("onnx", "onnxslim", "onnxruntime"):
         require(module)
 
+    import onnx
+
+    from segrt_export.count import multiply_adds
     from segrt_export.passes import check_names
 
     check_names(without)
@@ -82,12 +85,20 @@ def export(
     with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
         model, raw_nodes = _to_onnx(source, Path(work), opset)
         meta, passes, work_done = _transform(model, source, weights, without)
-        for graph in _float32_graph(model, meta, passes, work_done, without):
-            _check(graph)
+        onnx.helper.set_model_props(model, {KEY: meta.model_dump_json(exclude_defaults=True)})
+        _check(model)
+        second, more = _float32_graph(model, meta, without)
+        passes |= more
+        if second is not None:
+            _check(second)
+            work_done["float32"] = multiply_adds(second)
+            _attach(model, second)
         data = model.SerializeToString()
         graphs = {"parity": data}
-        if (second := float32.assemble(memoryview(data))) is not None:
-            graphs["parity_float32"] = second
+        if second is not None:
+            assembled = float32.assemble(memoryview(data))
+            assert assembled is not None
+            graphs["parity_float32"] = assembled
         seconds = perf_counter() - started
         report = {
             "model": source.name,
@@ -172,45 +183,40 @@ def _transform(
     return meta, passes, work_done
 
 
-def _float32_graph(
-    model: Any, meta: ModelMeta, passes: dict[str, int], work_done: dict[str, int], without: Collection[str]
-) -> list[Any]:
-    """Write the metadata into `model`, with a second graph where there is something to gain: see `segrt.float32`.
+def _float32_graph(model: Any, meta: ModelMeta, without: Collection[str]) -> tuple[Any | None, dict[str, int]]:
+    """Make the graph for plans in float32 on the CPU: see `segrt.float32`.
 
     Args:
-        model: the finished graph.
+        model: the finished graph; it stays as it is.
         meta: what it says of itself.
-        passes: by pass, how often it applied; those of the second graph are added.
-        work_done: multiply-adds by pass, likewise.
         without: rewrites to leave out.
 
     Returns:
-        list: `model`, and the second graph if there is one.
+        tuple: the second graph, None where it would be the same; and by pass, how often it applied.
     """
     import onnx
 
-    from segrt_export.count import multiply_adds
     from segrt_export.passes import FLOAT32_REWRITES
 
-    properties = {KEY: meta.model_dump_json(exclude_defaults=True)}
-    onnx.helper.set_model_props(model, properties)
     second = onnx.ModelProto()
     second.CopyFrom(model)
     done = {name: rewrite(second) for name, rewrite in FLOAT32_REWRITES.items() if name not in without}
-    passes |= done
-    if not any(done.values()):
-        return [model]
-    work_done["float32"] = multiply_adds(second)
     meta = meta.model_copy(update={"passes": (*meta.passes, *(name for name, count in done.items() if count))})
     onnx.helper.set_model_props(second, {KEY: meta.model_dump_json(exclude_defaults=True)})
+    return (second if any(done.values()) else None), done
+
+
+def _attach(model: Any, second: Any) -> None:
+    """Put the second graph into the metadata of `model`, without the weights that `model` has."""
+    import onnx
+
     shared = {initializer.name for initializer in model.graph.initializer}
     own = onnx.ModelProto()
     own.CopyFrom(second)
     del own.graph.initializer[:]
     own.graph.initializer.extend(i for i in second.graph.initializer if i.name not in shared)
     text = base64.b64encode(own.SerializeToString()).decode()
-    onnx.helper.set_model_props(model, {**properties, float32.KEY: text})
-    return [model, second]
+    onnx.helper.set_model_props(model, {item.key: item.value for item in model.metadata_props} | {float32.KEY: text})
 
 
 def _name_dimensions(model: Any) -> None:

@@ -64,7 +64,7 @@ def transforms(m: int) -> tuple[Doubles, Doubles, Doubles]:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """How one axis is cut into tiles.
 
     Attributes:
@@ -80,7 +80,7 @@ class _Axis:
         return (self.m + 2) * self.dilation * -(-length // (self.m * self.dilation))
 
     @classmethod
-    def best(cls, length: int, dilation: int) -> _Axis:
+    def best(cls, length: int, dilation: int) -> Axis:
         """The tiles with the fewest products, the small ones where there is no difference."""
 
         def cost(m: int) -> float:
@@ -90,7 +90,7 @@ class _Axis:
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Tensors that say where tiles lie: the same for all convolutions over maps of one size, cut alike.
 
     Attributes:
@@ -106,7 +106,7 @@ class _Places:
 class _Shared:
     """What one convolution leaves for the next."""
 
-    places: dict[tuple[tuple[Shape, ...], _Axis, _Axis], _Places] = field(default_factory=dict)
+    places: dict[tuple[tuple[Shape, ...], Axis, Axis], Places] = field(default_factory=dict)
 
     def apply(self, node: NodeProto, index: Index, probes: Probes, build: Builder) -> bool:
         dilation = _dilation(node, index)
@@ -116,7 +116,7 @@ class _Shared:
         maps = tuple(shape[2:] for shape in known)
         out, channels = index.constant(node.input[1]).shape[:2]  # type: ignore[union-attr]
         (height, width), pairs = maps[0], channels * out
-        tall, wide = _Axis.best(height, dilation), _Axis.best(width, dilation)
+        tall, wide = Axis.best(height, dilation), Axis.best(width, dilation)
         evaluations = tall.evaluations(height) * wide.evaluations(width)
         cost = evaluations * (pairs + _MOVED * (channels + out))
         if cost > _WORTH * pairs * _taps(height, dilation) * _taps(width, dilation):
@@ -124,8 +124,11 @@ class _Shared:
         x = build.add("Transpose", node.input[0], perm=[0, 2, 3, 1])
         key = (maps, tall, wide)
         if key not in self.places:
-            self.places[key] = _places(build, x, tall, wide)
-        _rewrite(node, x, index, build, self.places[key], tall, wide)
+            self.places[key] = add_places(build, x, tall, wide)
+        y = add_convolution(build, x, node.input[1], (out, channels), tall, wide, self.places[key])
+        for bias in node.input[2:]:
+            y = build.add("Add", y, bias)
+        _rewrite(node, y, index, build)
         return True
 
 
@@ -146,14 +149,41 @@ def _taps(length: int, dilation: int) -> int:
     return 3 * length - 2 * min(dilation, length)
 
 
-def _rewrite(node: NodeProto, x: str, index: Index, build: Builder, places: _Places, tall: _Axis, wide: _Axis) -> None:
-    """Replace the convolution `node` of `x`, N x H x W x C."""
+def _rewrite(node: NodeProto, y: str, index: Index, build: Builder) -> None:
+    """Put `y`, N x H x W x C, in the place of the convolution `node`, and of its Relu if nothing else reads that."""
+    readers = index.consumers[node.output[0]]
+    is_output = any(output.name == node.output[0] for output in build.graph.output)
+    relu = readers[0] if len(readers) == 1 and readers[0].op_type == "Relu" and not is_output else None
+    # The Relu comes before the transposition, which ONNX Runtime then joins to its own of the convolution that follows.
+    result = node.output[0] if relu is None else relu.output[0]
+    build.add("Transpose", y if relu is None else build.add("Relu", y), output=result, perm=[0, 3, 1, 2])
+    build.replace(node)
+    if relu is not None:
+        build.graph.node.remove(relu)
+
+
+def add_convolution(
+    build: Builder, x: str, weight: str, shape: tuple[int, int], tall: Axis, wide: Axis, places: Places
+) -> str:
+    """Add a 3 x 3 convolution without bias.
+
+    Args:
+        build: takes the nodes.
+        x: tensor, float32 N x H x W x C.
+        weight: tensor, float32 (out, C, 3, 3).
+        shape: (out, C).
+        tall: how the rows are cut into tiles.
+        wide: how the columns are.
+        places: where the tiles lie, of `add_places`.
+
+    Returns:
+        str: the result's name, N x H x W x out.
+    """
 
     def whole(*values: int) -> str:
         return build.const(values, "int64")
 
-    weight, *bias = node.input[1:]
-    out, channels = index.constant(weight).shape[:2]  # type: ignore[union-attr]
+    out, channels = shape
     outputs, kernel, inputs = map(np.kron, transforms(tall.m), transforms(wide.m))
     positions = len(kernel)
     # The kernel is transformed in the graph, from the weights as they are: a runtime does that once, when it loads. One
@@ -168,24 +198,11 @@ def _rewrite(node: NodeProto, x: str, index: Index, build: Builder, places: _Pla
     products = build.add("MatMul", build.add("Reshape", tiles, whole(0, positions, -1, channels)), spectrum)
     products = build.add("Reshape", products, whole(0, positions, -1))
     results = build.add("MatMul", build.const(outputs, "float32"), products)
-    y = build.add("Gather", build.add("Reshape", results, whole(0, -1, out)), places.pixels, axis=1)
-    if bias:
-        y = build.add("Add", y, bias[0])
-    readers = index.consumers[node.output[0]]
-    is_output = any(output.name == node.output[0] for output in build.graph.output)
-    relu = readers[0] if len(readers) == 1 and readers[0].op_type == "Relu" and not is_output else None
-    if relu is None:
-        build.add("Transpose", y, output=node.output[0], perm=[0, 3, 1, 2])
-        build.replace(node)
-        return
-    # Before the transposition, which ONNX Runtime then joins to its own of the convolution that follows.
-    build.add("Transpose", build.add("Relu", y), output=relu.output[0], perm=[0, 3, 1, 2])
-    build.replace(node)
-    build.graph.node.remove(relu)
+    return build.add("Gather", build.add("Reshape", results, whole(0, -1, out)), places.pixels, axis=1)
 
 
-def _places(build: Builder, x: str, tall: _Axis, wide: _Axis) -> _Places:
-    """The places for maps of the size of `x`, N x H x W x C: asked for in that form, which is made anyway."""
+def add_places(build: Builder, x: str, tall: Axis, wide: Axis) -> Places:
+    """Add the places for maps of the size of `x`, N x H x W x C: asked for in that form, which is made anyway."""
 
     def whole(*values: int) -> str:
         return build.const(values, "int64")
@@ -210,7 +227,7 @@ def _places(build: Builder, x: str, tall: _Axis, wide: _Axis) -> _Places:
         "Add", build.add("Mul", down, build.add("Mul", plane, whole(wide.m))), build.add("Mul", row, span_w)
     )
     across = build.add("Add", build.add("Mul", across, plane), column)
-    return _Places(tiles, build.add("Add", build.add("Unsqueeze", down, whole(1)), across))
+    return Places(tiles, build.add("Add", build.add("Unsqueeze", down, whole(1)), across))
 
 
 def _range(build: Builder, count: str) -> str:
@@ -218,7 +235,7 @@ def _range(build: Builder, count: str) -> str:
     return build.add("Range", zero, build.add("Squeeze", count), one)
 
 
-def _windows(build: Builder, length: str, axis: _Axis) -> tuple[str, str, str]:
+def _windows(build: Builder, length: str, axis: Axis) -> tuple[str, str, str]:
     """Of one axis: the coordinates that tiles see, (m + 2, span), tile by tile and in a tile by interleaved map;
     whether they lie inside; and span, the number of tiles."""
     reach = axis.m * axis.dilation
@@ -236,7 +253,7 @@ def _windows(build: Builder, length: str, axis: _Axis) -> tuple[str, str, str]:
     return seen, inside, span
 
 
-def _outputs(build: Builder, length: str, axis: _Axis) -> tuple[str, str]:
+def _outputs(build: Builder, length: str, axis: Axis) -> tuple[str, str]:
     """Of each coordinate of one axis: which output of its tile it is, and which tile that is; (length,) each."""
     m, dilation = (build.const(value, "int64") for value in (axis.m, axis.dilation))
     at = _range(build, length)
