@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -76,7 +76,6 @@ def export(
 
     import onnx
 
-    from segrt_export.count import multiply_adds
     from segrt_export.passes import check_names
 
     check_names(without)
@@ -87,11 +86,9 @@ def export(
         meta, passes, work_done = _transform(model, source, weights, without)
         onnx.helper.set_model_props(model, {KEY: meta.model_dump_json(exclude_defaults=True)})
         _check(model)
-        second, more = _float32_graph(model, meta, without)
-        passes |= more
+        second = _float32_graph(model, meta, without, passes, work_done)
         if second is not None:
             _check(second)
-            work_done["float32"] = multiply_adds(second)
             _attach(model, second)
         data = model.SerializeToString()
         graphs = {"parity": data}
@@ -152,18 +149,14 @@ def _transform(
     from segrt_export.passes.cut_tail import cut_tail
     from segrt_export.passes.half_weights import half_weights
 
-    passes = {}
+    passes: dict[str, int] = {}
     # The converter's notes on shapes are those of the Paddle program, where a stand-in may have stood.
     del model.graph.value_info[:]
     model.CopyFrom(onnxslim.slim(model, no_shape_infer=True))  # inferring again and again takes half its time
     tail = cut_tail(model)
     passes["cut_tail"] = int(tail.output == "logits")
     work_done = {"stock": multiply_adds(model)}
-    for name, rewrite in REWRITES.items():
-        if name not in without:
-            passes[name] = rewrite(model)
-            if passes[name]:
-                work_done[name] = multiply_adds(model)
+    _rewrite(model, REWRITES, without, passes, work_done)
     if weights == "float16":
         passes["half_weights"] = half_weights(model)
     model.ir_version = IR_VERSION
@@ -183,16 +176,38 @@ def _transform(
     return meta, passes, work_done
 
 
-def _float32_graph(model: Any, meta: ModelMeta, without: Collection[str]) -> tuple[Any | None, dict[str, int]]:
+def _rewrite(
+    model: Any,
+    rewrites: Mapping[str, Callable[[Any], int]],
+    without: Collection[str],
+    passes: dict[str, int],
+    work_done: dict[str, int],
+) -> None:
+    """Run `rewrites` on `model`, in place, but those in `without`; note in `passes` how often each applied, and in
+    `work_done` the multiply-adds after each that did."""
+    from segrt_export.count import multiply_adds
+
+    for name, rewrite in rewrites.items():
+        if name not in without:
+            passes[name] = rewrite(model)
+            if passes[name]:
+                work_done[name] = multiply_adds(model)
+
+
+def _float32_graph(
+    model: Any, meta: ModelMeta, without: Collection[str], passes: dict[str, int], work_done: dict[str, int]
+) -> Any | None:
     """Make the graph for plans in float32 on the CPU: see `segrt.float32`.
 
     Args:
         model: the finished graph; it stays as it is.
         meta: what it says of itself.
-        without: rewrites to leave out.
+        without: see `_rewrite`.
+        passes: see `_rewrite`.
+        work_done: see `_rewrite`.
 
     Returns:
-        tuple: the second graph, None where it would be the same; and by pass, how often it applied.
+        the second graph; None where it would be the same.
     """
     import onnx
 
@@ -200,10 +215,11 @@ def _float32_graph(model: Any, meta: ModelMeta, without: Collection[str]) -> tup
 
     second = onnx.ModelProto()
     second.CopyFrom(model)
-    done = {name: rewrite(second) for name, rewrite in FLOAT32_REWRITES.items() if name not in without}
-    meta = meta.model_copy(update={"passes": (*meta.passes, *(name for name, count in done.items() if count))})
+    _rewrite(second, FLOAT32_REWRITES, without, passes, work_done)
+    applied = tuple(name for name in FLOAT32_REWRITES if passes.get(name))
+    meta = meta.model_copy(update={"passes": (*meta.passes, *applied)})
     onnx.helper.set_model_props(second, {KEY: meta.model_dump_json(exclude_defaults=True)})
-    return (second if any(done.values()) else None), done
+    return second if applied else None
 
 
 def _attach(model: Any, second: Any) -> None:
