@@ -9,7 +9,7 @@ Only as much of the format is read here as that takes, since `onnx` is not neede
 
 from __future__ import annotations
 
-import binascii
+import base64
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +51,7 @@ def assemble(model: memoryview) -> bytes | None:
             return None
         weights = [whole for number, whole, _ in _fields(graphs[0]) if number == _INITIALIZER]
         head = _varint(_GRAPH << 3 | _LENGTH_DELIMITED) + _varint(sum(map(len, weights)))
-        return b"".join([binascii.a2b_base64(text, strict_mode=True), head, *weights])
+        return b"".join([base64.b64decode(text, validate=True), head, *weights])
     except (ValueError, IndexError):
         return None
 
