@@ -11,6 +11,7 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
+from segrt import float32
 from segrt.errors import ExportError
 from segrt.metadata import KEY, ModelMeta
 from segrt_export.cli import app
@@ -35,11 +36,12 @@ def exported(paddle_lite: Path, camvid: Path, tmp_path_factory: pytest.TempPathF
 
 
 @needs_paddle
-def test_labels_agree_with_paddle_inference(exported: Path) -> None:
+@pytest.mark.parametrize("graph", ["parity", "parity_float32"])
+def test_labels_agree_with_paddle_inference(exported: Path, graph: str) -> None:
     report = json.loads((exported / "PP-LiteSeg-T_camvid.parity.json").read_text())
-    cases = {case["case"]: case for case in report["parity"]["cases"]}
+    cases = {case["case"]: case for case in report[graph]["cases"]}
     assert len(cases) == 44
-    assert report["parity"]["agreement"] >= 0.9999
+    assert report[graph]["agreement"] >= 0.9999
     photos = [case for name, case in cases.items() if name.endswith(".png")]
     assert len(photos) == 40
     assert sum(c["agreement"] for c in photos) / 40 >= 0.9999
@@ -124,13 +126,15 @@ def test_an_unknown_pass_is_wrong_usage(tmp_path: Path) -> None:
 
 
 @needs_paddle
-def test_a_pass_can_be_left_out(paddle_lite: Path, tmp_path: Path) -> None:
-    name = "conv_before_resize"
+@pytest.mark.parametrize("name", ["conv_before_resize", "winograd"])
+def test_a_pass_can_be_left_out(paddle_lite: Path, tmp_path: Path, name: str) -> None:
     source = PaddleModel.open(paddle_lite)
-    with_it = export(source, tmp_path / "a.onnx", sizes=[]).report
-    without = export(source, tmp_path / "b.onnx", sizes=[], without=[name]).report
-    assert set(with_it["passes"]) - set(without["passes"]) == {name}
-    assert next(iter(with_it["multiply_adds"])) == "stock"
+    with_it = export(source, tmp_path / "a.onnx", sizes=[])
+    without = export(source, tmp_path / "b.onnx", sizes=[], without=[name])
+    assert set(with_it.report["passes"]) - set(without.report["passes"]) == {name}
+    assert list(with_it.report["multiply_adds"]) == ["stock", "winograd"]
+    assert float32.read(with_it.file) is not None
+    assert (float32.read(without.file) is None) == (name == "winograd")
 
 
 def test_attribute_reads_what_is_stored() -> None:

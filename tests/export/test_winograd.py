@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segrt_export.count import multiply_adds
+from segrt_export.passes.half_weights import half_weights
 from segrt_export.passes.winograd import POINTS, transforms, winograd
 
 CHANNELS = 192  # enough for the products saved to outweigh the tiles moved
@@ -74,6 +75,16 @@ def test_convolutions_over_maps_of_one_size_share_their_tiles() -> None:
     assert kinds(model).count("Where") == 3
     for ours, theirs in zip(run(model, x), expected, strict=True):
         assert _relative(ours, theirs) < 3e-5
+
+
+def test_weights_stored_as_float16_are_found() -> None:
+    net = Net()
+    model = net.model(_convolution(net, net.conv("x", 3, CHANNELS), CHANNELS, CHANNELS))
+    assert half_weights(model) == 1
+    x = images(1, 10, 12)
+    expected = run(model, x)[0]
+    assert winograd(model) == 1
+    assert _relative(run(model, x)[0], expected) < 3e-5
 
 
 def test_a_result_that_others_read_stays() -> None:
