@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import resource
 import struct
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from segrt.bench.contender import peak_memory
 from segrt.result import SegFailure
 from segrt.sources import frames
 
@@ -169,8 +169,7 @@ def main() -> None:
             else:
                 images += 1
         report[file.name] = longest, images, errors
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_mib": peak, "files": report}))
+    print(json.dumps({"peak_mib": peak_memory() / 2**20, "files": report}))
 
 
 if __name__ == "__main__":

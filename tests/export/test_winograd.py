@@ -115,8 +115,8 @@ def test_a_result_that_others_read_stays() -> None:
 )
 def test_other_convolutions_stay(options: dict[str, Any]) -> None:
     net = Net()
-    channels = options.pop("channels", CHANNELS)
-    model = net.model(_convolution(net, net.conv("x", 3, channels), channels, CHANNELS, **options))
+    options = {"channels": CHANNELS, **options}
+    model = net.model(_convolution(net, net.conv("x", 3, options["channels"]), out=CHANNELS, **options))
     before = model.SerializeToString()
     assert winograd(model) == 0
     assert model.SerializeToString() == before
