@@ -12,7 +12,7 @@ are gathered to pixels, which drops what a tile has beyond the border. So any he
 
 A, B and G come from evaluating polynomials at m + 1 points and at infinity. The points below keep float32's error low:
 about five times that of the convolution itself for F(4, 3), half that of the usual 0, 1, -1, 2, -2 (the way of Barabasz
-et al., arXiv 1803.10986). In bf16 as much as half the signal would be lost, so this is for plans in float32.
+et al., arXiv 1803.10986). In bf16 a tenth to a quarter of the signal would be lost, so this is for plans in float32.
 """
 
 from __future__ import annotations
