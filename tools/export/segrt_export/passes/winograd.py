@@ -109,12 +109,13 @@ class _Shared:
     places: dict[tuple[tuple[Shape, ...], Axis, Axis], Places] = field(default_factory=dict)
 
     def apply(self, node: NodeProto, index: Index, probes: Probes, build: Builder) -> bool:
-        dilation = _dilation(node, index)
+        weight = index.constant(node.input[1]) if node.op_type == "Conv" else None
+        dilation = _dilation(node, weight.shape) if weight is not None else 0
         known = probes(node.input[0]) if dilation else ()
-        if not known:
+        if weight is None or not known:
             return False
         maps = tuple(shape[2:] for shape in known)
-        out, channels = index.constant(node.input[1]).shape[:2]  # type: ignore[union-attr]
+        out, channels = weight.shape[:2]
         (height, width), pairs = maps[0], channels * out
         tall, wide = Axis.best(height, dilation), Axis.best(width, dilation)
         evaluations = tall.evaluations(height) * wide.evaluations(width)
@@ -132,11 +133,10 @@ class _Shared:
         return True
 
 
-def _dilation(node: NodeProto, index: Index) -> int:
-    """Of a 3 x 3 convolution with constant weights that keeps the size of its input; 0 for all else."""
-    weight = index.constant(node.input[1]) if node.op_type == "Conv" else None
+def _dilation(node: NodeProto, weight: Shape) -> int:
+    """Of a 3 x 3 convolution that keeps the size of its input; 0 for other convolutions."""
     options = attributes(node)
-    if weight is None or weight.shape[2:] != (3, 3) or options.get("group", 1) != 1:
+    if weight[2:] != (3, 3) or options.get("group", 1) != 1:
         return 0
     dilations = set(options.get("dilations", (1,)))
     same = options.get("auto_pad") in ("SAME_UPPER", "SAME_LOWER") or set(options.get("pads", (0,))) == dilations
