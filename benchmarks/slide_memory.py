@@ -13,7 +13,6 @@ The peak is that of the resident set: mapped pages count while they are in memor
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 from rich.progress import Progress
 
 import segrt
+from segrt.bench.contender import peak_memory
 
 SOURCES = {"npy": "npy", "raw": "tif", "tiles": "tif", "deflate": "tif", "lzw": "tif", "png": "png"}
 _WRITE = """
@@ -80,11 +80,6 @@ def write_model(file: Path, classes: int, stride: int) -> Path:
     return file
 
 
-def peak() -> float:
-    """The largest resident set of this process so far, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def main() -> None:
     """Measure, and print one row of a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -103,7 +98,7 @@ def main() -> None:
         pipeline = segrt.create_pipeline("semantic_segmentation", model_dir=model)
         file = write_image(folder, arguments.side, arguments.source)
         image = np.load(file, mmap_mode="r") if arguments.source == "npy" else file
-        before = peak()
+        before = peak_memory() / 2**30
         task = bar.add_task("crops")
         start = time.perf_counter()
         results = pipeline.predict(
@@ -118,7 +113,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
     row = (
         f"| {arguments.side} x {arguments.side} | {arguments.source} | {pipeline.model_name} | {arguments.slide} |"
-        f" {peak():.2f} | {before:.2f} | {seconds:.0f} |"
+        f" {peak_memory() / 2**30:.2f} | {before:.2f} | {seconds:.0f} |"
     )
     print(row)
     if arguments.output:
