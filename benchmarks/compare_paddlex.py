@@ -25,10 +25,14 @@ Predict = Callable[[str, Any], Any]
 
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Compare segrt with the PaddleX pipeline, from file to labels.")
+    parser = argparse.ArgumentParser(
+        description="Compare segrt with the PaddleX pipeline, from file to labels."
+    )
     parser.add_argument("model", type=Path, help="folder of a Paddle inference model")
     parser.add_argument("--paddlex-python", type=Path, default=Path(".venv-paddlex/bin/python"))
-    parser.add_argument("--images", type=Path, help="folder of images, run in turn; the sample if not given")
+    parser.add_argument(
+        "--images", type=Path, help="folder of images, run in turn; the sample if not given"
+    )
     parser.add_argument("--size", help="HxW of inference; the image's own if not given")
     parser.add_argument("--mode", default="normal", help="of segrt")
     parser.add_argument("--repeat", type=int, default=30, help="rounds")
@@ -52,21 +56,32 @@ def _compare(options: argparse.Namespace) -> None:
     from segrt.files import write_atomic
 
     if not options.paddlex_python.is_file():
-        sys.exit(f"{options.paddlex_python} does not exist: run  make bench-paddlex  which makes it")
+        sys.exit(
+            f"{options.paddlex_python} does not exist: run  make bench-paddlex  which makes it"
+        )
     threads = options.threads or min(environment.MAX_THREADS, environment.usable_cores())
     machine = environment.observe(environment.pin(threads))
     images = [Path(environment.__file__).parents[1] / "models" / "sample.png"]
     if options.images:
-        images = sorted(path for path in options.images.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+        images = sorted(
+            path
+            for path in options.images.iterdir()
+            if path.suffix.lower() in (".png", ".jpg", ".jpeg")
+        )
     size = [int(side) for side in options.size.split("x")] if options.size else -1
     env = os.environ | {
-        "PADDLE_PDX_CPU_NUM_THREADS": str(threads),  # PaddleX takes 10 otherwise, however few cores there are
+        "PADDLE_PDX_CPU_NUM_THREADS": str(
+            threads
+        ),  # PaddleX takes 10 otherwise, however few cores there are
         "PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True",
     }
     with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
         workers = {
             name: _Worker(python, name, options, env, Path(work))
-            for name, python in (("paddlex", options.paddlex_python), ("segrt", Path(sys.executable)))
+            for name, python in (
+                ("paddlex", options.paddlex_python),
+                ("segrt", Path(sys.executable)),
+            )
         }
         started = {name: worker.answer() for name, worker in workers.items()}
 
@@ -79,7 +94,9 @@ def _compare(options: argparse.Namespace) -> None:
 
             return run
 
-        samples = interleave({name: turns(name) for name in workers}, repeat=options.repeat, warmup=1)
+        samples = interleave(
+            {name: turns(name) for name in workers}, repeat=options.repeat, warmup=1
+        )
         equal = [_same(workers, str(image), size, Path(work)) for image in images[:5]]
         for worker in workers.values():
             worker.close()
@@ -91,7 +108,8 @@ def _compare(options: argparse.Namespace) -> None:
         "images": len(images),
         "threads": threads,
         "runs": {
-            name: started[name] | {"median_ms": s.median, "p95_ms": s.p95, "spread": s.spread, "all_ms": s.ms}
+            name: started[name]
+            | {"median_ms": s.median, "p95_ms": s.p95, "spread": s.spread, "all_ms": s.ms}
             for name, s in samples.items()
         },
         "times_as_fast": {"median": faster.median, "low": faster.low, "high": faster.high},
@@ -116,7 +134,9 @@ def _compare(options: argparse.Namespace) -> None:
 class _Worker:
     """This script in a process of its own; asked and answering in lines of JSON."""
 
-    def __init__(self, python: Path, name: str, options: argparse.Namespace, env: dict[str, str], work: Path) -> None:
+    def __init__(
+        self, python: Path, name: str, options: argparse.Namespace, env: dict[str, str], work: Path
+    ) -> None:
         # absolute() and not resolve(): python in a virtual environment is a link out of it.
         command = [
             str(python.absolute()),
@@ -130,7 +150,12 @@ class _Worker:
         self._name = name
         self._log = (work / f"{name}.log").open("w+")
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=env
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=env,
         )
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +208,9 @@ def _work(name: str, model: Path, mode: str) -> None:
         if "save" in question:
             import numpy as np
 
-            np.save(question["save"], np.asarray(pred).reshape(np.shape(pred)[-2:]).astype(np.int32))
+            np.save(
+                question["save"], np.asarray(pred).reshape(np.shape(pred)[-2:]).astype(np.int32)
+            )
         print(json.dumps({"seconds": seconds}), file=out, flush=True)
 
 
@@ -213,10 +240,15 @@ def _paddlex(model: Path) -> tuple[str, Predict]:
         import yaml
 
         module["model_name"] = yaml.safe_load(yml.read_text("utf-8"))["Global"]["model_name"]
-    config = {"pipeline_name": "semantic_segmentation", "SubModules": {"SemanticSegmentation": module}}
+    config = {
+        "pipeline_name": "semantic_segmentation",
+        "SubModules": {"SemanticSegmentation": module},
+    }
     pipeline = create_pipeline(config=config, device="cpu")
     versions = ", ".join(f"{package} {version(package)}" for package in ("paddlex", "paddlepaddle"))
-    return versions, lambda image, size: next(iter(pipeline.predict(image, target_size=size)))["pred"]
+    return versions, lambda image, size: next(iter(pipeline.predict(image, target_size=size)))[
+        "pred"
+    ]
 
 
 if __name__ == "__main__":

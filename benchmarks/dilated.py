@@ -30,7 +30,12 @@ from segrt_export.graph import Builder
 from segrt_export.passes.winograd import Axis, add_convolution, add_places
 
 HEIGHT, WIDTH, REPEAT = 64, 128, 7
-CASES = ((512, 512, 4), (2048, 256, 12), (2048, 256, 24), (2048, 256, 36))  # channels in, channels out, dilation
+CASES = (
+    (512, 512, 4),
+    (2048, 256, 12),
+    (2048, 256, 24),
+    (2048, 256, 36),
+)  # channels in, channels out, dilation
 FORMS = ("dilated", "taps", "rows", "shifts", "winograd")
 END = np.iinfo(np.int64).max
 
@@ -49,7 +54,9 @@ def shift(dilation: int, tap: int) -> tuple[int, int, int, int]:
     return ((0, -dilation, dilation, 0), (0, END, 0, 0), (dilation, END, 0, dilation))[tap]
 
 
-def moved(build: Builder, x: str, dilation: int, i: int, j: int, weight: npt.NDArray[Any] | None) -> str:
+def moved(
+    build: Builder, x: str, dilation: int, i: int, j: int, weight: npt.NDArray[Any] | None
+) -> str:
     """The share of tap (i, j): cropped, multiplied if `weight` is given, and put in its place."""
     starts, ends, before, after = zip(shift(dilation, i), shift(dilation, j), strict=True)
     if (i, j) != (1, 1):
@@ -70,7 +77,13 @@ def forms(channels: int, out: int, dilation: int) -> Iterator[tuple[str, onnx.Mo
         build = Builder(graph, form)
         if form == "dilated":
             parts = [
-                build.add("Conv", "x", build.const(weight, "float32"), dilations=[dilation] * 2, pads=[dilation] * 4)
+                build.add(
+                    "Conv",
+                    "x",
+                    build.const(weight, "float32"),
+                    dilations=[dilation] * 2,
+                    pads=[dilation] * 4,
+                )
             ]
         elif form == "taps":
             parts = [
@@ -79,29 +92,47 @@ def forms(channels: int, out: int, dilation: int) -> Iterator[tuple[str, onnx.Mo
                 for j in range(3)
             ]
         elif form == "rows":
-            options: dict[str, Any] = {"dilations": [1, dilation], "pads": [0, dilation, 0, dilation]}
+            options: dict[str, Any] = {
+                "dilations": [1, dilation],
+                "pads": [0, dilation, 0, dilation],
+            }
             parts = []
             for i in range(3):
                 start, end, before, after = shift(dilation, i)
-                crop = build.add("Slice", "x", *(build.const([v], "int64") for v in (start, end, 2)))
-                row = build.add("Conv", crop, build.const(weight[:, :, i : i + 1], "float32"), **options)
-                parts.append(build.add("Pad", row, build.const((0, 0, before, 0, 0, 0, after, 0), "int64")))
+                crop = build.add(
+                    "Slice", "x", *(build.const([v], "int64") for v in (start, end, 2))
+                )
+                row = build.add(
+                    "Conv", crop, build.const(weight[:, :, i : i + 1], "float32"), **options
+                )
+                parts.append(
+                    build.add("Pad", row, build.const((0, 0, before, 0, 0, 0, after, 0), "int64"))
+                )
         elif form == "winograd":
             tall, wide = Axis.best(HEIGHT, dilation), Axis.best(WIDTH, dilation)
             x_last = build.add("Transpose", "x", perm=[0, 2, 3, 1])
             places = add_places(build, x_last, tall, wide)
-            y_last = add_convolution(build, x_last, build.const(weight, "float32"), (out, channels), tall, wide, places)
+            y_last = add_convolution(
+                build, x_last, build.const(weight, "float32"), (out, channels), tall, wide, places
+            )
             parts = [build.add("Transpose", y_last, perm=[0, 3, 1, 2])]
         else:
             every_tap = weight.transpose(2, 3, 0, 1).reshape(9 * out, channels, 1, 1)
             mixed = build.add("Conv", "x", build.const(every_tap, "float32"))
             parts = []
             for tap in range(9):
-                one = build.add("Slice", mixed, *(build.const([v], "int64") for v in (tap * out, (tap + 1) * out, 1)))
+                one = build.add(
+                    "Slice",
+                    mixed,
+                    *(build.const([v], "int64") for v in (tap * out, (tap + 1) * out, 1)),
+                )
                 parts.append(moved(build, one, dilation, tap // 3, tap % 3, None))
         build.add("Sum", *parts, output="y")
         graph.node.extend(build.nodes)
-        yield form, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        yield (
+            form,
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+        )
 
 
 def main() -> None:
@@ -111,19 +142,35 @@ def main() -> None:
     columns = ("channels", "dilation", "plan", "dilated, ms", *FORMS[1:], "largest differences")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for channels, out, dilation in CASES:
-        x = np.random.default_rng(1).standard_normal((1, channels, HEIGHT, WIDTH)).astype(np.float32)
+        x = (
+            np.random.default_rng(1)
+            .standard_normal((1, channels, HEIGHT, WIDTH))
+            .astype(np.float32)
+        )
         for plan in every(Device.parse("cpu"), here):
             with tempfile.TemporaryDirectory() as work:
                 sessions = {}
                 for form, model in forms(channels, out, dilation):
                     onnx.save(model, f"{work}/{form}.onnx")
-                    sessions[form] = Session(Path(work) / f"{form}.onnx", replace(plan, shapes="fixed"))
+                    sessions[form] = Session(
+                        Path(work) / f"{form}.onnx", replace(plan, shapes="fixed")
+                    )
                 results = [session.run(x) for session in sessions.values()]
             *taps, last = (float(np.abs(result - results[0]).max()) for result in results[1:])
-            samples = interleave({n: partial(timed, partial(s.run, x)) for n, s in sessions.items()}, repeat=REPEAT)
+            samples = interleave(
+                {n: partial(timed, partial(s.run, x)) for n, s in sessions.items()}, repeat=REPEAT
+            )
             ratios = [cell(ratio(samples["dilated"], samples[form])) for form in list(sessions)[1:]]
-            what = (f"{channels} to {out}", dilation, plan.name, f"{np.median(samples['dilated'].ms):.0f}")
-            print(f"| {' | '.join(map(str, (*what, *ratios)))} | {max(taps):.1e}, {last:.1e} |", flush=True)
+            what = (
+                f"{channels} to {out}",
+                dilation,
+                plan.name,
+                f"{np.median(samples['dilated'].ms):.0f}",
+            )
+            print(
+                f"| {' | '.join(map(str, (*what, *ratios)))} | {max(taps):.1e}, {last:.1e} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

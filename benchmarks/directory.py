@@ -69,7 +69,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder, out = Path(temporary, "photos"), Path(temporary, "out")
         folder.mkdir()
-        for number, path in enumerate(itertools.islice(itertools.cycle(originals), arguments.count)):
+        for number, path in enumerate(
+            itertools.islice(itertools.cycle(originals), arguments.count)
+        ):
             shutil.copy(path, folder / f"{number:05}{path.suffix}")
         for result in alone.predict(originals[0]):
             save(result, out)

@@ -26,7 +26,11 @@ for FP32 on the CPU, each figure is the worse of the two.
 
 def row(report: dict[str, Any]) -> str:
     """One line of the table."""
-    cases = [case for key in ("parity", "parity_float32") for case in report.get(key, {}).get("cases", ())]
+    cases = [
+        case
+        for key in ("parity", "parity_float32")
+        for case in report.get(key, {}).get("cases", ())
+    ]
 
     def share(ending: str) -> str:
         return f"{min(case['agreement'] for case in cases if case['case'].endswith(ending)):.4%}"

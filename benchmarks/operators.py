@@ -37,8 +37,14 @@ def profile(model: onnx.ModelProto, options: argparse.Namespace, work: Path) -> 
     settings.profile_file_prefix = str(work / "profile")
     for name, value in zip("NHW", (1, options.height, options.width), strict=True):
         settings.add_free_dimension_override_by_name(name, value)
-    session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(0).standard_normal((1, 3, options.height, options.width)).astype(np.float32)
+    session = ort.InferenceSession(
+        model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    )
+    x = (
+        np.random.default_rng(0)
+        .standard_normal((1, 3, options.height, options.width))
+        .astype(np.float32)
+    )
     for _ in range(options.repeat + 1):
         session.run(None, {"x": x})
     events = json.loads(Path(session.end_profiling()).read_text())
@@ -54,13 +60,17 @@ def profile(model: onnx.ModelProto, options: argparse.Namespace, work: Path) -> 
 def row(name: str, graph: str, times: Counter[str]) -> str:
     """One line of the table."""
     total = times.total()
-    shares = ", ".join(f"{op} {us / total:.0%}" for op, us in times.most_common() if us >= 0.02 * total)
+    shares = ", ".join(
+        f"{op} {us / total:.0%}" for op, us in times.most_common() if us >= 0.02 * total
+    )
     return f"| {name} | {graph} | {total / 1000:.0f} | {shares} |"
 
 
 def main() -> None:
     """Print the table for the files that are named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--width", type=int, default=1024)

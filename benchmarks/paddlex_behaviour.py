@@ -59,14 +59,23 @@ def main() -> None:
     """Run all cases, or those named."""
     global MODEL, WORK  # noqa: PLW0603
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("model", type=Path, help="a folder with a Paddle inference model of PP-LiteSeg")
     parser.add_argument(
-        "--case", type=int, action="append", choices=range(1, 17), help="only this one; may be repeated"
+        "model", type=Path, help="a folder with a Paddle inference model of PP-LiteSeg"
+    )
+    parser.add_argument(
+        "--case",
+        type=int,
+        action="append",
+        choices=range(1, 17),
+        help="only this one; may be repeated",
     )
     chosen = parser.parse_args()
     MODEL = chosen.model.absolute()
     packages = ("paddlex", "paddlepaddle")
-    print(", ".join(f"{package} {version(package)}" for package in packages) + f", Python {sys.version.split()[0]}")
+    print(
+        ", ".join(f"{package} {version(package)}" for package in packages)
+        + f", Python {sys.version.split()[0]}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         WORK = Path(folder)
         os.chdir(folder)
@@ -107,7 +116,10 @@ def config(**module: Any) -> dict[str, Any]:
     name = yaml.safe_load((MODEL / "inference.yml").read_text("utf-8"))["Global"]["model_name"]
     settings = {"module_name": "semantic_segmentation", "model_name": name, "model_dir": str(MODEL)}
     settings |= {"batch_size": 1, "target_size": None, **module}
-    return {"pipeline_name": "semantic_segmentation", "SubModules": {"SemanticSegmentation": settings}}
+    return {
+        "pipeline_name": "semantic_segmentation",
+        "SubModules": {"SemanticSegmentation": settings},
+    }
 
 
 def pipeline(device: str = "cpu", **module: Any) -> Any:
@@ -121,14 +133,18 @@ def image(name: str, size: tuple[int, int] = (128, 128), seed: int = 0) -> str:
     """A file with coloured blocks of (height, width); gives its path."""
     path = WORK / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[0] // 16, size[1] // 16, 3), np.uint8)
+    pixels = np.random.default_rng(seed).integers(
+        0, 256, (size[0] // 16, size[1] // 16, 3), np.uint8
+    )
     Image.fromarray(pixels.repeat(16, 0).repeat(16, 1)).save(path)
     return str(path)
 
 
 def names(pipe: Any, source: object) -> list[str | None]:
     """The file that each result says that it is of."""
-    return [r["input_path"] and os.path.relpath(r["input_path"], WORK) for r in pipe.predict(source)]
+    return [
+        r["input_path"] and os.path.relpath(r["input_path"], WORK) for r in pipe.predict(source)
+    ]
 
 
 def count(pipe: Any, source: object, **options: Any) -> int:
@@ -176,8 +192,17 @@ def _predict_arguments() -> None:
     inner = _find(pipe, "semantic_segmentation_model")
     sizes: list[int] = []
     process = inner.process
-    inner.process = lambda batch, **options: [sizes.append(len(batch)), process(batch, **options)][1]  # type: ignore[func-returns-value]
-    attempt("results of 4 images, device='gpu:9', batch_size=4", count, pipe, photos, device="gpu:9", batch_size=4)
+    inner.process = lambda batch, **options: [sizes.append(len(batch)), process(batch, **options)][
+        1
+    ]  # type: ignore[func-returns-value]
+    attempt(
+        "results of 4 images, device='gpu:9', batch_size=4",
+        count,
+        pipe,
+        photos,
+        device="gpu:9",
+        batch_size=4,
+    )
     say(f"batches that ran: {sizes}")
 
 
@@ -187,7 +212,10 @@ def _find(thing: Any, name: str) -> Any:
         return vars(thing)[name]
     for value in vars(thing).values():
         for one in value if isinstance(value, list) else [value]:
-            if type(one).__module__.startswith("paddlex") and (found := _find(one, name)) is not None:
+            if (
+                type(one).__module__.startswith("paddlex")
+                and (found := _find(one, name)) is not None
+            ):
                 return found
     return None
 
@@ -196,9 +224,16 @@ def _find(thing: Any, name: str) -> Any:
 def _kinds_of_input() -> None:
     photo = image("a.png")
     pipe = pipeline()
-    inputs = {"Path": Path(photo), "tuple": (photo,), "PIL": Image.open(photo), "bytes": Path(photo).read_bytes()}
+    inputs = {
+        "Path": Path(photo),
+        "tuple": (photo,),
+        "PIL": Image.open(photo),
+        "bytes": Path(photo).read_bytes(),
+    }
     for kind, value in {**inputs, "None": None}.items():
-        logging.getLogger("paddlex").setLevel(logging.CRITICAL if kind == "bytes" else logging.WARNING)
+        logging.getLogger("paddlex").setLevel(
+            logging.CRITICAL if kind == "bytes" else logging.WARNING
+        )
         attempt(f"{kind}: results", count, pipe, value)
     logging.getLogger("paddlex").setLevel(logging.WARNING)
 
@@ -212,7 +247,12 @@ def _broken_file() -> None:
     for size in (1, 2):
         pipe = pipeline(batch_size=size)
         attempt(f"batch_size {size}, [a.png, b.txt, z.png]", names, pipe, [good, str(text), last])
-        attempt(f"batch_size {size}, [a.png, c.png (cut short), z.png]", names, pipe, [good, str(broken), last])
+        attempt(
+            f"batch_size {size}, [a.png, c.png (cut short), z.png]",
+            names,
+            pipe,
+            [good, str(broken), last],
+        )
 
 
 @case(5, "A file listed before a folder")
@@ -270,7 +310,9 @@ def _json() -> None:
     (result,) = pipeline().predict(image("big.png", (1024, 2048)))
     begin = time.perf_counter()
     result.save_to_json("out")
-    say(f"{Path('out/big_res.json').stat().st_size / 1e6:.1f} MB in {time.perf_counter() - begin:.1f} s")
+    say(
+        f"{Path('out/big_res.json').stat().st_size / 1e6:.1f} MB in {time.perf_counter() - begin:.1f} s"
+    )
 
 
 @case(10, "A batch of images of different sizes")
@@ -306,9 +348,20 @@ def _serving() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "paddlex", "--serve", "--pipeline", "p.yaml", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "paddlex",
+        "--serve",
+        "--pipeline",
+        "p.yaml",
+        "--device",
+        "cpu",
+    ]
     with open("server.log", "wb") as log:
-        server = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(120):
@@ -330,7 +383,9 @@ def _serving() -> None:
                 "a body of 128 MiB that is no picture": "A" * (128 << 20),
             }
             for what, value in bodies.items():
-                answer = requests.post(f"{url}/semantic-segmentation", json={"image": value}, timeout=120)
+                answer = requests.post(
+                    f"{url}/semantic-segmentation", json={"image": value}, timeout=120
+                )
                 body = answer.json()
                 said = {key: body.get(key) for key in ("errorCode", "errorMsg")}
                 say(f"{what} -> {answer.status_code} {json.dumps(said)}")
@@ -340,7 +395,9 @@ def _serving() -> None:
     from paddlex.inference.serving.basic_serving import _app
     from paddlex.utils.flags import SERVING_SERIAL_PIPELINE_CALLS
 
-    say(f"calls are made one at a time, in one thread: {SERVING_SERIAL_PIPELINE_CALLS} ({_app.__name__})")
+    say(
+        f"calls are made one at a time, in one thread: {SERVING_SERIAL_PIPELINE_CALLS} ({_app.__name__})"
+    )
 
 
 @case(14, "A GPU that is not there")
@@ -358,7 +415,9 @@ def _downloads() -> None:
 
     checks = re.findall(r"sha\w+|md5|checksum", inspect.getsource(download))
     say(f"checks named in paddlex.utils.download: {checks}")
-    hosts = [official_models.__dict__[n] for n in official_models.__dict__ if n.endswith("ModelHoster")]
+    hosts = [
+        official_models.__dict__[n] for n in official_models.__dict__ if n.endswith("ModelHoster")
+    ]
     known = [h.alias for h in hosts if h.alias and "PP-LiteSeg-T" in h.model_list]
     say(f"hosts that have PP-LiteSeg-T: {known}, of {[h.alias for h in hosts if h.alias]}")
     say(f"its address: {official_models._BosModelHoster.base_url}")
@@ -370,13 +429,17 @@ def _accelerated() -> None:
 
     (file,) = Path(paddlex.__file__).parent.rglob("hpi_model_info_collection.json")
     table = json.loads(file.read_text("utf-8"))["cpu_x64"]["paddle311"]
-    say(f"high-performance plugin, PP-LiteSeg-T: {table['PP-LiteSeg-T']}; SegFormer-B0: {table['SegFormer-B0']}")
+    say(
+        f"high-performance plugin, PP-LiteSeg-T: {table['PP-LiteSeg-T']}; SegFormer-B0: {table['SegFormer-B0']}"
+    )
     try:
         say(f"paddle2onnx {version('paddle2onnx')}")
     except ImportError:
         say("conversion not run: paddle2onnx is not installed")
         return
-    program = next(path for name in ("inference.json", "inference.pdmodel") if (path := MODEL / name).is_file())
+    program = next(
+        path for name in ("inference.json", "inference.pdmodel") if (path := MODEL / name).is_file()
+    )
     code = "import sys; from paddle2onnx import export; export(*sys.argv[1:3], 'out.onnx', 17)"
     done = subprocess.run(
         [sys.executable, "-c", code, str(program), str(MODEL / "inference.pdiparams")],
@@ -384,7 +447,9 @@ def _accelerated() -> None:
         text=True,
         check=False,
     )
-    say(f"paddle2onnx ends with status {done.returncode}; out.onnx written: {Path('out.onnx').exists()}")
+    say(
+        f"paddle2onnx ends with status {done.returncode}; out.onnx written: {Path('out.onnx').exists()}"
+    )
     for line in (done.stdout + done.stderr).splitlines():
         if "Paddle2ONNX]" in line or "abort signal" in line:
             say(line)

@@ -65,7 +65,9 @@ def cell(pairs: Ratio) -> str:
     return f"{pairs.median:.2f} ({pairs.low:.2f} to {pairs.high:.2f})"
 
 
-def rows(file: Path, plans: tuple[Plan, ...], options: argparse.Namespace, work: Path) -> Iterator[str]:
+def rows(
+    file: Path, plans: tuple[Plan, ...], options: argparse.Namespace, work: Path
+) -> Iterator[str]:
     """The lines of the table for one model."""
     size = (options.height, options.width)
     files, work_of = {}, {}
@@ -89,7 +91,9 @@ def rows(file: Path, plans: tuple[Plan, ...], options: argparse.Namespace, work:
         samples = interleave(runs, repeat=options.repeat) if len(runs) > 1 else {}
         for before, after in [*pairwise(names), (names[0], "all")]:
             last = here[-1] if after == "all" else after
-            cells[after].append(cell(ratio(samples[before], samples[last])) if last in samples else "")
+            cells[after].append(
+                cell(ratio(samples[before], samples[last])) if last in samples else ""
+            )
     pairs = [*pairwise(names), (names[0], "all")]
     work_of["all"] = work_of[names[-1]]
     for before, after in pairs:
@@ -100,7 +104,9 @@ def rows(file: Path, plans: tuple[Plan, ...], options: argparse.Namespace, work:
 
 def main() -> None:
     """Print the table for the files that are named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--width", type=int, default=1024)

@@ -24,7 +24,11 @@ from segrt.result import SegResult, Timings
 
 def make_result(classes: int, height: int = 1024, width: int = 2048) -> SegResult:
     """A result with regions of some hundred pixels."""
-    noise = np.random.default_rng(0).standard_normal((classes, height // 8, width // 8)).astype(np.float32)
+    noise = (
+        np.random.default_rng(0)
+        .standard_normal((classes, height // 8, width // 8))
+        .astype(np.float32)
+    )
     smooth = [cv2.resize(cv2.GaussianBlur(plane, (0, 0), 3), (width, height)) for plane in noise]
     return SegResult(
         labels=np.argmax(smooth, axis=0).astype(np.int32),

@@ -45,7 +45,17 @@ class Server:
 
     def __init__(self, *options: str) -> None:
         start = time.perf_counter()
-        command = [sys.executable, "-m", "segrt.cli", "serve", "--port", "0", "--device", "cpu", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "segrt.cli",
+            "serve",
+            "--port",
+            "0",
+            "--device",
+            "cpu",
+            *options,
+        ]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         said = ""
@@ -106,7 +116,10 @@ async def load(
             for number in numbers:
                 start = time.perf_counter()
                 answer = await http.post(
-                    PATH, content=bodies[number % len(bodies)], params=params, headers={"Content-Type": "image/png"}
+                    PATH,
+                    content=bodies[number % len(bodies)],
+                    params=params,
+                    headers={"Content-Type": "image/png"},
                 )
                 latencies.setdefault(answer.status_code, []).append(time.perf_counter() - start)
                 if answer.status_code == 200 and expected:
@@ -129,7 +142,10 @@ async def until_stopped(server: Server, body: bytes, seconds: float) -> tuple[Co
             while True:
                 try:
                     answer = await http.post(
-                        PATH, content=body, params={"labelFormat": "png"}, headers={"Content-Type": "image/png"}
+                        PATH,
+                        content=body,
+                        params={"labelFormat": "png"},
+                        headers={"Content-Type": "image/png"},
                     )
                     outcomes[str(answer.status_code)] += 1
                 except (httpx.ConnectError, httpx.ReadError):
@@ -150,11 +166,15 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path)
     parser.add_argument("--count", type=int, default=200, help="requests of a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, default=5000, help="requests over which memory is watched")
+    parser.add_argument(
+        "--memory", type=int, default=5000, help="requests over which memory is watched"
+    )
     parser.add_argument("--max_batch", default="8")
     parser.add_argument("--mode", default="normal")
     parser.add_argument("-o", "--output", type=Path)
@@ -178,7 +198,9 @@ def main() -> None:
             seconds, latencies, bad = asyncio.run(
                 load(server.address, bodies, expected, clients=16, count=options.count)
             )
-            assert set(latencies) == {200}, {status: len(found) for status, found in latencies.items()}
+            assert set(latencies) == {200}, {
+                status: len(found) for status, found in latencies.items()
+            }
             times += latencies[200]
             wrong += bad
             ratios.append(alone / seconds)
@@ -188,7 +210,9 @@ def main() -> None:
             f" ({min(ratios):.2f} to {max(ratios):.2f}); latency median {median:.0f} ms, p99 {last:.0f} ms,"
             f" {last / median:.2f} times; {wrong} wrong, no error |"
         )
-        _, latencies, wrong = asyncio.run(load(server.address, bodies, expected, clients=200, count=200))
+        _, latencies, wrong = asyncio.run(
+            load(server.address, bodies, expected, clients=200, count=200)
+        )
         full = latencies.get(503, [])
         lines.append(
             f"| 200 clients at once | {len(latencies[200])} answered, {wrong} wrong; {len(full)} answered 503,"
@@ -197,7 +221,11 @@ def main() -> None:
         memory = []
         for _ in track(range(10), description="memory"):
             small = {"targetSize": "128"}
-            asyncio.run(load(server.address, bodies, [], clients=16, count=options.memory // 10, query=small))
+            asyncio.run(
+                load(
+                    server.address, bodies, [], clients=16, count=options.memory // 10, query=small
+                )
+            )
             memory.append(server.memory())
         shown = ", ".join(f"{size:.0f}" for size in memory)
         lines.append(f"| memory after each tenth of {options.memory} requests | {shown} MiB |")

@@ -65,7 +65,9 @@ def write_model(file: Path, classes: int, stride: int) -> Path:
 
     from segrt.metadata import KEY, ModelMeta, Upsample
 
-    weight = np.random.default_rng(0).standard_normal((classes, 3, stride, stride)).astype(np.float32)
+    weight = (
+        np.random.default_rng(0).standard_normal((classes, 3, stride, stride)).astype(np.float32)
+    )
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "weight"], ["logits"], strides=[stride, stride])],
         "convolution",
@@ -74,7 +76,9 @@ def write_model(file: Path, classes: int, stride: int) -> Path:
         [numpy_helper.from_array(weight, "weight")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    meta = ModelMeta(name=f"convolution, {classes} classes, 1/{stride}", upsample=Upsample(stride=stride))
+    meta = ModelMeta(
+        name=f"convolution, {classes} classes, 1/{stride}", upsample=Upsample(stride=stride)
+    )
     helper.set_model_props(model, {KEY: meta.model_dump_json()})
     save_model(model, str(file))
     return file

@@ -57,7 +57,10 @@ def main() -> None:
 
     if arguments.logits:
         stack = np.load(arguments.logits)
-        inputs = [(one[None], (one.shape[1] * arguments.stride, one.shape[2] * arguments.stride)) for one in stack]
+        inputs = [
+            (one[None], (one.shape[1] * arguments.stride, one.shape[2] * arguments.stride))
+            for one in stack
+        ]
     else:
         inputs = [
             (calm_logits(150, 64, 128, 0.15), (512, 1024)),
@@ -69,14 +72,18 @@ def main() -> None:
     transforms = Transforms(Normalize())
     cases: dict[str, Callable[[], object]] = {}
     for logits, size in inputs:
-        name = f"{logits.shape[1]} classes, {logits.shape[2]}x{logits.shape[3]} -> {size[0]}x{size[1]}"
+        name = (
+            f"{logits.shape[1]} classes, {logits.shape[2]}x{logits.shape[3]} -> {size[0]}x{size[1]}"
+        )
         name += f", {mixed_share(logits):.1%} mixed"
         cases[f"postprocess  {name}"] = partial(labels_from_logits, logits, size)
         cases[f"with scores  {name}"] = partial(labels_from_logits, logits, size, with_scores=True)
         cases[f"full size    {name}"] = partial(full_size, logits, size)
     for size in dict.fromkeys(size for _, size in inputs):
         image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-        cases[f"preprocess   {size[0]}x{size[1]}"] = partial(transforms.write, image, np.empty((3, *size), np.float32))
+        cases[f"preprocess   {size[0]}x{size[1]}"] = partial(
+            transforms.write, image, np.empty((3, *size), np.float32)
+        )
 
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(arguments.repeat):
@@ -86,7 +93,9 @@ def main() -> None:
                 case()
                 seconds[name].append(time.perf_counter() - start)
     for name, times in seconds.items():
-        print(f"{name:72} median {np.median(times) * 1e3:8.2f} ms   fastest {min(times) * 1e3:8.2f} ms")
+        print(
+            f"{name:72} median {np.median(times) * 1e3:8.2f} ms   fastest {min(times) * 1e3:8.2f} ms"
+        )
 
 
 if __name__ == "__main__":

@@ -9,11 +9,19 @@ import numpy as np
 
 
 def write_clip(
-    path: Path, frames: int = 12, *, codec: str = "mp4v", rate: float = 12.5, side: int = 64, noise: bool = False
+    path: Path,
+    frames: int = 12,
+    *,
+    codec: str = "mp4v",
+    rate: float = 12.5,
+    side: int = 64,
+    noise: bool = False,
 ) -> Path:
     """A video of side x 2 side: frame i is blue, but red from column 4 * i on; or all of it is noise."""
     random = np.random.default_rng(0)
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), rate, (2 * side, side))
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), rate, (2 * side, side)
+    )
     assert writer.isOpened()
     for index in range(frames):
         picture = np.full((side, 2 * side, 3), (230, 10, 10), np.uint8)

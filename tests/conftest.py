@@ -21,9 +21,15 @@ COLOURS = ("red", "green", "blue")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def write_colour_model(path: Path, *, stride: int = 4, labels: bool = False, meta: bool = True) -> Path:
+def write_colour_model(
+    path: Path, *, stride: int = 4, labels: bool = False, meta: bool = True
+) -> Path:
     """A network that gives each pixel its strongest colour: class 0 red, 1 green, 2 blue; logits at 1/stride."""
-    nodes = [helper.make_node("AveragePool", ["x"], ["logits"], kernel_shape=[stride] * 2, strides=[stride] * 2)]
+    nodes = [
+        helper.make_node(
+            "AveragePool", ["x"], ["logits"], kernel_shape=[stride] * 2, strides=[stride] * 2
+        )
+    ]
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3, "h", "w"])]
     if labels:
         nodes.append(helper.make_node("ArgMax", ["logits"], ["labels"], axis=1, keepdims=0))

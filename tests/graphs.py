@@ -38,7 +38,9 @@ class Net:
         kernel = attributes.get("kernel_shape", [1, 1])
         group = attributes.get("group", 1)
         biases = [self.weight(out)] if bias else []
-        return self.add("Conv", x, self.weight(out, channels // group, *kernel), *biases, **attributes)
+        return self.add(
+            "Conv", x, self.weight(out, channels // group, *kernel), *biases, **attributes
+        )
 
     def sizes(self, like: str, channels: int) -> str:
         """The shape of `like`, with another number of channels."""
@@ -64,7 +66,9 @@ def run(model: onnx.ModelProto, x: Floats) -> list[Floats]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     outputs: list[Floats] = session.run(None, {"x": x})
     return outputs
 

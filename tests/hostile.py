@@ -43,15 +43,24 @@ def png(width: int, height: int, rows: bytes = b"") -> bytes:
     """A PNG with this header, and whatever rows."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def bmp(width: int, height: int) -> bytes:
     """The header of a BMP."""
-    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack(
+        "<IIIIiiHHIIiiII", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0
+    )
 
 
 def jpeg(width: int, height: int) -> bytes:
@@ -67,8 +76,17 @@ def tiff(width: int, height: int, following: tuple[int, ...] = (0,)) -> bytes:
     size = 2 + 6 * 12 + 4
     data = b"II*\0" + struct.pack("<I", 8)
     for after in following:
-        tags = ((256, width), (257, height), (258, 8), (262, 1), (273, 8), (279, max(1, min(width * height, 2**31))))
-        data += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        tags = (
+            (256, width),
+            (257, height),
+            (258, 8),
+            (262, 1),
+            (273, 8),
+            (279, max(1, min(width * height, 2**31))),
+        )
+        data += struct.pack("<H", len(tags)) + b"".join(
+            struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags
+        )
         data += struct.pack("<I", 8 + after * size if after else 0)
     return data
 
@@ -87,7 +105,11 @@ def encrypted_pdf() -> bytes:
     """A PDF whose password is not known to anybody."""
     secret = b"5a" * 32
     return pdf(
-        extra=b"/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<" + secret + b">/U<" + secret + b">>>",
+        extra=b"/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<"
+        + secret
+        + b">/U<"
+        + secret
+        + b">>>",
     )
 
 
@@ -130,7 +152,9 @@ def make(folder: Path) -> None:
             f"{name}.ras": struct.pack(">8I", 0x59A66A95, size, size, 24, 99, 1, 0, 0) + bytes(99),
             f"{name}.pdf": pdf(size, size),
         }
-    files["bomb-compressed.png"] = png(13_000, 13_000, bytes(13_000 * (3 * 13_000 + 1)))  # below the limit, and whole
+    files["bomb-compressed.png"] = png(
+        13_000, 13_000, bytes(13_000 * (3 * 13_000 + 1))
+    )  # below the limit, and whole
     files["bomb-rows.png"] = png(10, 10, bytes(100 << 20))
     files["negative.bmp"] = bmp(-5, -5)
     files["loop-self.tif"] = tiff(9, 9, (0, 1))
@@ -142,13 +166,17 @@ def make(folder: Path) -> None:
     files["no-pages.pdf"] = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n"
     rng = random.Random(0)
     for number in range(8):
-        exif = b"Exif\0\0" + rng.choice((b"II*\0", b"MM\0*", b"")) + rng.randbytes(rng.randrange(60))
+        exif = (
+            b"Exif\0\0" + rng.choice((b"II*\0", b"MM\0*", b"")) + rng.randbytes(rng.randrange(60))
+        )
         files[f"exif{number}.jpg"] = encoded(noise, "jpg", exif=exif)
     for suffix in ("png", "jpg", "webp", "tif", "lzw.tif", "pdf"):
         for number in range(4):
             flipped = bytearray(whole[suffix])
             for _ in range(20):
-                flipped[rng.randrange(len(flipped) if number % 2 else min(200, len(flipped)))] = rng.randrange(256)
+                flipped[rng.randrange(len(flipped) if number % 2 else min(200, len(flipped)))] = (
+                    rng.randrange(256)
+                )
             files[f"flipped{number}.{suffix}"] = bytes(flipped)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():

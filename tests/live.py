@@ -13,7 +13,17 @@ from threading import Thread
 @contextmanager
 def server(*options: str) -> Iterator[str]:
     """Run `segrt serve` with the bundled model, on the CPU, on a free port; yields its address."""
-    command = [sys.executable, "-m", "segrt.cli", "serve", "--port", "0", "--device", "cpu", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "segrt.cli",
+        "serve",
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+        *options,
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
@@ -22,7 +32,9 @@ def server(*options: str) -> Iterator[str]:
                 line = process.stderr.readline()
                 assert line, f"segrt serve ended: {said}"
                 said += line
-            Thread(target=process.stderr.read, daemon=True).start()  # else a full pipe would stop the server
+            Thread(
+                target=process.stderr.read, daemon=True
+            ).start()  # else a full pipe would stop the server
             yield found[1]
         finally:
             process.terminate()

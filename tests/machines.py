@@ -12,18 +12,28 @@ T4 = Gpu("Tesla T4", (7, 5), 15360)
 H100 = Gpu("NVIDIA H100", (9, 0), 81559)
 P40 = Gpu("Tesla P40", (6, 1), 24576)
 
-CUDA_LIBRARIES = ("libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudart.so.13", "libcudnn.so.9")
+CUDA_LIBRARIES = (
+    "libcublasLt.so.13",
+    "libcublas.so.13",
+    "libcurand.so.10",
+    "libcudart.so.13",
+    "libcudnn.so.9",
+)
 
 
 def machine(
-    *providers: str, cpu: Cpu = PLAIN, gpus: tuple[Gpu, ...] = (), missing: dict[str, tuple[str, ...]] | None = None
+    *providers: str,
+    cpu: Cpu = PLAIN,
+    gpus: tuple[Gpu, ...] = (),
+    missing: dict[str, tuple[str, ...]] | None = None,
 ) -> Catalog:
     """A machine; providers are named in short ("CUDA"), and the CPU's is always there."""
     return Catalog(
         cpu,
         gpus,
         tuple(
-            Provider(f"{name}ExecutionProvider", missing=(missing or {}).get(name, ())) for name in (*providers, "CPU")
+            Provider(f"{name}ExecutionProvider", missing=(missing or {}).get(name, ()))
+            for name in (*providers, "CPU")
         ),
     )
 
@@ -37,7 +47,12 @@ NO_DEVICE = Catalog(
     ZEN,
     providers=(
         Provider("CPUExecutionProvider"),
-        Provider("OpenVINOExecutionProvider", "onnxruntime_ep_openvino", error="takes no device", mend="pip install x"),
+        Provider(
+            "OpenVINOExecutionProvider",
+            "onnxruntime_ep_openvino",
+            error="takes no device",
+            mend="pip install x",
+        ),
     ),
 )
 OPENVINO_AMX = machine("OpenVINO", cpu=AMX)
@@ -46,11 +61,16 @@ GPU_H100 = machine("Tensorrt", "CUDA", "OpenVINO", gpus=(H100, H100), cpu=AMX)
 GPU_P40 = machine("Tensorrt", "CUDA", gpus=(P40,))
 CUDA_ONLY = machine("CUDA", gpus=(H100,))
 NO_TENSORRT = machine(
-    "Tensorrt", "CUDA", gpus=(T4,), missing={"Tensorrt": ("libnvinfer.so.10", "libnvonnxparser.so.10")}
+    "Tensorrt",
+    "CUDA",
+    gpus=(T4,),
+    missing={"Tensorrt": ("libnvinfer.so.10", "libnvonnxparser.so.10")},
 )
 NO_CUDNN = machine("CUDA", "OpenVINO", gpus=(T4,), missing={"CUDA": ("libcudnn.so.9",)})
 GPU_WHEEL_NO_GPU = machine(
-    "Tensorrt", "CUDA", missing={"CUDA": (*CUDA_LIBRARIES, "libcuda.so.1"), "Tensorrt": ("libnvinfer.so.10",)}
+    "Tensorrt",
+    "CUDA",
+    missing={"CUDA": (*CUDA_LIBRARIES, "libcuda.so.1"), "Tensorrt": ("libnvinfer.so.10",)},
 )
 ASCEND = machine("CANN")
 MIGRAPHX = machine("MIGraphX", "ROCM")

@@ -10,13 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def upsample(logits: NDArray[Any], size: tuple[int, int], align_corners: bool) -> NDArray[np.float64]:
+def upsample(
+    logits: NDArray[Any], size: tuple[int, int], align_corners: bool
+) -> NDArray[np.float64]:
     """Bilinear interpolation of (N, C, h, w) to (N, C, H, W), where a corner of weight 0 adds 0 whatever it holds."""
     values = logits.astype(np.float64)
     for axis, full in ((2, size[0]), (3, size[1])):
         low, i = values.shape[axis], np.arange(full)
-        at = i * (low - 1) / max(full - 1, 1) if align_corners else np.maximum(((2 * i + 1) * low / full - 1) / 2, 0)
-        at = np.where(np.abs(at - at.round()) < 1e-9, at.round(), at)  # weights that should be 0 are 0
+        at = (
+            i * (low - 1) / max(full - 1, 1)
+            if align_corners
+            else np.maximum(((2 * i + 1) * low / full - 1) / 2, 0)
+        )
+        at = np.where(
+            np.abs(at - at.round()) < 1e-9, at.round(), at
+        )  # weights that should be 0 are 0
         before = np.minimum(np.floor(at).astype(int), low - 1)
         after = np.minimum(before + 1, low - 1)
         weight = np.where(after > before, at - before, 0)
@@ -36,7 +44,10 @@ def nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def slide_logits(
-    infer: Callable[[slice, slice], NDArray[Any]], size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]
+    infer: Callable[[slice, slice], NDArray[Any]],
+    size: tuple[int, int],
+    crop: tuple[int, int],
+    stride: tuple[int, int],
 ) -> NDArray[np.float64]:
     """PaddleSeg's `slide_inference`: logits (C, h, w) of all crops summed at full size, divided by their number."""
     total: NDArray[np.float64] | None = None
@@ -47,7 +58,10 @@ def slide_logits(
     )
     for row in range(rows):
         for col in range(cols):
-            bottom, right = min(row * stride[0] + crop[0], size[0]), min(col * stride[1] + crop[1], size[1])
+            bottom, right = (
+                min(row * stride[0] + crop[0], size[0]),
+                min(col * stride[1] + crop[1], size[1]),
+            )
             box = slice(max(bottom - crop[0], 0), bottom), slice(max(right - crop[1], 0), right)
             logits = infer(*box)
             if total is None:

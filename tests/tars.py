@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import tarfile
 
-MODEL = {"inference.json": b"{}", "inference.pdiparams": bytes(range(256)) * 4000, "inference.yml": b"Global: {}\n"}
+MODEL = {
+    "inference.json": b"{}",
+    "inference.pdiparams": bytes(range(256)) * 4000,
+    "inference.yml": b"Global: {}\n",
+}
 
 
 def entry(name: str, **fields: object) -> tarfile.TarInfo:

@@ -23,7 +23,11 @@ DEEP = "d/" * 127
 
 
 def unpacked(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def refused(tmp_path: Path, content: bytes, why: str) -> None:
@@ -91,7 +95,10 @@ def test_owner_and_mode_are_not_taken_over(tmp_path: Path) -> None:
         (entry("evil", type=tarfile.CONTTYPE), "neither a plain file nor a folder"),
         (entry("evil", type=b"Z"), "neither a plain file nor a folder"),
         (entry("evil", type=tarfile.GNUTYPE_SPARSE), "neither a plain file nor a folder|damaged"),
-        (entry("evil", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)}), "neither a plain"),
+        (
+            entry("evil", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)}),
+            "neither a plain",
+        ),
         (entry("evil", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), "damaged"),
         (entry("evil", pax_headers={"size": str(1 << 60)}), "all together may have"),
         (entry("model/inference.yml"), "stands in it twice"),
@@ -138,17 +145,29 @@ def test_absurd_sizes_are_refused(tmp_path: Path, size: int, name: str) -> None:
         changed[148:156] = b"%06o\0 " % sum(changed)
         head = bytes(changed)
     began = time.monotonic()
-    refused(tmp_path, without_end(model_tar()) + head + bytes(10240), "all together|headers|damaged")
+    refused(
+        tmp_path, without_end(model_tar()) + head + bytes(10240), "all together|headers|damaged"
+    )
     assert time.monotonic() - began < 2
 
 
 def test_too_many_entries_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path, tar_of(*((f"f{i}", b"") for i in range(archive.MAX_MEMBERS + 1))), "more than 1000 entries")
+    refused(
+        tmp_path,
+        tar_of(*((f"f{i}", b"") for i in range(archive.MAX_MEMBERS + 1))),
+        "more than 1000 entries",
+    )
 
 
-def test_too_many_bytes_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_bytes_are_refused_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(archive, "MAX_UNPACKED", 1000)
-    refused(tmp_path, tar_of(("a", b"x" * 600), ("b", b"x" * 600)), "'b' has 600 bytes; all together may have 1000")
+    refused(
+        tmp_path,
+        tar_of(("a", b"x" * 600), ("b", b"x" * 600)),
+        "'b' has 600 bytes; all together may have 1000",
+    )
 
 
 def test_a_bomb_is_refused_without_inflating_it(tmp_path: Path) -> None:
@@ -162,16 +181,26 @@ def test_a_bomb_is_refused_without_inflating_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 100, b"<html>Please log in</html>", b"PK\x03\x04" + bytes(600), gzip.compress(b"no tar")],
+    [
+        b"",
+        b"\0" * 100,
+        b"<html>Please log in</html>",
+        b"PK\x03\x04" + bytes(600),
+        gzip.compress(b"no tar"),
+    ],
     ids=["empty", "zeros", "html", "zip", "gzip"],
 )
 def test_what_is_no_tar_is_refused(tmp_path: Path, content: bytes) -> None:
-    refused(tmp_path, content, re.escape(f"neither a tar nor a tar.gz, it starts with {content[:8]!r}"))
+    refused(
+        tmp_path, content, re.escape(f"neither a tar nor a tar.gz, it starts with {content[:8]!r}")
+    )
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["tar", "tar.gz"])
 @pytest.mark.parametrize("kept", [0.4, 0.9])
-def test_a_truncated_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes], kept: float) -> None:
+def test_a_truncated_archive_is_refused(
+    tmp_path: Path, pack: Callable[[bytes], bytes], kept: float
+) -> None:
     content = pack(model_tar(weights=os.urandom(100_000)))
     refused(tmp_path, content[: int(len(content) * kept)], "damaged")
 
@@ -232,10 +261,16 @@ def test_whatever_the_names_nothing_lands_outside(names: list[str]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 3 * 512), st.binary(min_size=1, max_size=12)), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(st.integers(0, 3 * 512), st.binary(min_size=1, max_size=12)),
+        min_size=1,
+        max_size=4,
+    ),
     st.booleans(),
 )
-def test_a_damaged_header_is_unpacked_or_refused_and_nothing_else(changes: list[tuple[int, bytes]], sums: bool) -> None:
+def test_a_damaged_header_is_unpacked_or_refused_and_nothing_else(
+    changes: list[tuple[int, bytes]], sums: bool
+) -> None:
     content = bytearray(tar_of(("a", b"1"), (entry("b" * 120, pax_headers={"comment": "c"}), b"2")))
     for place, data in changes:
         content[place : place + len(data)] = data

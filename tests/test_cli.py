@@ -37,7 +37,10 @@ def test_the_paddlex_form(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_pa
     done = _segrt(*form.split())
     _says(done, 0, "1 segmented, 0 failed", "PP-LiteSeg-T_camvid on CPUExecutionProvider fp32")
     assert sorted(p.name for p in out.iterdir()) == ["photo_res.json", "photo_res.png"]
-    assert done.stdout == f"{{'res': {{'input_path': '{photo}', 'page_index': None, 'pred': '...'}}}}\n"
+    assert (
+        done.stdout
+        == f"{{'res': {{'input_path': '{photo}', 'page_index': None, 'pred': '...'}}}}\n"
+    )
     saved = json.loads((out / "photo_res.json").read_text())
     assert np.array_equal(np.array(saved["pred"])[0], np.asarray(Image.open(out / "photo_res.png")))
 
@@ -49,11 +52,36 @@ def test_predict_does_what_it_can_and_counts(
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "zero.jpg").write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    inputs = [tmp_path / "gone.png", good, tmp_path / "text.png", tmp_path / "zero.jpg", tmp_path / "empty"]
-    done = _segrt("predict", *inputs, "--model_dir", colour_model, "--save_path", tmp_path / "out", "--overlay")
-    _says(done, 1, "1 segmented, 4 failed", "gone.png does not exist", "text.png is not an image", "zero.jpg is empty")
+    inputs = [
+        tmp_path / "gone.png",
+        good,
+        tmp_path / "text.png",
+        tmp_path / "zero.jpg",
+        tmp_path / "empty",
+    ]
+    done = _segrt(
+        "predict",
+        *inputs,
+        "--model_dir",
+        colour_model,
+        "--save_path",
+        tmp_path / "out",
+        "--overlay",
+    )
+    _says(
+        done,
+        1,
+        "1 segmented, 4 failed",
+        "gone.png does not exist",
+        "text.png is not an image",
+        "zero.jpg is empty",
+    )
     assert "holds no image" in done.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good_overlay.png", "good_res.json", "good_res.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "good_overlay.png",
+        "good_res.json",
+        "good_res.png",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +99,11 @@ def test_predict_does_what_it_can_and_counts(
         (["predict", "a.png", "--device", "npu:0,1"], 1, "npu:0"),
         (["predict", "a.png", "--workers", "0"], 2, "workers"),
         (["predict", "a.png", "--mode", "quick"], 2, "unknown mode 'quick'"),
-        (["predict", "a.png", "--use_hpip", "--hpi_config", '{"backnd": 1}'], 2, "did you mean 'backend'"),
+        (
+            ["predict", "a.png", "--use_hpip", "--hpi_config", '{"backnd": 1}'],
+            2,
+            "did you mean 'backend'",
+        ),
         (["predict", "a.png", "--hpi_config", '{"threads": 1}'], 2, "says nothing in normal mode"),
     ],
 )
@@ -84,11 +116,15 @@ def test_wrong_use_is_one_line(arguments: list[str], status: int, words: str) ->
 def test_every_spelling_of_target_size(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, text: str
 ) -> None:
-    done = _segrt("predict", save_image("a.png", tiles), "--model_dir", colour_model, "--target_size", text)
+    done = _segrt(
+        "predict", save_image("a.png", tiles), "--model_dir", colour_model, "--target_size", text
+    )
     _says(done, 0, "1 segmented")
 
 
-def test_high_performance_in_both_forms(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
+def test_high_performance_in_both_forms(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
     photo, hpi = save_image("a.png", tiles), '{"backend": "cpu", "threads": 1}'
     form: list[str | Path] = [
         "--pipeline",
@@ -133,23 +169,45 @@ def test_models_shows_the_licence_of_the_weights() -> None:
     assert "CC BY-NC 4.0" in done.stdout
 
 
-def test_models_downloaded_fetch_and_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_downloaded_fetch_and_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path))
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
     assert "SegFormer" not in _segrt("models", "--downloaded").stdout
     _says(_segrt("models", "fetch", "SegFormer-B0"), 1, "SegFormer-B0 (slice)")
     _says(_segrt("models", "remove", "SegFormer-B0"), 1, "is not downloaded")
-    _says(_segrt("predict", "a.png", "--model", "segformer-b0"), 1, 'segrt models fetch "SegFormer-B0 (slice)"')
+    _says(
+        _segrt("predict", "a.png", "--model", "segformer-b0"),
+        1,
+        'segrt models fetch "SegFormer-B0 (slice)"',
+    )
     _says(_segrt("models", "fetch", "nothing"), 1, "unknown model 'nothing'")
 
 
-def test_palette_and_label_format(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
+def test_palette_and_label_format(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
     photo = save_image("photo.png", tiles)
     options = ["--model_dir", str(colour_model), "--save_path", str(photo.parent / "out")]
-    _says(_segrt("predict", photo, *options, "--palette", "ade20k", "--label_format", "rle"), 0, "1 segmented")
-    assert json.loads((photo.parent / "out" / "photo_res.json").read_text())["label_format"] == "rle"
-    assert Image.open(photo.parent / "out" / "photo_res.png").convert("RGB").getpixel((0, 0)) == (120, 120, 120)
-    _says(_segrt("predict", photo, *options, "--palette", "mine"), 2, "unknown palette 'mine': use voc, cityscapes")
+    _says(
+        _segrt("predict", photo, *options, "--palette", "ade20k", "--label_format", "rle"),
+        0,
+        "1 segmented",
+    )
+    assert (
+        json.loads((photo.parent / "out" / "photo_res.json").read_text())["label_format"] == "rle"
+    )
+    assert Image.open(photo.parent / "out" / "photo_res.png").convert("RGB").getpixel((0, 0)) == (
+        120,
+        120,
+        120,
+    )
+    _says(
+        _segrt("predict", photo, *options, "--palette", "mine"),
+        2,
+        "unknown palette 'mine': use voc, cityscapes",
+    )
     _says(_segrt("predict", photo, *options, "--label_format", "xml"), 2, "use list, rle, png")
 
 
@@ -157,7 +215,9 @@ def test_workers(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: P
     folder = save_image("d/0.png", tiles).parent
     for i in range(1, 6):
         save_image(f"d/{i}.png", tiles)
-    done = _segrt("predict", folder, "--model_dir", colour_model, "--workers", "3", "--device", "cpu")
+    done = _segrt(
+        "predict", folder, "--model_dir", colour_model, "--workers", "3", "--device", "cpu"
+    )
     _says(done, 0, "6 segmented")
     assert [line.split(".png")[0][-1] for line in done.stdout.splitlines()] == list("012345")
 
@@ -170,7 +230,9 @@ def test_slide(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Pat
     _says(_segrt(*run, "model"), 2, "gives colours no sliding window")
 
 
-def test_exif_and_pdf_scale(tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path) -> None:
+def test_exif_and_pdf_scale(
+    tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
     picture = Image.fromarray(tiles[..., ::-1])
     picture.save(tmp_path / "page.pdf", resolution=72)
     exif = Image.Exif()
@@ -180,11 +242,24 @@ def test_exif_and_pdf_scale(tiles: npt.NDArray[np.uint8], colour_model: Path, tm
     inputs = [tmp_path / "turned.jpg", tmp_path / "page.pdf"]
     _says(_segrt("predict", *inputs, *common, "--save_path", tmp_path / "a"), 0, "2 segmented")
     _says(
-        _segrt("predict", *inputs, *common, "--no-exif", "--pdf_scale", "1", "--save_path", tmp_path / "b"),
+        _segrt(
+            "predict",
+            *inputs,
+            *common,
+            "--no-exif",
+            "--pdf_scale",
+            "1",
+            "--save_path",
+            tmp_path / "b",
+        ),
         0,
         "2 segmented",
     )
-    sizes = [Image.open(file).size for folder in "ab" for file in sorted((tmp_path / folder).glob("*_res.png"))]
+    sizes = [
+        Image.open(file).size
+        for folder in "ab"
+        for file in sorted((tmp_path / folder).glob("*_res.png"))
+    ]
     assert sizes == [(192, 128), (64, 96), (96, 64), (96, 64)]
     _says(_segrt("predict", *inputs, *common, "--pdf_scale", "0"), 2, "pdf_scale 0.0 is not valid")
 
@@ -204,8 +279,16 @@ def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> Non
         clips.append(write_clip(tmp_path / folder / "a.mp4", 5))
     (tmp_path / "broken.mp4").write_bytes(clips[0].read_bytes()[:600])
     out = tmp_path / "out"
-    done = _segrt("predict", *clips, tmp_path / "broken.mp4", "--model_dir", colour_model, "--save_path", out)
-    _says(done, 1, "2 segmented, 1 failed", "broken.mp4: this video can't be read", "a_2_overlay.mp4: 5 frames")
+    done = _segrt(
+        "predict", *clips, tmp_path / "broken.mp4", "--model_dir", colour_model, "--save_path", out
+    )
+    _says(
+        done,
+        1,
+        "2 segmented, 1 failed",
+        "broken.mp4: this video can't be read",
+        "a_2_overlay.mp4: 5 frames",
+    )
     assert "moov atom" not in done.stderr  # FFmpeg says nothing beside
     assert sorted(p.name for p in out.iterdir()) == ["a_2_overlay.mp4", "a_overlay.mp4"]
     assert _segrt("predict", clips[0], "--model_dir", colour_model).stdout.count("a.mp4") == 5
@@ -213,7 +296,15 @@ def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> Non
 
 def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, colour_model: Path) -> None:
     clip, out = write_clip(tmp_path / "a.mp4", 400, side=128, noise=True), tmp_path / "out"
-    command = [sys.executable, "-m", "segrt.cli", "predict", str(clip), "--model_dir", str(colour_model)]
+    command = [
+        sys.executable,
+        "-m",
+        "segrt.cli",
+        "predict",
+        str(clip),
+        "--model_dir",
+        str(colour_model),
+    ]
     job = subprocess.Popen([*command, "--save_path", str(out)], stderr=subprocess.PIPE)
     while not any(file.stat().st_size > 10_000 for file in out.glob(".*.mp4")):
         assert job.poll() is None

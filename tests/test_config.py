@@ -37,9 +37,18 @@ def test_a_paddlex_file_is_accepted_unchanged(tmp_path: Path) -> None:
     [
         ("- 1", ":1: the whole"),
         ("pipeline_name: ocr", "unknown pipeline 'ocr'"),
-        ("pipeline_name: semantic_segmentation\nx: 1", r":2: x: there is no such key; use pipeline_name, SubModules"),
-        ("SubModules: {SemanticSegmentation:\n  {batch_size: 0}}", r":2: SubModules\.SemanticSegmentation\.batch_size"),
-        ("SubModules: {SemanticSegmentation: {target_size: big}}", "target_size 'big' is not valid"),
+        (
+            "pipeline_name: semantic_segmentation\nx: 1",
+            r":2: x: there is no such key; use pipeline_name, SubModules",
+        ),
+        (
+            "SubModules: {SemanticSegmentation:\n  {batch_size: 0}}",
+            r":2: SubModules\.SemanticSegmentation\.batch_size",
+        ),
+        (
+            "SubModules: {SemanticSegmentation: {target_size: big}}",
+            "target_size 'big' is not valid",
+        ),
         ("", ":1: the whole"),
         ("a: [", ":2: did not find expected node content"),
         (
@@ -70,7 +79,10 @@ def test_unknown_pipelines_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_a_config_given_as_a_mapping_has_no_lines() -> None:
-    with pytest.raises(ConfigError, match=r"^config: SubModules\.SemanticSegmentation\.targetsize: .* target_size\?$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^config: SubModules\.SemanticSegmentation\.targetsize: .* target_size\?$",
+    ):
         config.load(None, {"SubModules": {"SemanticSegmentation": {"targetsize": 1}}})
 
 
@@ -78,7 +90,11 @@ def test_the_template_is_valid_and_each_comment_in_it_too(tmp_path: Path) -> Non
     file = config.write_template("semantic_segmentation", tmp_path / "new")
     assert file == tmp_path / "new" / "semantic_segmentation.yaml"
     assert config.load(file, None).module.batch_size == 1
-    file.write_text(config.TEMPLATE.replace("# device", "device").replace("# mode", "mode").replace("# hpi", "hpi"))
+    file.write_text(
+        config.TEMPLATE.replace("# device", "device")
+        .replace("# mode", "mode")
+        .replace("# hpi", "hpi")
+    )
     file.write_text(file.read_text().replace("# slide", "slide").replace("# palette", "palette"))
     loaded = config.load(file, None)
     assert (loaded.device, loaded.module.palette) == ("gpu:0", "cityscapes")

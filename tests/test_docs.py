@@ -43,7 +43,14 @@ def _blocks(page: Path) -> list[Block]:
         elif token.type == "fence":
             assert token.map
             language = token.info.split()[0] if token.info.strip() else ""
-            found.append(Block(language, token.content, token.map[0] + 1, comment[1].strip() if comment else None))
+            found.append(
+                Block(
+                    language,
+                    token.content,
+                    token.map[0] + 1,
+                    comment[1].strip() if comment else None,
+                )
+            )
             comment = None
         elif token.nesting >= 0 and token.type not in ("inline", "paragraph_close"):
             comment = None
@@ -105,7 +112,9 @@ def test_what_is_not_run_says_why(page: Path) -> None:
     for block in _blocks(page):
         assert block.language, f"{page.name}:{block.line}: the block names no language"
         if block.not_run is not None:
-            assert re.fullmatch(r": \S.{4,}", block.not_run, re.DOTALL), f"{page.name}:{block.line}: say why"
+            assert re.fullmatch(r": \S.{4,}", block.not_run, re.DOTALL), (
+                f"{page.name}:{block.line}: say why"
+            )
 
 
 def test_a_page_with_a_wrong_example_fails(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +128,8 @@ def test_a_page_with_a_wrong_example_fails(here: Path, monkeypatch: pytest.Monke
         test_what_is_not_run_says_why(page)
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:  # those of the other pages are checked by mkdocs --strict
+def test_links_of_the_readme_lead_somewhere() -> (
+    None
+):  # those of the other pages are checked by mkdocs --strict
     for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text("utf-8")):
         assert target.startswith("https://") or (ROOT / target).exists(), target

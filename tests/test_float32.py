@@ -25,7 +25,9 @@ def _with_second_graph() -> tuple[onnx.ModelProto, onnx.ModelProto]:
     own = onnx.ModelProto()
     own.CopyFrom(whole)
     del own.graph.initializer[:-1]
-    helper.set_model_props(first, {"other": "text", float32.KEY: base64.b64encode(own.SerializeToString()).decode()})
+    helper.set_model_props(
+        first, {"other": "text", float32.KEY: base64.b64encode(own.SerializeToString()).decode()}
+    )
     return first, whole
 
 
@@ -42,7 +44,9 @@ def test_the_second_graph_runs_with_the_weights_of_the_file(tmp_path: Path) -> N
 
 def test_a_file_written_again_by_onnx_keeps_it(tmp_path: Path) -> None:
     first, _ = _with_second_graph()
-    assert float32.assemble(memoryview(onnx.load_from_string(first.SerializeToString()).SerializeToString()))
+    assert float32.assemble(
+        memoryview(onnx.load_from_string(first.SerializeToString()).SerializeToString())
+    )
 
 
 def test_a_file_without_a_second_graph_has_none(tmp_path: Path) -> None:

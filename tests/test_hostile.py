@@ -23,10 +23,14 @@ def test_two_hundred_hostile_files(tmp_path: Path) -> None:
         for error in errors:
             assert name in error
             assert "\n" not in error
-        harmless = re.match(r"fine|exif|flipped|loop|pages\.pdf|zero\.pdf|bomb-|frames|cut.\.pages", name)
+        harmless = re.match(
+            r"fine|exif|flipped|loop|pages\.pdf|zero\.pdf|bomb-|frames|cut.\.pages", name
+        )
         assert errors or harmless, name
     files = report["files"]
-    assert all(files[f"exif{i}.jpg"][1] == 1 for i in range(8))  # what is broken is only the EXIF data
+    assert all(
+        files[f"exif{i}.jpg"][1] == 1 for i in range(8)
+    )  # what is broken is only the EXIF data
     assert "is encrypted" in files["encrypted.pdf"][2][0]
     assert files["frames.tif"][1] == 10_000
     assert files["loop-two.tif"][1] == 3

@@ -98,7 +98,9 @@ def site(tmp_path: Path) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
@@ -122,7 +124,10 @@ def _pdf(file: Path, pages: int, size: tuple[int, int] = (36, 24)) -> Path:
 
 
 def _config(**module: object) -> dict[str, Any]:
-    return {"pipeline_name": "semantic_segmentation", "SubModules": {"SemanticSegmentation": module}}
+    return {
+        "pipeline_name": "semantic_segmentation",
+        "SubModules": {"SemanticSegmentation": module},
+    }
 
 
 def _names(folder: Path) -> list[str]:
@@ -134,7 +139,13 @@ def _names(folder: Path) -> list[str]:
 
 def test_match_create_pipeline_takes_the_arguments_of_paddlex(colour_model: Path) -> None:
     parameters = inspect.signature(segrt.create_pipeline).parameters
-    paddlex = {"pipeline": None, "config": None, "device": None, "use_hpip": False, "hpi_config": None}
+    paddlex = {
+        "pipeline": None,
+        "config": None,
+        "device": None,
+        "use_hpip": False,
+        "hpi_config": None,
+    }
     assert {name: parameters[name].default for name in paddlex} == paddlex
     assert next(iter(parameters)) == "pipeline"
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "pipeline")
@@ -151,9 +162,15 @@ def test_match_config_wins_over_pipeline_and_must_name_the_same_one(colour_model
         segrt.create_pipeline("OCR", config=config)
 
 
-def test_match_pipeline_may_be_the_path_of_a_yaml_of_paddlex(tmp_path: Path, colour_model: Path) -> None:
+def test_match_pipeline_may_be_the_path_of_a_yaml_of_paddlex(
+    tmp_path: Path, colour_model: Path
+) -> None:
     file = tmp_path / "semantic_segmentation.yaml"
-    module = {"module_name": "semantic_segmentation", "model_name": "PP-LiteSeg-T", "model_dir": str(colour_model)}
+    module = {
+        "module_name": "semantic_segmentation",
+        "model_name": "PP-LiteSeg-T",
+        "model_dir": str(colour_model),
+    }
     file.write_text(yaml.safe_dump(_config(**module, batch_size=1, target_size="None")))
     pipeline = segrt.create_pipeline(pipeline=file)
     assert (pipeline.batch_size, pipeline.target_size) == (1, None)
@@ -164,7 +181,9 @@ def test_match_none_as_text_in_a_yaml_is_null(colour_model: Path) -> None:
     assert segrt.create_pipeline(config=config).target_size is None
 
 
-def test_match_model_is_the_bundled_one_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_match_model_is_the_bundled_one_without_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path))
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
     pipeline = segrt.create_pipeline(pipeline="semantic_segmentation", device="cpu")
@@ -185,11 +204,17 @@ def test_match_predict_has_the_signature_of_paddlex() -> None:
     parameters = inspect.signature(segrt.Pipeline.predict).parameters
     assert list(parameters)[1:3] == ["input", "target_size"]
     assert all(parameters[name].default is None for name in ("target_size", "device", "batch_size"))
-    assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("device", "batch_size"))
+    assert all(
+        parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("device", "batch_size")
+    )
 
 
 def test_match_predict_is_lazy_over_folders_and_documents(
-    pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: segrt.Pipeline,
+    save_image: Save,
+    tiles: Pixels,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in "abcdefgh":
         save_image(f"d/{name}.png", tiles)
@@ -247,7 +272,14 @@ def test_match_input_ours_adds_path_bytes_pil_tuples_and_iterators(
 ) -> None:
     path = save_image("a.png", tiles)
     picture = Image.fromarray(tiles[:, :, ::-1])
-    for source in (path, path.read_bytes(), picture, (path, picture), iter([path]), (p for p in [tiles])):
+    for source in (
+        path,
+        path.read_bytes(),
+        picture,
+        (path, picture),
+        iter([path]),
+        (p for p in [tiles]),
+    ):
         for one in _all(pipeline.predict(source)):
             np.testing.assert_array_equal(one.labels, tile_labels)
 
@@ -258,19 +290,31 @@ def test_match_folders_are_recursive_case_insensitive_and_sorted_by_full_path(
     for name in ("d/b.PNG", "d/a/z.JPeG", "d/c.bmp", "d/B/a.TIFF"):
         save_image(name, tiles)
     (tmp_path / "d" / "readme.txt").write_text("no image")
-    found = [Path(r["input_path"]).relative_to(tmp_path / "d").as_posix() for r in _all(pipeline.predict(tmp_path))]
+    found = [
+        Path(r["input_path"]).relative_to(tmp_path / "d").as_posix()
+        for r in _all(pipeline.predict(tmp_path))
+    ]
     assert found == ["B/a.TIFF", "a/z.JPeG", "b.PNG", "c.bmp"]
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, "pdf"])
-def test_match_extension(pipeline: segrt.Pipeline, tiles: Pixels, tmp_path: Path, suffix: str) -> None:
+def test_match_extension(
+    pipeline: segrt.Pipeline, tiles: Pixels, tmp_path: Path, suffix: str
+) -> None:
     file = tmp_path / f"a.{suffix}"
     if suffix == "pdf":
         _pdf(file, 1)
     elif suffix in ("sr", "ras"):
         file.write_bytes(cv2.imencode(".ras", tiles)[1].tobytes())
     else:
-        formats = {"jpg": "JPEG", "tif": "TIFF", "dib": "DIB", "pbm": "PPM", "pgm": "PPM", "pnm": "PPM"}
+        formats = {
+            "jpg": "JPEG",
+            "tif": "TIFF",
+            "dib": "DIB",
+            "pbm": "PPM",
+            "pgm": "PPM",
+            "pnm": "PPM",
+        }
         Image.fromarray(tiles[:, :, ::-1]).save(file, formats.get(suffix, suffix))
     assert _one(pipeline.predict(tmp_path)).input_path == str(file)
 
@@ -285,13 +329,17 @@ def test_match_pdf_pages_and_tiff_frames_each_give_a_result(
     assert [r["page_index"] for r in found] == [0, 1, 2, 0, 1]
 
 
-def test_match_pdf_is_rendered_at_scale_2_unless_told_otherwise(pipeline: segrt.Pipeline, tmp_path: Path) -> None:
+def test_match_pdf_is_rendered_at_scale_2_unless_told_otherwise(
+    pipeline: segrt.Pipeline, tmp_path: Path
+) -> None:
     file = _pdf(tmp_path / "doc.pdf", 1, (120, 80))
     assert _one(pipeline.predict(file)).labels.shape == (160, 240)
     assert _one(pipeline.predict(file, pdf_scale=1)).labels.shape == (80, 120)
 
 
-def test_match_pdf_page_with_too_many_pixels_is_an_error(pipeline: segrt.Pipeline, tmp_path: Path) -> None:
+def test_match_pdf_page_with_too_many_pixels_is_an_error(
+    pipeline: segrt.Pipeline, tmp_path: Path
+) -> None:
     (tmp_path / "poster.pdf").write_bytes(hostile.pdf(14_000, 14_000))
     with pytest.raises(segrt.InputError, match="178,956,970"):
         list(pipeline.predict(tmp_path / "poster.pdf"))
@@ -301,8 +349,16 @@ def test_match_transforms_of_inference_yml() -> None:
     image = np.full((4, 4, 3), (0, 51, 255), np.uint8)
     out = np.empty((3, 4, 4), np.float32)
     Transforms.parse([{"type": "Normalize"}]).write(image, out)
-    np.testing.assert_allclose(out[:, 0, 0], [1, -0.6, -1], atol=1e-6)  # RGB, x / 255, mean and std 0.5
-    entry = {"type": "Resize", "target_size": 64, "keep_ratio": True, "size_divisor": 16, "interp": "LINEAR"}
+    np.testing.assert_allclose(
+        out[:, 0, 0], [1, -0.6, -1], atol=1e-6
+    )  # RGB, x / 255, mean and std 0.5
+    entry = {
+        "type": "Resize",
+        "target_size": 64,
+        "keep_ratio": True,
+        "size_divisor": 16,
+        "interp": "LINEAR",
+    }
     assert Transforms.parse([entry]).size((100, 200)) == (32, 64)
 
 
@@ -325,12 +381,16 @@ def test_match_the_18_models_list_a_bare_normalize(pipeline: segrt.Pipeline) -> 
 def test_match_target_size_none_is_the_setting_and_minus_1_the_original(
     colour_model: Path, sizes: Sizes, setting: object, argument: object, inferred: tuple[int, int]
 ) -> None:
-    pipeline = segrt.create_pipeline(config=_config(model_dir=str(colour_model), target_size=setting))
+    pipeline = segrt.create_pipeline(
+        config=_config(model_dir=str(colour_model), target_size=setting)
+    )
     list(pipeline.predict(np.zeros((80, 112, 3), np.uint8), argument))
     assert sizes == [inferred]
 
 
-def test_match_target_size_n_fits_and_rounds_up_to_32(pipeline: segrt.Pipeline, sizes: Sizes) -> None:
+def test_match_target_size_n_fits_and_rounds_up_to_32(
+    pipeline: segrt.Pipeline, sizes: Sizes
+) -> None:
     wide, odd = np.zeros((1024, 2048, 3), np.uint8), np.zeros((333, 500, 3), np.uint8)
     list(pipeline.predict([wide, odd], 512))
     assert sizes == [(256, 512), (352, 512)]  # 2048x1024 runs at 512x256
@@ -340,7 +400,11 @@ def test_match_target_size_n_is_bilinear(pipeline: segrt.Pipeline) -> None:
     image = np.random.default_rng(3).integers(0, 256, (128, 128, 3), np.uint8)
     small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_LINEAR)
     labels = _one(pipeline.predict(image, 64)).labels
-    expected = _one(pipeline.predict(np.asarray(small, np.uint8))).labels.repeat(2, axis=0).repeat(2, axis=1)
+    expected = (
+        _one(pipeline.predict(np.asarray(small, np.uint8)))
+        .labels.repeat(2, axis=0)
+        .repeat(2, axis=1)
+    )
     np.testing.assert_array_equal(labels, expected)
 
 
@@ -377,7 +441,11 @@ def test_match_res_json_and_img(result: SegResult) -> None:
 
 def test_match_res_print(result: SegResult, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = inspect.signature(result.print).parameters
-    assert {n: p.default for n, p in arguments.items()} == {"format_json": True, "indent": 4, "ensure_ascii": False}
+    assert {n: p.default for n, p in arguments.items()} == {
+        "format_json": True,
+        "indent": 4,
+        "ensure_ascii": False,
+    }
     said = {"res": {"input_path": result["input_path"], "page_index": None, "pred": "..."}}
     result.print()
     assert capsys.readouterr().out == json.dumps(said, indent=4, ensure_ascii=False) + "\n"
@@ -385,7 +453,9 @@ def test_match_res_print(result: SegResult, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"{said}\n"
 
 
-def test_match_names_in_a_folder(pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, tmp_path: Path) -> None:
+def test_match_names_in_a_folder(
+    pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, tmp_path: Path
+) -> None:
     save_image("in/a.jpg", tiles)
     _pdf(tmp_path / "in" / "doc.pdf", 4)
     save_image("in/one.tif", tiles)
@@ -394,7 +464,9 @@ def test_match_names_in_a_folder(pipeline: segrt.Pipeline, save_image: Save, til
         one.save_to_img(f"{out}/")
         one.save_to_json(f"{out}/")
     pages = [f"doc_{page}_res" for page in range(4)]
-    assert {p.name for p in out.glob("*.json")} == {f"{s}.json" for s in ["a_res", *pages, "one_0_res"]}
+    assert {p.name for p in out.glob("*.json")} == {
+        f"{s}.json" for s in ["a_res", *pages, "one_0_res"]
+    }
     pictures = {p.name for p in out.iterdir() if p.suffix != ".json"}
     assert pictures == {"a_res.jpg", "a_res.png", *(f"{s}.png" for s in pages), "one_0_res.tif"}
 
@@ -412,7 +484,9 @@ def test_match_default_palette_is_voc_without_its_first_entry(result: SegResult)
 
 
 @pytest.mark.parametrize("kind", DEVICE_KINDS[1:])
-def test_match_device_kinds_of_paddlex_are_known_and_run_or_raise(colour_model: Path, kind: str) -> None:
+def test_match_device_kinds_of_paddlex_are_known_and_run_or_raise(
+    colour_model: Path, kind: str
+) -> None:
     assert Device.parse(f"{kind}:1,2") == Device(kind, (1, 2))
     with pytest.raises(segrt.DeviceError, match=f"{kind}:63"):
         segrt.create_pipeline(model_dir=colour_model, device=f"{kind}:63")
@@ -422,7 +496,9 @@ def test_match_an_unknown_device_names_the_known_ones(colour_model: Path) -> Non
     with pytest.raises(segrt.DeviceError) as caught:
         segrt.create_pipeline(model_dir=colour_model, device="tpu")
     assert all(kind in str(caught.value) for kind in DEVICE_KINDS)
-    assert {"cpu", "gpu", "xpu", "npu", "mlu", "dcu", "gcu", "iluvatar_gpu", "metax_gpu"} == set(DEVICE_KINDS)
+    assert {"cpu", "gpu", "xpu", "npu", "mlu", "dcu", "gcu", "iluvatar_gpu", "metax_gpu"} == set(
+        DEVICE_KINDS
+    )
 
 
 def test_match_no_device_is_gpu_0_if_it_can_run_else_the_cpu() -> None:
@@ -461,22 +537,34 @@ def test_match_gpu_0_1_splits_the_work_over_devices(
 # ---- Command line: match
 
 
-def test_match_cli_predict_word_for_word(command: Segrt, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_match_cli_predict_word_for_word(
+    command: Segrt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     form = f"--pipeline semantic_segmentation --input {SAMPLE} --target_size -1 --save_path {tmp_path} --device cpu"
     assert command(*form.split()) == 0
-    assert f"{{'res': {{'input_path': '{SAMPLE}', 'page_index': None, 'pred': '...'}}}}" in capsys.readouterr().out
+    assert (
+        f"{{'res': {{'input_path': '{SAMPLE}', 'page_index': None, 'pred': '...'}}}}"
+        in capsys.readouterr().out
+    )
     assert _names(tmp_path) == ["sample_res.json", "sample_res.png"]
 
 
 def test_match_cli_get_pipeline_config_word_for_word(command: Segrt, tmp_path: Path) -> None:
-    assert command(*f"--get_pipeline_config semantic_segmentation --save_path {tmp_path}/my_path".split()) == 0
+    assert (
+        command(
+            *f"--get_pipeline_config semantic_segmentation --save_path {tmp_path}/my_path".split()
+        )
+        == 0
+    )
     file = tmp_path / "my_path" / "semantic_segmentation.yaml"
     module = yaml.safe_load(file.read_text())["SubModules"]["SemanticSegmentation"]
     assert {"module_name", "model_name", "model_dir", "batch_size", "target_size"} <= module.keys()
     assert segrt.create_pipeline(pipeline=file, device="cpu").model_name == "PP-LiteSeg-T_camvid"
 
 
-def test_match_cli_use_hpip_and_hpi_config(command: Segrt, capsys: pytest.CaptureFixture[str]) -> None:
+def test_match_cli_use_hpip_and_hpi_config(
+    command: Segrt, capsys: pytest.CaptureFixture[str]
+) -> None:
     form = ["--pipeline", "semantic_segmentation", "--input", SAMPLE, "--use_hpip", "--hpi_config"]
     assert command(*form, '{"backend": "cpu", "threads": 1}') == 0
     assert "CPUExecutionProvider fp32" in capsys.readouterr().err
@@ -494,10 +582,17 @@ def test_match_cli_use_hpip_and_hpi_config(command: Segrt, capsys: pytest.Captur
     ],
 )
 def test_match_cli_spellings_of_target_size(
-    command: Segrt, save_image: Save, tiles: Pixels, sizes: Sizes, text: str, inferred: tuple[int, int]
+    command: Segrt,
+    save_image: Save,
+    tiles: Pixels,
+    sizes: Sizes,
+    text: str,
+    inferred: tuple[int, int],
 ) -> None:
     photo = save_image("a.png", tiles)
-    assert command("--pipeline", "semantic_segmentation", "--input", photo, "--target_size", text) == 0
+    assert (
+        command("--pipeline", "semantic_segmentation", "--input", photo, "--target_size", text) == 0
+    )
     assert sizes == [inferred]
 
 
@@ -512,12 +607,18 @@ def test_match_cli_spellings_of_target_size(
         (["--pipeline", "object_detection", "--input", "a.png"], 2),
     ],
 )
-def test_match_cli_failure_exits_1_and_wrong_usage_2(command: Segrt, arguments: list[str], status: int) -> None:
+def test_match_cli_failure_exits_1_and_wrong_usage_2(
+    command: Segrt, arguments: list[str], status: int
+) -> None:
     assert command(*arguments) == status
 
 
 def test_match_cli_ours_adds_subcommands(
-    command: Segrt, save_image: Save, tiles: Pixels, colour_model: Path, capsys: pytest.CaptureFixture[str]
+    command: Segrt,
+    save_image: Save,
+    tiles: Pixels,
+    colour_model: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for arguments, said in (
         (["predict", save_image("a.png", tiles), "--model_dir", colour_model], "'pred': '...'"),
@@ -555,20 +656,27 @@ def _base64(pixels: Pixels) -> str:
     return base64.b64encode(cv2.imencode(".png", pixels)[1].tobytes()).decode()
 
 
-def test_match_serving_answers_in_the_form_of_paddlex(serve: Callable[..., Any], tiles: Pixels) -> None:
+def test_match_serving_answers_in_the_form_of_paddlex(
+    serve: Callable[..., Any], tiles: Pixels
+) -> None:
     answer = serve().post(PATH, json={"image": _base64(tiles)})
     body = answer.json()
     assert answer.status_code == 200
     assert body["logId"]
     assert (body["errorCode"], body["errorMsg"]) == (0, "Success")
     assert body["result"]["size"] == [64, 96]
-    assert body["result"]["labelMap"] == [0] * 32 + [1] * 32 + [2] * 32 + body["result"]["labelMap"][96:]
+    assert (
+        body["result"]["labelMap"]
+        == [0] * 32 + [1] * 32 + [2] * 32 + body["result"]["labelMap"][96:]
+    )
     assert len(body["result"]["labelMap"]) == 64 * 96
     picture = Image.open(io.BytesIO(base64.b64decode(body["result"]["image"])))
     assert (picture.format, picture.size) == ("JPEG", (96, 64))
 
 
-def test_match_serving_takes_target_size_and_visualize(serve: Callable[..., Any], tiles: Pixels, sizes: Sizes) -> None:
+def test_match_serving_takes_target_size_and_visualize(
+    serve: Callable[..., Any], tiles: Pixels, sizes: Sizes
+) -> None:
     client = serve()
     for size in (-1, 64, [40, 72], None):
         asked = {"image": _base64(tiles), "targetSize": size, "visualize": False}
@@ -577,11 +685,17 @@ def test_match_serving_takes_target_size_and_visualize(serve: Callable[..., Any]
 
 
 def test_match_serving_takes_a_url(
-    serve: Callable[..., Any], save_image: Save, tiles: Pixels, site: str, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Any],
+    save_image: Save,
+    tiles: Pixels,
+    site: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save_image("a.png", tiles)
     client = serve(allow_urls=True)
-    monkeypatch.setattr("segrt.serve.fetch.is_public", lambda address: True)  # only here may it be this machine
+    monkeypatch.setattr(
+        "segrt.serve.fetch.is_public", lambda address: True
+    )  # only here may it be this machine
     assert client.post(PATH, json={"image": f"{site}/a.png"}).json()["result"]["size"] == [64, 96]
 
 
@@ -605,7 +719,9 @@ def test_match_cli_serve_word_for_word() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     form = f"--serve --pipeline semantic_segmentation --host 127.0.0.1 --port {port}"
-    server = subprocess.Popen([sys.executable, "-m", "segrt.cli", *form.split()], stderr=subprocess.PIPE)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "segrt.cli", *form.split()], stderr=subprocess.PIPE
+    )
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -624,7 +740,9 @@ def test_match_cli_serve_word_for_word() -> None:
 # ---- Mend
 
 
-@pytest.mark.parametrize(("setting", "inferred"), [(64, (64, 64)), ([48, 80], (48, 80)), ("64", (64, 64))])
+@pytest.mark.parametrize(
+    ("setting", "inferred"), [(64, (64, 64)), ([48, 80], (48, 80)), ("64", (64, 64))]
+)
 def test_mend_01_target_size_of_the_yaml_reaches_the_model(
     tmp_path: Path, colour_model: Path, sizes: Sizes, setting: object, inferred: tuple[int, int]
 ) -> None:
@@ -675,15 +793,29 @@ def test_mend_03_path_tuple_pil_and_bytes_give_a_result_and_none_an_error(
 def test_mend_04_a_broken_file_is_an_error_in_its_place_never_a_neighbours_result(
     pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, tmp_path: Path, batch_size: int
 ) -> None:
-    first, last = save_image("a.png", tiles), save_image("z.png", np.ascontiguousarray(tiles[:, ::-1]))
+    first, last = (
+        save_image("a.png", tiles),
+        save_image("z.png", np.ascontiguousarray(tiles[:, ::-1])),
+    )
     broken, text = tmp_path / "b.png", tmp_path / "c.txt"
     broken.write_bytes(first.read_bytes()[:60])
     text.write_text("hello")
-    found = list(pipeline.predict([first, broken, text, last], on_error="yield", batch_size=batch_size))
+    found = list(
+        pipeline.predict([first, broken, text, last], on_error="yield", batch_size=batch_size)
+    )
     assert [item.input_path for item in found] == [str(p) for p in (first, broken, text, last)]
     assert [isinstance(item, SegFailure) for item in found] == [False, True, True, False]
     assert (found[0].labels[0, 0], found[3].labels[0, 0]) == (0, 2)  # type: ignore[union-attr]
-    assert len(list(pipeline.predict([first, broken, text, last], on_error="skip", batch_size=batch_size))) == 2
+    assert (
+        len(
+            list(
+                pipeline.predict(
+                    [first, broken, text, last], on_error="skip", batch_size=batch_size
+                )
+            )
+        )
+        == 2
+    )
     with pytest.raises(segrt.InputError, match=r"b\.png"):
         list(pipeline.predict([first, broken], batch_size=batch_size))
 
@@ -713,14 +845,24 @@ def test_mend_06_urls_with_a_query_work_and_the_same_basename_does_not_overwrite
 
 
 def test_mend_07_same_basename_does_not_overwrite(
-    pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pipeline: segrt.Pipeline,
+    save_image: Save,
+    tiles: Pixels,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    paths = [save_image("x/a.png", tiles), save_image("y/a.png", np.ascontiguousarray(tiles[:, ::-1]))]
+    paths = [
+        save_image("x/a.png", tiles),
+        save_image("y/a.png", np.ascontiguousarray(tiles[:, ::-1])),
+    ]
     for one in _all(pipeline.predict(paths)):
         one.save_to_img(tmp_path / "out")
         one.save_to_json(tmp_path / "out")
     assert _names(tmp_path / "out") == ["a_2_res.json", "a_2_res.png", "a_res.json", "a_res.png"]
-    assert [int(np.asarray(Image.open(tmp_path / "out" / n))[0, 0]) for n in ("a_res.png", "a_2_res.png")] == [0, 2]
+    assert [
+        int(np.asarray(Image.open(tmp_path / "out" / n))[0, 0])
+        for n in ("a_res.png", "a_2_res.png")
+    ] == [0, 2]
     assert "is saved as a_2: another input of this call is saved as a" in caplog.text
 
 
@@ -738,19 +880,31 @@ def test_mend_08_a_jpeg_has_a_lossless_label_image_beside_it(
 
 
 @pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s not in ("jpg", "jpeg")])
-def test_mend_08_every_other_suffix_is_saved_without_loss(result: SegResult, tmp_path: Path, suffix: str) -> None:
+def test_mend_08_every_other_suffix_is_saved_without_loss(
+    result: SegResult, tmp_path: Path, suffix: str
+) -> None:
     (written,) = result.save_to_img(tmp_path / f"a.{suffix}")
-    np.testing.assert_array_equal(np.asarray(Image.open(written).convert("RGB")), np.asarray(result.img["res"]))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(written).convert("RGB")), np.asarray(result.img["res"])
+    )
 
 
-def test_mend_09_the_json_of_a_2048x1024_image_is_small(pipeline: segrt.Pipeline, tmp_path: Path) -> None:
-    blocks = np.random.default_rng(6).integers(0, 256, (16, 32, 3), np.uint8).repeat(64, 0).repeat(64, 1)
+def test_mend_09_the_json_of_a_2048x1024_image_is_small(
+    pipeline: segrt.Pipeline, tmp_path: Path
+) -> None:
+    blocks = (
+        np.random.default_rng(6).integers(0, 256, (16, 32, 3), np.uint8).repeat(64, 0).repeat(64, 1)
+    )
     one = _one(pipeline.predict(blocks))
     assert one.labels.shape == (1024, 2048)
     sizes = {
-        form: one.save_to_json(tmp_path / form, label_format=form).stat().st_size for form in get_args(LabelFormat)
+        form: one.save_to_json(tmp_path / form, label_format=form).stat().st_size
+        for form in get_args(LabelFormat)
     }
-    assert json.loads((tmp_path / "list" / "image_res.json").read_text())["pred"] == one["pred"].tolist()
+    assert (
+        json.loads((tmp_path / "list" / "image_res.json").read_text())["pred"]
+        == one["pred"].tolist()
+    )
     assert sizes["list"] < 5e6
     assert sizes["rle"] < 5e5
     assert sizes["png"] < 5e5
@@ -758,20 +912,30 @@ def test_mend_09_the_json_of_a_2048x1024_image_is_small(pipeline: segrt.Pipeline
 
 def test_mend_10_a_batch_of_images_of_different_sizes_works(pipeline: segrt.Pipeline) -> None:
     rng = np.random.default_rng(7)
-    images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((64, 96), (33, 50), (64, 96), (40, 40))]
-    together, apart = _all(pipeline.predict(images, batch_size=4)), _all(pipeline.predict(images, batch_size=1))
+    images = [
+        rng.integers(0, 256, (h, w, 3), np.uint8)
+        for h, w in ((64, 96), (33, 50), (64, 96), (40, 40))
+    ]
+    together, apart = (
+        _all(pipeline.predict(images, batch_size=4)),
+        _all(pipeline.predict(images, batch_size=1)),
+    )
     for a, b, image in zip(together, apart, images, strict=True):
         assert a.labels.shape == image.shape[:2]
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
 @pytest.mark.parametrize("pair", [[-1, -1], (-1, -1), "[-1,-1]", "-1,-1"])
-def test_mend_11_a_pair_of_minus_1_is_the_original_size(pipeline: segrt.Pipeline, sizes: Sizes, pair: object) -> None:
+def test_mend_11_a_pair_of_minus_1_is_the_original_size(
+    pipeline: segrt.Pipeline, sizes: Sizes, pair: object
+) -> None:
     list(pipeline.predict(np.zeros((44, 52, 3), np.uint8), pair))
     assert sizes == [(44, 52)]
 
 
-def test_mend_12_class_names_scores_legend_and_overlay(pipeline: segrt.Pipeline, tiles: Pixels, tmp_path: Path) -> None:
+def test_mend_12_class_names_scores_legend_and_overlay(
+    pipeline: segrt.Pipeline, tiles: Pixels, tmp_path: Path
+) -> None:
     one = _one(pipeline.predict(tiles, scores=True))
     assert one.class_names == ("red", "green", "blue")
     assert one.scores is not None
@@ -781,7 +945,9 @@ def test_mend_12_class_names_scores_legend_and_overlay(pipeline: segrt.Pipeline,
     colours = {c for _, c in one.legend.getcolors(1 << 16) or ()}
     assert {tuple(map(int, c)) for c in one.palette[:3]} <= colours
     overlay = one.overlay(0.5, legend=False)
-    np.testing.assert_allclose(np.asarray(overlay)[0, 0], (np.array([250, 0, 0]) + one.palette[0]) / 2, atol=1)
+    np.testing.assert_allclose(
+        np.asarray(overlay)[0, 0], (np.array([250, 0, 0]) + one.palette[0]) / 2, atol=1
+    )
     assert one.overlay().width > 96  # the legend stands beside it
     assert one.save_overlay(tmp_path).name == "image_overlay.png"
 
@@ -808,7 +974,9 @@ def test_mend_13_a_url_that_answers_404_says_so(
     serve: Callable[..., Any], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve(allow_urls=True)
-    monkeypatch.setattr("segrt.serve.fetch.is_public", lambda address: True)  # only here may it be this machine
+    monkeypatch.setattr(
+        "segrt.serve.fetch.is_public", lambda address: True
+    )  # only here may it be this machine
     answer = client.post(PATH, json={"image": f"{site}/gone.png"})
     assert answer.status_code == 424
     assert "the server answers 404" in answer.json()["errorMsg"]
@@ -846,7 +1014,16 @@ def test_mend_14_a_missing_gpu_is_an_error(
 ) -> None:
     with pytest.raises(segrt.DeviceError, match="gpu:63"):
         segrt.create_pipeline(model_dir=colour_model, device="gpu:63", mode=mode)
-    form = ["--pipeline", "semantic_segmentation", "--input", SAMPLE, "--device", "gpu:63", "--mode", mode]
+    form = [
+        "--pipeline",
+        "semantic_segmentation",
+        "--input",
+        SAMPLE,
+        "--device",
+        "gpu:63",
+        "--mode",
+        mode,
+    ]
     assert command(*form) == 1
     assert "gpu:63" in capsys.readouterr().err
 
@@ -864,7 +1041,9 @@ def test_mend_15_downloads_are_hashed_mirrored_and_may_be_forbidden(
     archive.write_bytes(model_tar())
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
-    with pytest.raises(segrt.DownloadError, match=r"SEGRT_OFFLINE forbids the network: put .*, or set SEGRT_MIRROR"):
+    with pytest.raises(
+        segrt.DownloadError, match=r"SEGRT_OFFLINE forbids the network: put .*, or set SEGRT_MIRROR"
+    ):
         store.fetch(spec, progress=False)
     monkeypatch.setenv("SEGRT_MIRROR", str(mirror))
     assert store.fetch(spec, progress=False).read_bytes() == archive.read_bytes()
@@ -875,7 +1054,9 @@ def test_mend_15_downloads_are_hashed_mirrored_and_may_be_forbidden(
     assert store.archive_path(spec) is None
 
 
-def test_mend_15_a_mirror_may_be_a_server(tmp_path: Path, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mend_15_a_mirror_may_be_a_server(
+    tmp_path: Path, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = zoo.get("PP-LiteSeg-T")
     archive = tmp_path / "mirror" / spec.archives[0].path
     archive.parent.mkdir(parents=True)
@@ -888,7 +1069,9 @@ def test_mend_15_a_mirror_may_be_a_server(tmp_path: Path, site: str, monkeypatch
 def test_mend_16_pp_liteseg_runs_accelerated_on_the_cpu_at_any_size() -> None:
     hpi = {"backend": "openvino"}
     try:
-        fast = segrt.create_pipeline("semantic_segmentation", device="cpu", use_hpip=True, hpi_config=hpi)
+        fast = segrt.create_pipeline(
+            "semantic_segmentation", device="cpu", use_hpip=True, hpi_config=hpi
+        )
     except segrt.DeviceError as error:
         pytest.skip(str(error))
     plain = segrt.create_pipeline("semantic_segmentation", device="cpu")

@@ -36,7 +36,9 @@ def _labels(items: Iterator[SegResult | SegFailure]) -> list[npt.NDArray[np.int3
     return [r.labels for r in results if isinstance(r, SegResult)]
 
 
-def test_labels_have_the_size_of_the_source(pipeline: segrt.Pipeline, tiles: Image, tile_labels: Image) -> None:
+def test_labels_have_the_size_of_the_source(
+    pipeline: segrt.Pipeline, tiles: Image, tile_labels: Image
+) -> None:
     for size in (None, -1, 64, (32, 96), (128, 192), "64"):
         (labels,) = _labels(pipeline.predict(tiles, size))
         assert labels.dtype == np.int32
@@ -58,9 +60,14 @@ def test_a_result_says_what_ran(pipeline: segrt.Pipeline, tiles: Image) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
-def test_batches_of_mixed_sizes_equal_batch_1_and_keep_their_order(pipeline: segrt.Pipeline, batch_size: int) -> None:
+def test_batches_of_mixed_sizes_equal_batch_1_and_keep_their_order(
+    pipeline: segrt.Pipeline, batch_size: int
+) -> None:
     rng = np.random.default_rng(1)
-    images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in [(64, 96), (33, 50), (64, 96), (40, 40), (33, 50)]]
+    images = [
+        rng.integers(0, 256, (h, w, 3), np.uint8)
+        for h, w in [(64, 96), (33, 50), (64, 96), (40, 40), (33, 50)]
+    ]
     one = _labels(pipeline.predict(images, batch_size=1))
     many = _labels(pipeline.predict(images, batch_size=batch_size))
     assert [m.shape for m in many] == [i.shape[:2] for i in images]
@@ -126,10 +133,14 @@ def test_eight_threads_share_one_pipeline(pipeline: segrt.Pipeline) -> None:
 
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("options", [{}, {"batch_size": 3}, {"slide": "16,12"}])
-def test_workers_keep_order_and_errors(colour_model: Path, workers: int, options: dict[str, Any]) -> None:
+def test_workers_keep_order_and_errors(
+    colour_model: Path, workers: int, options: dict[str, Any]
+) -> None:
     images: list[object] = [*_distinct(30)]
     images[7:7] = [b"broken", np.zeros((4, 4, 2), np.uint8)]
-    one = list(segrt.create_pipeline(model_dir=colour_model).predict(images, on_error="yield", **options))
+    one = list(
+        segrt.create_pipeline(model_dir=colour_model).predict(images, on_error="yield", **options)
+    )
     many = segrt.create_pipeline(model_dir=colour_model, device="cpu", workers=workers)
     assert len(many.sessions) == workers
     assert {s.plan.threads for s in many.sessions} == {max(1, usable_cores() // workers)}
@@ -142,8 +153,13 @@ def test_workers_keep_order_and_errors(colour_model: Path, workers: int, options
             np.testing.assert_array_equal(a.labels, b.labels)
 
 
-def test_workers_run_at_the_same_time(colour_model: Path, tiles: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline, together = segrt.create_pipeline(model_dir=colour_model, workers=3), threading.Barrier(3, timeout=30)
+def test_workers_run_at_the_same_time(
+    colour_model: Path, tiles: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, together = (
+        segrt.create_pipeline(model_dir=colour_model, workers=3),
+        threading.Barrier(3, timeout=30),
+    )
     run = Session.run
 
     def meet(session: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
@@ -154,7 +170,9 @@ def test_workers_run_at_the_same_time(colour_model: Path, tiles: Image, monkeypa
     assert len(_labels(pipeline.predict([tiles] * 6))) == 6
 
 
-def test_batches_begin_in_the_order_of_the_input(pipeline: segrt.Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_begin_in_the_order_of_the_input(
+    pipeline: segrt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write, run, ran = pipeline.transforms.write, Session.run, list[int]()
 
     def slow_for_the_even(image: Image, out: npt.NDArray[np.float32]) -> None:
@@ -165,7 +183,9 @@ def test_batches_begin_in_the_order_of_the_input(pipeline: segrt.Pipeline, monke
         ran.append(batch.shape[2])
         return run(session, batch)
 
-    monkeypatch.setattr(type(pipeline.transforms), "write", lambda _, image, out: slow_for_the_even(image, out))
+    monkeypatch.setattr(
+        type(pipeline.transforms), "write", lambda _, image, out: slow_for_the_even(image, out)
+    )
     monkeypatch.setattr(Session, "run", spy)
     heights = [16 + 4 * i for i in range(8)]
     images: list[object] = [np.zeros((height, 20, 3), np.uint8) for height in heights]
@@ -201,7 +221,9 @@ def test_a_failure_of_one_worker_stays_with_its_batch(
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True, 65])
 def test_wrong_workers(colour_model: Path, workers: Any) -> None:
-    with pytest.raises(segrt.ConfigError, match=r"workers .* is not valid: it must be a whole number from 1 to 64"):
+    with pytest.raises(
+        segrt.ConfigError, match=r"workers .* is not valid: it must be a whole number from 1 to 64"
+    ):
         segrt.create_pipeline(model_dir=colour_model, workers=workers)
 
 
@@ -213,19 +235,37 @@ def test_predict_on_another_device_starts_it_once_or_raises(
 
     def count(session: Session, file: Path, plan: Plan) -> None:
         built.append(plan)
-        build(session, file, replace(plan, device="cpu", provider="CPUExecutionProvider", options=()))
+        build(
+            session, file, replace(plan, device="cpu", provider="CPUExecutionProvider", options=())
+        )
         session.provider = plan.provider
 
     here = machine("CUDA", gpus=(H100, H100))
     monkeypatch.setattr(catalog, "read", lambda **_: here)
     monkeypatch.setattr(Session, "__init__", count)
     pipeline = segrt.create_pipeline(model_dir=colour_model, device="cpu")
-    for device, started in ((None, 1), ("cpu", 1), ("gpu:1", 2), ("gpu:1", 2), ("gpu:0,1", 4), ("gpu:0,1", 4)):
-        providers = [r.provider for r in pipeline.predict([tiles] * 3, device=device) if isinstance(r, SegResult)]
+    for device, started in (
+        (None, 1),
+        ("cpu", 1),
+        ("gpu:1", 2),
+        ("gpu:1", 2),
+        ("gpu:0,1", 4),
+        ("gpu:0,1", 4),
+    ):
+        providers = [
+            r.provider
+            for r in pipeline.predict([tiles] * 3, device=device)
+            if isinstance(r, SegResult)
+        ]
         assert len(built) == started
         on_gpu = device is not None and device.startswith("gpu")
         assert providers == ["CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"] * 3
-    assert [(plan.device, plan.device_id) for plan in built] == [("cpu", 0), ("gpu", 1), ("gpu", 0), ("gpu", 1)]
+    assert [(plan.device, plan.device_id) for plan in built] == [
+        ("cpu", 0),
+        ("gpu", 1),
+        ("gpu", 0),
+        ("gpu", 1),
+    ]
     for device in ("npu:0", "gpu:7", "gpu:0,7", "warp"):
         with pytest.raises(segrt.DeviceError, match=device.split(",")[0]):
             pipeline.predict(tiles, device=device)
@@ -233,14 +273,22 @@ def test_predict_on_another_device_starts_it_once_or_raises(
         segrt.Pipeline(pipeline.session).predict(tiles, device="gpu:0")
 
 
-def test_names_follow_the_order_of_the_input_whatever_the_batch(pipeline: segrt.Pipeline, tiles: Image) -> None:
+def test_names_follow_the_order_of_the_input_whatever_the_batch(
+    pipeline: segrt.Pipeline, tiles: Image
+) -> None:
     images = [tiles, tiles[:40], tiles]
     for batch_size in (1, 3):
         results = pipeline.predict(images, batch_size=batch_size)
-        assert [r.stem for r in results if isinstance(r, SegResult)] == ["image", "image_2", "image_3"]
+        assert [r.stem for r in results if isinstance(r, SegResult)] == [
+            "image",
+            "image_2",
+            "image_3",
+        ]
 
 
-def test_errors_stand_in_their_place(pipeline: segrt.Pipeline, save_image: Save, tiles: Image, tmp_path: Path) -> None:
+def test_errors_stand_in_their_place(
+    pipeline: segrt.Pipeline, save_image: Save, tiles: Image, tmp_path: Path
+) -> None:
     good = save_image("good.png", tiles)
     inputs = [good, tmp_path / "gone.png", good]
     kinds = [type(r) for r in pipeline.predict(inputs, on_error="yield", batch_size=3)]
@@ -254,7 +302,11 @@ def test_errors_stand_in_their_place(pipeline: segrt.Pipeline, save_image: Save,
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"target_size": 0}, "target_size 0"), ({"batch_size": 0}, "batch_size 0"), ({"on_error": "x"}, "on_error 'x'")],
+    [
+        ({"target_size": 0}, "target_size 0"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"on_error": "x"}, "on_error 'x'"),
+    ],
 )
 def test_wrong_arguments_raise_at_the_call(
     pipeline: segrt.Pipeline, tiles: Image, options: dict[str, int], message: str
@@ -264,7 +316,11 @@ def test_wrong_arguments_raise_at_the_call(
 
 
 def test_same_names_in_one_call_do_not_overwrite(
-    pipeline: segrt.Pipeline, save_image: Save, tiles: Image, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pipeline: segrt.Pipeline,
+    save_image: Save,
+    tiles: Image,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     paths = [save_image("x/a.png", tiles), save_image("y/a.png", tiles)]
     for result in pipeline.predict(paths):
@@ -281,7 +337,9 @@ def test_same_names_in_one_call_do_not_overwrite(
 
 def test_models_that_end_in_labels_work(tmp_path: Path, tiles: Image, tile_labels: Image) -> None:
     for stride, meta in ((1, False), (4, True)):
-        file = write_colour_model(tmp_path / f"labels{stride}.onnx", stride=stride, labels=True, meta=meta)
+        file = write_colour_model(
+            tmp_path / f"labels{stride}.onnx", stride=stride, labels=True, meta=meta
+        )
         (labels,) = _labels(segrt.create_pipeline(model_dir=file).predict(tiles))
         np.testing.assert_array_equal(labels, tile_labels)
 
@@ -313,7 +371,9 @@ def test_a_paddle_folder_without_the_export_extra_says_how_to_convert_it(
     (tmp_path / "inference.pdiparams").write_bytes(b"")
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(segrt.ModelError, match=r"pip install 'segrt\[export\]'; or convert it elsewhere"):
+    with pytest.raises(
+        segrt.ModelError, match=r"pip install 'segrt\[export\]'; or convert it elsewhere"
+    ):
         segrt.create_pipeline(model_dir=tmp_path)
 
 
@@ -344,7 +404,10 @@ def test_the_bundled_model_runs_when_none_is_named() -> None:
 
 
 def test_config_and_arguments() -> None:
-    config = {"pipeline_name": "semantic_segmentation", "SubModules": {"SemanticSegmentation": {"target_size": "None"}}}
+    config = {
+        "pipeline_name": "semantic_segmentation",
+        "SubModules": {"SemanticSegmentation": {"target_size": "None"}},
+    }
     assert segrt.create_pipeline(config=config).target_size is None
     config["SubModules"]["SemanticSegmentation"] = {"target_size": [64, 32], "batch_size": 3}  # type: ignore[index]
     pipeline = segrt.create_pipeline("semantic_segmentation", config=config)
@@ -357,7 +420,11 @@ def test_config_and_arguments() -> None:
 
 def test_mode_device_and_hpi_config_from_arguments_and_yaml(colour_model: Path) -> None:
     module = {"SubModules": {"SemanticSegmentation": {"model_dir": str(colour_model)}}}
-    fast = {"pipeline_name": "semantic_segmentation", "hpi_config": {"backend": "cpu", "threads": 1}, **module}
+    fast = {
+        "pipeline_name": "semantic_segmentation",
+        "hpi_config": {"backend": "cpu", "threads": 1},
+        **module,
+    }
     for switch in ({"mode": "high-performance"}, {"use_hpip": True}):
         assert segrt.create_pipeline(config=fast | switch).session.plan.threads == 1
     segrt.create_pipeline(config=fast)  # normal mode: the setting waits
@@ -367,7 +434,10 @@ def test_mode_device_and_hpi_config_from_arguments_and_yaml(colour_model: Path) 
         segrt.create_pipeline(model_dir=colour_model, hpi_config={"backend": "cpu"})
     with pytest.raises(segrt.DeviceError, match="npu:0"):
         segrt.create_pipeline(config=fast | {"device": "npu:0"})
-    assert segrt.create_pipeline(config=fast | {"device": "npu:0"}, device="cpu").session.plan.device == "cpu"
+    assert (
+        segrt.create_pipeline(config=fast | {"device": "npu:0"}, device="cpu").session.plan.device
+        == "cpu"
+    )
     with pytest.raises(segrt.ConfigError, match="unknown mode 'quick'"):
         segrt.create_pipeline(config=fast | {"mode": "quick"})
 
@@ -375,12 +445,17 @@ def test_mode_device_and_hpi_config_from_arguments_and_yaml(colour_model: Path) 
 def test_bf16_keeps_the_labels_of_real_photos(camvid: Path) -> None:
     try:
         hpi = {"backend": "openvino", "precision": "bf16"}
-        fast = segrt.create_pipeline("semantic_segmentation", mode="high-performance", hpi_config=hpi)
+        fast = segrt.create_pipeline(
+            "semantic_segmentation", mode="high-performance", hpi_config=hpi
+        )
     except segrt.DeviceError as error:
         pytest.skip(str(error))
     plain = segrt.create_pipeline("semantic_segmentation", device="cpu")
     photos = sorted((camvid / "images").iterdir())[::8]
-    same = [np.mean(a == b) for a, b in zip(_labels(fast.predict(photos)), _labels(plain.predict(photos)), strict=True)]
+    same = [
+        np.mean(a == b)
+        for a, b in zip(_labels(fast.predict(photos)), _labels(plain.predict(photos)), strict=True)
+    ]
     assert np.mean(same) >= 0.99
 
 
@@ -392,9 +467,13 @@ def test_miou_on_real_photos_is_that_of_the_model_card(camvid: Path) -> None:
     for result in pipeline.predict(camvid / "images", -1):
         assert isinstance(result, SegResult)
         assert result.input_path
-        truth = np.asarray(Pillow.open(camvid / "labels" / Path(result.input_path).name)).astype(np.int64)
+        truth = np.asarray(Pillow.open(camvid / "labels" / Path(result.input_path).name)).astype(
+            np.int64
+        )
         valid = truth < 11
-        confusion += np.bincount(truth[valid] * 11 + result.labels[valid], minlength=121).reshape(11, 11)
+        confusion += np.bincount(truth[valid] * 11 + result.labels[valid], minlength=121).reshape(
+            11, 11
+        )
     hits = np.diag(confusion)
     miou = 100 * (hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean()
     assert miou == pytest.approx(55.68, abs=0.1)
@@ -429,5 +508,7 @@ def test_palettes(colour_model: Path, tiles: Image) -> None:
     config = {"SubModules": {"SemanticSegmentation": {"palette": own}}}
     assert first(config=config) == [9, 8, 7]
     assert first(config=config, palette="voc") == [128, 0, 0]
-    with pytest.raises(segrt.ConfigError, match="the palette has 2 colours, but colours has 3 classes"):
+    with pytest.raises(
+        segrt.ConfigError, match="the palette has 2 colours, but colours has 3 classes"
+    ):
         first(palette=own[:2])

@@ -34,7 +34,9 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float3
 def smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Few winners, far apart: as on photographs."""
     values = 9 * noise(rng, shape)
-    return np.stack([[cv2.GaussianBlur(c, (0, 0), 3).reshape(c.shape) for c in image] for image in values])
+    return np.stack(
+        [[cv2.GaussianBlur(c, (0, 0), 3).reshape(c.shape) for c in image] for image in values]
+    )
 
 
 def alternating(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -49,7 +51,9 @@ def alternating(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.
 
 def uneven(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Magnitudes from 1e-30 to 1e30."""
-    return (noise(rng, shape) * 10.0 ** rng.integers(-30, 31, (shape[0], shape[1], 1, 1))).astype(np.float32)
+    return (noise(rng, shape) * 10.0 ** rng.integers(-30, 31, (shape[0], shape[1], 1, 1))).astype(
+        np.float32
+    )
 
 
 def shifted(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -68,7 +72,13 @@ def integers(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.flo
 kinds = st.sampled_from([noise, smooth, alternating, uneven, shifted, constant, integers])
 
 
-def check(labels: NDArray[np.int32], logits: NDArray[Any], size: Size, source_size: Size, align_corners: bool) -> None:
+def check(
+    labels: NDArray[np.int32],
+    logits: NDArray[Any],
+    size: Size,
+    source_size: Size,
+    align_corners: bool,
+) -> None:
     """Demand the reference's label wherever the best two classes are not all but equal, or not finite."""
     up = upsample(logits, size, align_corners)
     expected = nearest(up.argmax(1), source_size)
@@ -93,7 +103,14 @@ def check(labels: NDArray[np.int32], logits: NDArray[Any], size: Size, source_si
 @many
 @given(kinds, seeds, class_counts, sides, sides, full_sides, full_sides, st.booleans())
 def test_labels_are_those_of_the_reference(
-    kind: MakeLogits, seed: int, classes: int, h: int, w: int, height: int, width: int, align_corners: bool
+    kind: MakeLogits,
+    seed: int,
+    classes: int,
+    h: int,
+    w: int,
+    height: int,
+    width: int,
+    align_corners: bool,
 ) -> None:
     logits = kind(np.random.default_rng(seed), (1, classes, h, w))
     labels, scores = labels_from_logits(logits, (height, width), align_corners=align_corners)
@@ -102,9 +119,23 @@ def test_labels_are_those_of_the_reference(
 
 
 @many
-@given(kinds, seeds, st.sampled_from([1, 3, 11]), sides, sides, st.tuples(full_sides, full_sides), st.booleans())
+@given(
+    kinds,
+    seeds,
+    st.sampled_from([1, 3, 11]),
+    sides,
+    sides,
+    st.tuples(full_sides, full_sides),
+    st.booleans(),
+)
 def test_labels_at_the_size_of_the_source(
-    kind: MakeLogits, seed: int, classes: int, h: int, w: int, source_size: Size, align_corners: bool
+    kind: MakeLogits,
+    seed: int,
+    classes: int,
+    h: int,
+    w: int,
+    source_size: Size,
+    align_corners: bool,
 ) -> None:
     size = (8 * h - 3, 4 * w + 1)
     logits = kind(np.random.default_rng(seed), (2, classes, h, w))
@@ -125,19 +156,31 @@ def test_labels_at_the_size_of_the_source(
 )
 @pytest.mark.parametrize("kind", [noise, smooth])
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_usual_sizes(shape: tuple[int, ...], size: Size, kind: MakeLogits, align_corners: bool) -> None:
+def test_usual_sizes(
+    shape: tuple[int, ...], size: Size, kind: MakeLogits, align_corners: bool
+) -> None:
     logits = kind(np.random.default_rng(0), shape)
     labels, _ = labels_from_logits(logits, size, align_corners=align_corners)
     check(labels, logits, size, size, align_corners)
 
 
 @many
-@given(seeds, class_counts, sides, sides, st.sampled_from([1, 2, 4, 8]), st.integers(1, 3), st.booleans())
+@given(
+    seeds,
+    class_counts,
+    sides,
+    sides,
+    st.sampled_from([1, 2, 4, 8]),
+    st.integers(1, 3),
+    st.booleans(),
+)
 def test_ties_go_to_the_lowest_class_exactly(
     seed: int, classes: int, h: int, w: int, scale: int, spread: int, align_corners: bool
 ) -> None:
     """Small integers and weights that are multiples of 1/16: nothing is rounded, so nothing may differ."""
-    logits = np.random.default_rng(seed).integers(-spread, spread, (1, classes, h, w)).astype(np.float32)
+    logits = (
+        np.random.default_rng(seed).integers(-spread, spread, (1, classes, h, w)).astype(np.float32)
+    )
     size = ((h - 1) * scale + 1, (w - 1) * scale + 1) if align_corners else (h * scale, w * scale)
     labels, _ = labels_from_logits(logits, size, align_corners=align_corners)
     np.testing.assert_array_equal(labels, upsample(logits, size, align_corners).argmax(1))
@@ -145,20 +188,40 @@ def test_ties_go_to_the_lowest_class_exactly(
 
 @given(class_counts, full_sides, full_sides, st.booleans())
 @settings(deadline=None)
-def test_constant_logits_give_class_0(classes: int, height: int, width: int, align_corners: bool) -> None:
+def test_constant_logits_give_class_0(
+    classes: int, height: int, width: int, align_corners: bool
+) -> None:
     logits = np.full((1, classes, 4, 5), 0.1, np.float32)
     labels, _ = labels_from_logits(logits, (height, width), align_corners=align_corners)
     assert not labels.any()
 
 
 @many
-@given(seeds, st.sampled_from([1, 2, 11, 150]), sides, sides, full_sides, full_sides, st.booleans(), st.data())
+@given(
+    seeds,
+    st.sampled_from([1, 2, 11, 150]),
+    sides,
+    sides,
+    full_sides,
+    full_sides,
+    st.booleans(),
+    st.data(),
+)
 def test_values_that_are_not_finite(
-    seed: int, classes: int, h: int, w: int, height: int, width: int, align_corners: bool, data: st.DataObject
+    seed: int,
+    classes: int,
+    h: int,
+    w: int,
+    height: int,
+    width: int,
+    align_corners: bool,
+    data: st.DataObject,
 ) -> None:
     rng = np.random.default_rng(seed)
     logits = noise(rng, (1, classes, h, w))
-    odd = data.draw(st.sampled_from([[np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf], [3e38, -3e38]]))
+    odd = data.draw(
+        st.sampled_from([[np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf], [3e38, -3e38]])
+    )
     where = rng.random(logits.shape) < data.draw(st.sampled_from([0.05, 0.5, 1]))
     logits[where] = rng.choice(odd, where.sum())
     labels, _ = labels_from_logits(logits, (height, width), align_corners=align_corners)
@@ -185,7 +248,9 @@ def test_scores_are_the_highest_softmax_probability(
 ) -> None:
     size = (4 * h + 1, 8 * w)
     logits = 5 * noise(np.random.default_rng(seed), (2, classes, h, w))
-    labels, scores = labels_from_logits(logits, size, source_size, align_corners=align_corners, with_scores=True)
+    labels, scores = labels_from_logits(
+        logits, size, source_size, align_corners=align_corners, with_scores=True
+    )
     up = upsample(logits, size, align_corners)
     odds = np.exp(up - up.max(1, keepdims=True))
     assert scores is not None
@@ -199,15 +264,24 @@ def test_scores_are_the_highest_softmax_probability(
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(
-    ("shape", "size"), [((2, 11, 9, 12), (72, 96)), ((1, 5, 7, 10), (51, 77)), ((1, 4, 20, 30), (11, 13))]
+    ("shape", "size"),
+    [((2, 11, 9, 12), (72, 96)), ((1, 5, 7, 10), (51, 77)), ((1, 4, 20, 30), (11, 13))],
 )
-def test_labels_are_those_of_onnx_resize_and_argmax(shape: tuple[int, ...], size: Size, align_corners: bool) -> None:
+def test_labels_are_those_of_onnx_resize_and_argmax(
+    shape: tuple[int, ...], size: Size, align_corners: bool
+) -> None:
     helper = pytest.importorskip("onnx.helper")
     ort = pytest.importorskip("onnxruntime")
     sizes = helper.make_tensor("sizes", 7, [4], [*shape[:2], *size])  # 7 is int64, 1 is float32
     mode = "align_corners" if align_corners else "half_pixel"
     nodes = [
-        helper.make_node("Resize", ["x", "", "", "sizes"], ["up"], mode="linear", coordinate_transformation_mode=mode),
+        helper.make_node(
+            "Resize",
+            ["x", "", "", "sizes"],
+            ["up"],
+            mode="linear",
+            coordinate_transformation_mode=mode,
+        ),
         helper.make_node("ArgMax", ["up"], ["labels"], axis=1, keepdims=0),
     ]
     graph = helper.make_graph(
@@ -231,7 +305,9 @@ def test_nearest_is_opencv_s_for_every_size() -> None:
         line = np.arange(full, dtype=np.int32)
         for pixels in [*range(1, 100), 333, 500, 719, 1080, 2049]:
             theirs = cv2.resize(line[:, None], (1, pixels), interpolation=cv2.INTER_NEAREST)
-            np.testing.assert_array_equal(_nearest(full, pixels), theirs.ravel(), err_msg=f"{full} -> {pixels}")
+            np.testing.assert_array_equal(
+                _nearest(full, pixels), theirs.ravel(), err_msg=f"{full} -> {pixels}"
+            )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8])
@@ -269,17 +345,25 @@ def test_sizes_must_be_positive(size: Size, source_size: Size | None) -> None:
 
 
 @given(
-    seeds, st.sampled_from([np.uint8, np.int32, np.int64]), full_sides, full_sides, st.tuples(full_sides, full_sides)
+    seeds,
+    st.sampled_from([np.uint8, np.int32, np.int64]),
+    full_sides,
+    full_sides,
+    st.tuples(full_sides, full_sides),
 )
 @settings(deadline=None)
-def test_resize_labels(seed: int, dtype: type[np.generic], height: int, width: int, source_size: Size) -> None:
+def test_resize_labels(
+    seed: int, dtype: type[np.generic], height: int, width: int, source_size: Size
+) -> None:
     labels = np.random.default_rng(seed).integers(0, 150, (2, height, width)).astype(dtype)
     resized = resize_labels(labels, source_size)
     assert resized.dtype == np.int32
     np.testing.assert_array_equal(resized, nearest(labels, source_size))
 
 
-@pytest.mark.parametrize("labels", [np.zeros((4, 4), int), np.zeros((1, 4, 4), np.float32), np.zeros((0, 4, 4), int)])
+@pytest.mark.parametrize(
+    "labels", [np.zeros((4, 4), int), np.zeros((1, 4, 4), np.float32), np.zeros((0, 4, 4), int)]
+)
 def test_labels_of_a_wrong_kind_are_refused(labels: NDArray[Any]) -> None:
     with pytest.raises(ModelError, match="expected integer labels"):
         resize_labels(labels, (8, 8))
@@ -296,7 +380,10 @@ def test_parts_of_the_upsampled_logits_even_when_the_rows_above_are_forgotten(
     upsampled = Upsampled(logits, size, align_corners=align_corners)
     top = 0
     while top < size[0]:
-        bottom, left = data.draw(st.integers(top + 1, size[0])), data.draw(st.integers(0, size[1] - 1))
+        bottom, left = (
+            data.draw(st.integers(top + 1, size[0])),
+            data.draw(st.integers(0, size[1] - 1)),
+        )
         columns = slice(left, data.draw(st.integers(left + 1, size[1])))
         part = np.stack(list(upsampled.rows(slice(top, bottom), columns)), axis=1)
         np.testing.assert_allclose(part, expected[:, top:bottom, columns], atol=1e-4)

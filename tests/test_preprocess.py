@@ -27,7 +27,9 @@ def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 def expected(image: NDArray[np.uint8], scale: float, mean: Any, std: Any) -> NDArray[np.float32]:
     """The formula in float64, rounded once."""
     rgb = image[..., ::-1].astype(np.float64)
-    return np.asarray(((rgb * scale - np.array(mean)) / np.array(std)).transpose(2, 0, 1), np.float32)
+    return np.asarray(
+        ((rgb * scale - np.array(mean)) / np.array(std)).transpose(2, 0, 1), np.float32
+    )
 
 
 def written(normalize: Normalize, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -71,15 +73,21 @@ def test_every_pixel_value_with_the_default_settings() -> None:
 def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
     monkeypatch.setattr(preprocess, "_BAND", band)
     image = photo(31, 17)
-    np.testing.assert_array_equal(written(IMAGENET, image), expected(image, 1 / 255, IMAGENET.mean, IMAGENET.std))
+    np.testing.assert_array_equal(
+        written(IMAGENET, image), expected(image, 1 / 255, IMAGENET.mean, IMAGENET.std)
+    )
 
 
 def test_image_of_several_bands() -> None:
     image = photo(720, 960)
-    np.testing.assert_array_equal(written(IMAGENET, image), expected(image, 1 / 255, IMAGENET.mean, IMAGENET.std))
+    np.testing.assert_array_equal(
+        written(IMAGENET, image), expected(image, 1 / 255, IMAGENET.mean, IMAGENET.std)
+    )
 
 
-@pytest.mark.parametrize("view", [np.s_[::-1, ::-1], np.s_[:, :, ::-1], np.s_[5:20, 3:11], np.s_[::2, ::3]])
+@pytest.mark.parametrize(
+    "view", [np.s_[::-1, ::-1], np.s_[:, :, ::-1], np.s_[5:20, 3:11], np.s_[::2, ::3]]
+)
 def test_images_that_are_views(view: Any) -> None:
     image = photo(30, 40)[view]
     np.testing.assert_array_equal(written(Normalize(), image), expected(image, 1 / 255, 0.5, 0.5))
@@ -118,7 +126,9 @@ def test_resize_is_opencv_s(interp: str, flag: int) -> None:
 def test_write_resizes_to_the_slot() -> None:
     image = photo(20, 30)
     out = np.empty((3, 32, 64), np.float32)
-    Transforms.parse([{"type": "Normalize"}, {"type": "Resize", "interp": "nearest"}]).write(image, out)
+    Transforms.parse([{"type": "Normalize"}, {"type": "Resize", "interp": "nearest"}]).write(
+        image, out
+    )
     resized = cv2.resize(image, (64, 32), interpolation=cv2.INTER_NEAREST)
     np.testing.assert_array_equal(out, expected(resized, 1 / 255, 0.5, 0.5))
 
@@ -154,7 +164,13 @@ def test_no_side_is_ever_empty(height: int, width: int, target_size: int, diviso
 
 @pytest.mark.parametrize(
     ("target_size", "size"),
-    [(None, (360, 480)), (-1, (360, 480)), (512, (384, 512)), (100, (96, 128)), ((123, 45), (123, 45))],
+    [
+        (None, (360, 480)),
+        (-1, (360, 480)),
+        (512, (384, 512)),
+        (100, (96, 128)),
+        ((123, 45), (123, 45)),
+    ],
 )
 def test_target_size_of_a_model_without_a_resize(target_size: TargetSize, size: Size) -> None:
     assert PLAIN.size((360, 480), target_size) == size
@@ -165,20 +181,27 @@ def test_target_size_of_a_model_without_a_resize(target_size: TargetSize, size: 
     [(None, (200, 300)), (-1, (360, 480)), (512, (512, 512)), ((123, 45), (123, 45))],
 )
 def test_target_size_of_a_model_with_a_resize(target_size: TargetSize, size: Size) -> None:
-    resize = {"type": "Resize", "target_size": [300, 200], "keep_ratio": False, "size_divisor": None}
+    resize = {
+        "type": "Resize",
+        "target_size": [300, 200],
+        "keep_ratio": False,
+        "size_divisor": None,
+    }
     assert Transforms.parse([resize]).size((360, 480), target_size) == size
 
 
 def test_parse() -> None:
     assert Transforms.parse([{"type": "Normalize"}]) == PLAIN
-    assert Transforms.parse([{"type": "Normalize", "mean": 0.4, "std": [1, 2, 4], "scale": 1}]) == Transforms(
-        Normalize(scale=1, mean=(0.4, 0.4, 0.4), std=(1, 2, 4))
-    )
+    assert Transforms.parse(
+        [{"type": "Normalize", "mean": 0.4, "std": [1, 2, 4], "scale": 1}]
+    ) == Transforms(Normalize(scale=1, mean=(0.4, 0.4, 0.4), std=(1, 2, 4)))
     parsed = Transforms.parse([{"type": "Resize", "target_size": [640, 480], "interp": "area"}])
     assert parsed.resize == Resize(target_size=(480, 640), interp="AREA")
     assert Transforms.parse([{"type": "Resize", "target_size": [-1, -1]}]).resize == Resize()
     image = photo(4, 5)
-    np.testing.assert_array_equal(written(parsed.normalize, image), image[..., ::-1].transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        written(parsed.normalize, image), image[..., ::-1].transpose(2, 0, 1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +211,10 @@ def test_parse() -> None:
         ({}, "None: segrt has Normalize and Resize"),
         ({"type": "Normalize", "means": 0.5}, r"Normalize is not valid \(means: "),
         ({"type": "Normalize", "mean": [0.5, 0.5]}, r"Normalize is not valid \(mean"),
-        ({"type": "Normalize", "std": [1, 0, 1]}, r"Normalize is not valid \(std: .* standard deviation"),
+        (
+            {"type": "Normalize", "std": [1, 0, 1]},
+            r"Normalize is not valid \(std: .* standard deviation",
+        ),
         ({"type": "Resize", "interp": "PIL"}, r"Resize is not valid \(interp: .* NEAREST, LINEAR"),
         ({"type": "Resize", "target_size": 0}, r"Resize is not valid \(target_size: "),
         ({"type": "Resize", "target_size": [1, 2, 3]}, r"Resize is not valid \(target_size: "),

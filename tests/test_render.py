@@ -49,7 +49,9 @@ def test_legend_shows_each_class_in_its_colour() -> None:
 
 def test_legend_longer_than_the_picture_makes_the_canvas_higher() -> None:
     names = [f"class {i}" for i in range(30)]
-    canvas = render.with_legend(np.zeros((50, 50, 3), np.uint8), range(30), names, render.voc_palette(), [1 / 30] * 30)
+    canvas = render.with_legend(
+        np.zeros((50, 50, 3), np.uint8), range(30), names, render.voc_palette(), [1 / 30] * 30
+    )
     assert canvas.height > 30 * 11
 
 
@@ -58,12 +60,17 @@ def test_palettes_by_name_and_by_colour() -> None:
     assert len(render.parse_palette("ade20k")) == 150
     assert len(render.parse_palette("camvid")) == 11
     np.testing.assert_array_equal(render.parse_palette("voc"), render.voc_palette())
-    for own in ([[1, 2, 3], [4, 5, 255]], ((1, 2, 3), (4, 5, 255)), np.array([[1, 2, 3], [4, 5, 255]])):
+    for own in (
+        [[1, 2, 3], [4, 5, 255]],
+        ((1, 2, 3), (4, 5, 255)),
+        np.array([[1, 2, 3], [4, 5, 255]]),
+    ):
         assert render.parse_palette(own).tolist() == [[1, 2, 3], [4, 5, 255]]
 
 
 @pytest.mark.parametrize(
-    "value", ["nothing", [], [[1, 2]], [[1, 2, 256]], [[1, 2, -1]], [[1, 2, 3], [1]], 5, [[0.5] * 3]]
+    "value",
+    ["nothing", [], [[1, 2]], [[1, 2, 256]], [[1, 2, -1]], [[1, 2, 3], [1]], 5, [[0.5] * 3]],
 )
 def test_palettes_that_are_none(value: object) -> None:
     with pytest.raises(ConfigError, match="palette"):

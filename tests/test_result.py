@@ -65,7 +65,9 @@ def test_print_forms(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_names_in_a_folder(tmp_path: Path) -> None:
     assert _result("q/a.png").save_to_img(tmp_path) == [tmp_path / "a_res.png"]
-    assert _result("q/a.bmp").save_to_img(tmp_path / "new/deep") == [tmp_path / "new/deep/a_res.bmp"]
+    assert _result("q/a.bmp").save_to_img(tmp_path / "new/deep") == [
+        tmp_path / "new/deep/a_res.bmp"
+    ]
     assert _result("d/doc.pdf", 3, "doc_3").save_to_img(tmp_path) == [tmp_path / "doc_3_res.png"]
     assert _result("one.tif", 0, "one_0").save_to_img(tmp_path) == [tmp_path / "one_0_res.tif"]
     assert _result(None, stem="image").save_to_img(tmp_path) == [tmp_path / "image_res.png"]
@@ -84,7 +86,9 @@ def test_png_is_indexed_and_lossless(tmp_path: Path) -> None:
     with Image.open(path) as image:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), result.labels)
-        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.asarray(result.img["res"]))
+        np.testing.assert_array_equal(
+            np.asarray(image.convert("RGB")), np.asarray(result.img["res"])
+        )
 
 
 def test_beside_a_jpeg_stands_a_lossless_png(tmp_path: Path) -> None:
@@ -93,13 +97,17 @@ def test_beside_a_jpeg_stands_a_lossless_png(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a_res.png")), result.labels)
 
 
-@pytest.mark.parametrize("suffix", ["bmp", "dib", "webp", "ppm", "pnm", "pgm", "pbm", "tif", "tiff", "ras", "sr"])
+@pytest.mark.parametrize(
+    "suffix", ["bmp", "dib", "webp", "ppm", "pnm", "pgm", "pbm", "tif", "tiff", "ras", "sr"]
+)
 def test_every_other_suffix_is_written_without_loss(tmp_path: Path, suffix: str) -> None:
     result = _result(f"a.{suffix}")
     (path,) = result.save_to_img(tmp_path)
     assert path.name == f"a_res.{suffix}"
     with Image.open(path) as image:
-        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.asarray(result.img["res"]))
+        np.testing.assert_array_equal(
+            np.asarray(image.convert("RGB")), np.asarray(result.img["res"])
+        )
 
 
 def test_json_file_holds_the_labels(tmp_path: Path) -> None:
@@ -161,9 +169,13 @@ def test_the_legend_stands_alone_too() -> None:
 
 @pytest.mark.parametrize("indent", [None, 0, 2, 4])
 @pytest.mark.parametrize("classes", [1, 9, 150, 1500])
-def test_list_json_is_byte_for_byte_that_of_json_dumps(tmp_path: Path, indent: int | None, classes: int) -> None:
+def test_list_json_is_byte_for_byte_that_of_json_dumps(
+    tmp_path: Path, indent: int | None, classes: int
+) -> None:
     result = _result("null.png", classes=classes)
-    object.__setattr__(result, "labels", np.random.default_rng(0).integers(0, classes, (12, 16), np.int32))
+    object.__setattr__(
+        result, "labels", np.random.default_rng(0).integers(0, classes, (12, 16), np.int32)
+    )
     text = result.save_to_json(tmp_path, indent).read_text()
     separators = (",", ":") if indent is None else None
     assert text == json.dumps(result.json["res"], indent=indent, separators=separators)
@@ -174,7 +186,9 @@ def test_small_label_formats_hold_the_same_labels(tmp_path: Path) -> None:
     saved = json.loads(result.save_to_json(tmp_path, label_format="png").read_text())
     assert saved["label_format"] == "png"
     assert saved["class_names"] == list(result.class_names)
-    np.testing.assert_array_equal(Image.open(io.BytesIO(base64.b64decode(saved["pred"]))), result.labels)
+    np.testing.assert_array_equal(
+        Image.open(io.BytesIO(base64.b64decode(saved["pred"]))), result.labels
+    )
     saved = json.loads(result.save_to_json(tmp_path, label_format="rle").read_text())
     assert saved["size"] == [12, 16]
     labels = np.full((12, 16), -1)
@@ -189,7 +203,9 @@ def test_more_than_256_classes_make_a_16_bit_png(tmp_path: Path) -> None:
     result = _result(classes=300)
     object.__setattr__(result, "labels", result.labels + 100)
     saved = json.loads(result.save_to_json(tmp_path, label_format="png").read_text())
-    np.testing.assert_array_equal(Image.open(io.BytesIO(base64.b64decode(saved["pred"]))), result.labels)
+    np.testing.assert_array_equal(
+        Image.open(io.BytesIO(base64.b64decode(saved["pred"]))), result.labels
+    )
 
 
 def _decode(segmentation: dict[str, Any]) -> npt.NDArray[np.bool_]:
@@ -221,7 +237,9 @@ def _noise(seed: int, grain: int) -> npt.NDArray[np.int32]:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_coco_rle_decodes_to_the_masks(seed: int) -> None:
-    result = dataclasses.replace(_result(), labels=_noise(seed, 70), image=np.zeros((490, 630, 3), np.uint8))
+    result = dataclasses.replace(
+        _result(), labels=_noise(seed, 70), image=np.zeros((490, 630, 3), np.uint8)
+    )
     for compressed in (True, False):
         for entry in result.to_coco_rle(compressed):
             mask = result.labels == entry["category_id"]
@@ -246,7 +264,9 @@ def _fill(polygon: shapes.Polygon, shape: tuple[int, int]) -> npt.NDArray[np.boo
     y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
     inside = np.zeros(shape, np.bool_)
     for ring in (polygon.exterior, *polygon.holes):
-        for (x0, y0), (x1, y1) in zip(ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True):
+        for (x0, y0), (x1, y1) in zip(
+            ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True
+        ):
             if x0 == x1:  # edges run along pixels: only vertical ones lie to the left of a centre
                 inside ^= (x0 < x) & (min(y0, y1) < y) & (y < max(y0, y1))
     return inside
@@ -256,7 +276,9 @@ def _fill(polygon: shapes.Polygon, shape: tuple[int, int]) -> npt.NDArray[np.boo
 @pytest.mark.parametrize("seed", range(8))
 def test_polygons_cover_exactly_their_pixels(seed: int, grain: int) -> None:
     labels = _noise(seed, grain)
-    result = dataclasses.replace(_result(), labels=labels, image=np.zeros((*labels.shape, 3), np.uint8))
+    result = dataclasses.replace(
+        _result(), labels=labels, image=np.zeros((*labels.shape, 3), np.uint8)
+    )
     painted = np.zeros((3, *labels.shape), np.int64)
     for polygon in result.to_polygons():
         filled = _fill(polygon, result.labels.shape)
@@ -272,7 +294,9 @@ def test_the_outline_of_a_ring_is_two_rectangles() -> None:
     mask[2:4, 3:4] = False
     ((exterior, holes),) = shapes.outlines(mask)
     assert sorted(map(tuple, exterior.tolist())) == [(1, 1), (1, 5), (6, 1), (6, 5)]
-    assert [sorted(map(tuple, hole.tolist())) for hole in holes] == [[(3, 2), (3, 4), (4, 2), (4, 4)]]
+    assert [sorted(map(tuple, hole.tolist())) for hole in holes] == [
+        [(3, 2), (3, 4), (4, 2), (4, 4)]
+    ]
     assert shapes.outlines(np.zeros((3, 3), np.bool_)) == []
 
 

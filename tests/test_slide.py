@@ -22,7 +22,9 @@ Image = npt.NDArray[np.uint8]
 CLASSES = 4
 
 
-def _crop_logits(image: npt.NDArray[np.float32], rows: slice, columns: slice) -> npt.NDArray[np.float32]:
+def _crop_logits(
+    image: npt.NDArray[np.float32], rows: slice, columns: slice
+) -> npt.NDArray[np.float32]:
     """A network that is not the same wherever it looks from: as one with a limited view at the crop's edge."""
     crop = image[:, rows, columns]
     _, height, width = crop.shape
@@ -46,7 +48,12 @@ def test_it_is_the_mean_over_all_crops(data: st.DataObject) -> None:
 
     seen: list[tuple[int, int]] = []
     labels, scores = run_window(
-        size, Window(crop, stride), infer, batch_size=3, with_scores=True, progress=lambda *step: seen.append(step)
+        size,
+        Window(crop, stride),
+        infer,
+        batch_size=3,
+        with_scores=True,
+        progress=lambda *step: seen.append(step),
     )
     mean = slide_logits(lambda *box: _crop_logits(image, *box), size, crop, stride)
     top = np.sort(mean, axis=0)[-2:]
@@ -118,12 +125,17 @@ def test_real_photos_equal_a_float64_reference(camvid: Path) -> None:
         size = whole.image.shape[:2]
         crop, stride = (256, 320), (192, 200)
 
-        def logits(rows: slice, columns: slice, image: Image = whole.image) -> npt.NDArray[np.float64]:
+        def logits(
+            rows: slice, columns: slice, image: Image = whole.image
+        ) -> npt.NDArray[np.float64]:
             part = image[rows, columns]
             batch = np.empty((1, 3, *part.shape[:2]), np.float32)
             pipeline.transforms.write(part, batch[0])
             output = pipeline.session.run(batch)
-            align_corners = pipeline.session.meta.upsample is not None and pipeline.session.meta.upsample.align_corners
+            align_corners = (
+                pipeline.session.meta.upsample is not None
+                and pipeline.session.meta.upsample.align_corners
+            )
             full: npt.NDArray[np.float64] = upsample(output, part.shape[:2], align_corners)[0]
             return full
 
@@ -141,7 +153,9 @@ def test_one_crop_is_the_whole_image(colour_model: Path, tiles: Image) -> None:
     np.testing.assert_array_equal(_labels(pipeline, tiles, slide=window), _labels(pipeline, tiles))
 
 
-def test_it_works_with_a_target_size_and_scores(colour_model: Path, tiles: Image, tile_labels: Image) -> None:
+def test_it_works_with_a_target_size_and_scores(
+    colour_model: Path, tiles: Image, tile_labels: Image
+) -> None:
     pipeline = segrt.create_pipeline(model_dir=colour_model)
     (result,) = pipeline.predict(tiles, (128, 192), slide={"crop": 64, "stride": 48}, scores=True)
     assert isinstance(result, SegResult)
@@ -171,7 +185,9 @@ def test_where_the_window_comes_from(colour_model: Path, tmp_path: Path, tiles: 
         plain.predict(tiles, slide=True)
     plain.model_name = "SegFormer-B0"
     assert crops(plain, slide=True) == 1
-    ends_in_labels = segrt.create_pipeline(model_dir=write_colour_model(tmp_path / "l.onnx", labels=True))
+    ends_in_labels = segrt.create_pipeline(
+        model_dir=write_colour_model(tmp_path / "l.onnx", labels=True)
+    )
     with pytest.raises(ConfigError, match="ends in labels"):
         ends_in_labels.predict(tiles, slide="32,32")
 

@@ -53,7 +53,9 @@ def test_a_folder_is_recursive_sorted_and_knows_upper_case(
     assert found == ["d/a/z.bmp", "d/b.PNG", "d/b/a.webp", "d/c.jpg"]
 
 
-def test_nested_lists_keep_their_order(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_nested_lists_keep_their_order(
+    save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
     first, second = save_image("z.png", tiles), save_image("d/a.png", tiles)
     found = [f.input_path for f in _images([first, (tmp_path / "d", [tiles]), iter([str(first)])])]
     assert found == [str(first), str(second), None, str(first)]
@@ -168,7 +170,9 @@ def test_bytes_are_read_as_a_file(save_image: Save, tiles: npt.NDArray[np.uint8]
     assert "this is empty" in _error(b"")
 
 
-def test_content_decides_not_the_suffix(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_content_decides_not_the_suffix(
+    save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
     save_image("a.png", tiles).rename(tmp_path / "a.pdf")
     (frame,) = _images(tmp_path / "a.pdf")
     np.testing.assert_array_equal(frame.image, tiles)
@@ -213,9 +217,13 @@ def test_each_page_of_a_pdf_is_an_image(tmp_path: Path) -> None:
     assert small == [(30, 60, 3), (40, 60, 3)]
 
 
-def test_a_page_with_too_many_pixels_is_an_error_of_that_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_with_too_many_pixels_is_an_error_of_that_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("segrt.sources.MAX_PIXELS", 10_000)
-    Image.new("L", (100, 100)).save(tmp_path / "a.pdf", save_all=True, append_images=[Image.new("L", (9, 9))])
+    Image.new("L", (100, 100)).save(
+        tmp_path / "a.pdf", save_all=True, append_images=[Image.new("L", (9, 9))]
+    )
     first, second = frames(tmp_path / "a.pdf")
     assert isinstance(first, SegFailure)
     assert (
@@ -255,7 +263,9 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Answer], st
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
         def publish(path: str, answer: Answer) -> str:
             answers[path.split("?", maxsplit=1)[0]] = answer
@@ -276,14 +286,18 @@ def test_urls_with_queries_redirects_and_no_suffix(
         assert frame.input_path == url
 
 
-def test_urls_that_fail_say_why(site: Callable[[str, Answer], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_that_fail_say_why(
+    site: Callable[[str, Answer], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "the server answers 404" in _error(site("/gone.png", (404, {}, [])))
     assert "known format" in _error(site("/text.png", (200, {}, [b"text"])))
     assert "is empty" in _error(site("/empty.png", (200, {}, [])))
     assert "redirects" in _error(site("/loop", (302, {"Location": "/loop"}, [])))
     assert "can't be downloaded" in _error("http://127.0.0.1:9/a.png")
     monkeypatch.setattr("segrt.sources.URL_BYTES", 1000)
-    assert "is larger than" in _error(site("/big.png", (200, {}, (b"x" * 100 for _ in range(10**9)))))
+    assert "is larger than" in _error(
+        site("/big.png", (200, {}, (b"x" * 100 for _ in range(10**9))))
+    )
     monkeypatch.setattr("segrt.sources.URL_SECONDS", 0.3)
 
     def body(pause: float) -> Iterator[bytes]:
@@ -353,7 +367,9 @@ def test_work_in_threads_keeps_order_bounds_and_errors() -> None:
     assert list(in_threads(str, iter("abc"), 1)) == ["a", "b", "c"]
 
 
-def test_bad_files_each_say_what_is_wrong(tmp_path: Path, save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
+def test_bad_files_each_say_what_is_wrong(
+    tmp_path: Path, save_image: Save, tiles: npt.NDArray[np.uint8]
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     whole = save_image("whole.jpg", noise).read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -374,14 +390,18 @@ def test_other_types_are_named(source: object) -> None:
     assert f"type {type(source).__name__}" in _error(source)
 
 
-def test_too_many_pixels_is_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pixels_is_refused_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     monkeypatch.setattr("segrt.sources.MAX_PIXELS", 9_999)
     assert "100 x 100 has more than 9,999 pixels" in _error(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_the_limit_of_pixels_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_limit_of_pixels_is_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     Image.new("RGB", (100, 100), (9, 8, 7)).save(tmp_path / name)
     (small,) = frames(tmp_path / name, Reading(max_pixels=9_999))
     assert isinstance(small, SegFailure)

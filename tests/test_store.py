@@ -27,7 +27,9 @@ from segrt.store import Limits
 BODY = model_tar()
 NAME = "PP-LiteSeg-B"
 SLICED = "SegFormer-B0 (slice)"
-QUICK = Limits(connect_s=2, read_s=0.5, window_s=0.2, min_bytes_per_s=100_000, attempts=3, backoff_s=0.01)
+QUICK = Limits(
+    connect_s=2, read_s=0.5, window_s=0.2, min_bytes_per_s=100_000, attempts=3, backoff_s=0.01
+)
 
 
 class Site:
@@ -42,7 +44,9 @@ class Site:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                site.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+                site.requests.append(
+                    (self.path, {name.lower(): value for name, value in self.headers.items()})
+                )
                 answer = site.answers[0] if len(site.answers) == 1 else site.answers.pop(0)
                 self.close_connection = True
                 answer.send(self)
@@ -53,7 +57,9 @@ class Site:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/base"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     @property
     def ranges(self) -> list[str | None]:
@@ -91,7 +97,12 @@ class Answer:
     def send(self, request: BaseHTTPRequestHandler) -> None:
         status, start = self.status, 0
         asked = request.headers.get("Range")
-        if status == 200 and asked and self.ranges and (self.careless or request.headers["If-Range"] == self.etag):
+        if (
+            status == 200
+            and asked
+            and self.ranges
+            and (self.careless or request.headers["If-Range"] == self.etag)
+        ):
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
             status = 206 if start < len(self.body) else 416
         body = self.body[start:] if status in (200, 206) else b""
@@ -103,7 +114,9 @@ class Answer:
         if self.etag:
             request.send_header("ETag", self.etag)
         if status == 206:
-            request.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
+            request.send_header(
+                "Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
+            )
         request.end_headers()
         with suppress(OSError):  # the client may have gone
             if self.drip:
@@ -190,10 +203,15 @@ def test_good_archive(mirror: Site, home: Path) -> None:
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_blanks_are_percent_encoded(site: Site, monkeypatch: pytest.MonkeyPatch, home: Path, slash: str) -> None:
+def test_blanks_are_percent_encoded(
+    site: Site, monkeypatch: pytest.MonkeyPatch, home: Path, slash: str
+) -> None:
     monkeypatch.setenv("SEGRT_MIRROR", site.url + slash)
     path = get(SLICED)
-    assert site.requests[0][0] == "/base/official_inference_model/paddle3.0rc0/SegFormer-B0%20(slice)_infer.tar"
+    assert (
+        site.requests[0][0]
+        == "/base/official_inference_model/paddle3.0rc0/SegFormer-B0%20(slice)_infer.tar"
+    )
     assert path == home / "paddle" / "SegFormer-B0_slice" / "SegFormer-B0 (slice)_infer.tar"
 
 
@@ -238,7 +256,11 @@ def test_server_error_is_tried_again(mirror: Site) -> None:
 
 
 def test_redirect_is_followed(mirror: Site, site: Site) -> None:
-    mirror.answers = [Answer(302, headers={"Location": "/elsewhere"}), Answer(307, headers={"Location": "x"}), Answer()]
+    mirror.answers = [
+        Answer(302, headers={"Location": "/elsewhere"}),
+        Answer(307, headers={"Location": "x"}),
+        Answer(),
+    ]
     assert get().read_bytes() == BODY
     assert [path for path, _ in site.requests[1:]] == ["/elsewhere", "/x"]
 
@@ -269,7 +291,14 @@ def test_always_truncated(mirror: Site, home: Path) -> None:
         Answer(body=model_tar("other"), etag="", careless=True),
         Answer(body=BODY[:1000]),
     ],
-    ids=["no ranges", "new tag", "changed", "changed and careless", "changed, careless, no tag", "shorter"],
+    ids=[
+        "no ranges",
+        "new tag",
+        "changed",
+        "changed and careless",
+        "changed, careless, no tag",
+        "shorter",
+    ],
 )
 def test_parts_of_two_versions_are_never_glued(mirror: Site, home: Path, later: Answer) -> None:
     mirror.answers = [Answer(cut=500_000)]
@@ -312,7 +341,9 @@ def test_part_of_a_copied_file_is_not_gone_on_with(
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"url": 1}', b"\xff"])
-def test_damaged_note_of_a_part_means_a_new_beginning(mirror: Site, home: Path, note: bytes) -> None:
+def test_damaged_note_of_a_part_means_a_new_beginning(
+    mirror: Site, home: Path, note: bytes
+) -> None:
     part(home).parent.mkdir(parents=True)
     part(home).write_bytes(b"x" * 1000)
     part(home).with_name(part(home).name + ".json").write_bytes(note)
@@ -419,7 +450,9 @@ def test_bad_redirects(mirror: Site, location: str, why: str) -> None:
 
 def test_redirect_from_https_to_http_is_not_followed() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(302, headers={"Location": str(request.url.copy_with(scheme="http", host="b"))})
+        return httpx.Response(
+            302, headers={"Location": str(request.url.copy_with(scheme="http", host="b"))}
+        )
 
     client = httpx.Client(transport=httpx.MockTransport(answer))
     with (
@@ -444,10 +477,15 @@ def test_too_large(mirror: Site, home: Path, length: bool) -> None:
         (tar_of(("../evil", b"x")), "not a safe name"),
     ],
 )
-def test_what_is_no_model_is_neither_kept_nor_recorded(mirror: Site, home: Path, body: bytes, why: str) -> None:
+def test_what_is_no_model_is_neither_kept_nor_recorded(
+    mirror: Site, home: Path, body: bytes, why: str
+) -> None:
     mirror.answers = [Answer(body=body)]
     message = failing()
-    assert f"{mirror.url}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar sent is not a Paddle model" in message
+    assert (
+        f"{mirror.url}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar sent is not a Paddle model"
+        in message
+    )
     assert why in message
     assert files(home) == []
 
@@ -456,12 +494,21 @@ def test_known_hash(mirror: Site, home: Path) -> None:
     spec = zoo.get(NAME)
 
     def known(sha256: str) -> zoo.ModelSpec:
-        return spec.model_copy(update={"archives": (spec.archives[0].model_copy(update={"sha256": sha256}),)})
+        return spec.model_copy(
+            update={"archives": (spec.archives[0].model_copy(update={"sha256": sha256}),)}
+        )
 
-    with pytest.raises(DownloadError, match=f"has sha256 [0-9a-f]{{64}}, not {'0' * 64}: it was changed there"):
+    with pytest.raises(
+        DownloadError, match=f"has sha256 [0-9a-f]{{64}}, not {'0' * 64}: it was changed there"
+    ):
         store.fetch(known("0" * 64), progress=False, limits=QUICK)
     assert files(home) == []
-    assert store.fetch(known(hashlib.sha256(BODY).hexdigest()), progress=False, limits=QUICK).read_bytes() == BODY
+    assert (
+        store.fetch(
+            known(hashlib.sha256(BODY).hexdigest()), progress=False, limits=QUICK
+        ).read_bytes()
+        == BODY
+    )
 
 
 def test_recorded_hash_is_enforced_after_removal(mirror: Site, home: Path) -> None:
@@ -470,7 +517,10 @@ def test_recorded_hash_is_enforced_after_removal(mirror: Site, home: Path) -> No
     mirror.answers = [Answer(body=model_tar("other"), etag='"2"')]
     message = failing()
     record = home / "paddle" / NAME / f"{NAME}_infer.tar.json"
-    assert f"it is not the file that came first; if that is as it should be, delete {record}" in message
+    assert (
+        f"it is not the file that came first; if that is as it should be, delete {record}"
+        in message
+    )
     assert files(home) == [record.name]
     record.unlink()
     assert get().read_bytes() == model_tar("other")
@@ -501,7 +551,9 @@ def test_archive_put_there_by_hand(home: Path) -> None:
     assert files(home) == [path.name, path.name + ".json"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
 def test_folder_that_may_not_be_written(home: Path) -> None:
     home.mkdir(mode=0o500)
     assert "Permission denied; set SEGRT_HOME" in failing()
@@ -518,10 +570,15 @@ def test_home_that_is_a_file(home: Path) -> None:
 @pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "file://localhost{}"])
 def test_mirror_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     source = tmp_path / "a mirror"
-    monkeypatch.setenv("SEGRT_MIRROR", form.format(source).replace(" ", "%20" if "file:" in form else " "))
+    monkeypatch.setenv(
+        "SEGRT_MIRROR", form.format(source).replace(" ", "%20" if "file:" in form else " ")
+    )
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
     message = failing()
-    assert f"{source}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar (no file that can be read)" in message
+    assert (
+        f"{source}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar (no file that can be read)"
+        in message
+    )
     file = source / "official_inference_model" / "paddle3.0rc0" / f"{NAME}_infer.tar"
     file.parent.mkdir(parents=True)
     file.write_bytes(BODY)
@@ -531,7 +588,14 @@ def test_mirror_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize(
     "mirror",
-    ["ftp://me:secret@host/x", "http://", "http://[", "http://host/x?y=1", "http://host:port", "file://host/x"],
+    [
+        "ftp://me:secret@host/x",
+        "http://",
+        "http://[",
+        "http://host/x?y=1",
+        "http://host:port",
+        "file://host/x",
+    ],
 )
 def test_mirror_that_is_not_valid(monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
     monkeypatch.setenv("SEGRT_MIRROR", mirror)
@@ -540,12 +604,16 @@ def test_mirror_that_is_not_valid(monkeypatch: pytest.MonkeyPatch, mirror: str) 
     assert "secret" not in str(caught.value)
 
 
-def test_password_of_a_mirror_is_sent_and_never_shown(site: Site, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_of_a_mirror_is_sent_and_never_shown(
+    site: Site, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGRT_MIRROR", site.url.replace("//", "//me:secret@"))
     site.answers = [Answer(404), Answer(cut=10), Answer()]
     assert "secret" not in failing()
     assert "secret" not in failing(limits=Limits(read_s=1, attempts=1))
-    assert b"secret" not in b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert b"secret" not in b"".join(
+        path.read_bytes() for path in home.rglob("*") if path.is_file()
+    )
     assert b"secret" not in get().with_name(f"{NAME}_infer.tar.json").read_bytes()
     assert site.requests[0][1]["authorization"].startswith("Basic ")
 
@@ -590,7 +658,10 @@ def test_require_says_what_to_run(mirror: Site, home: Path) -> None:
     get(SLICED)
     with pytest.raises(ModelError) as caught:
         store.require(spec)
-    assert str(caught.value) == f"SegFormer-B0 (slice) is downloaded but not yet converted to ONNX: {export}"
+    assert (
+        str(caught.value)
+        == f"SegFormer-B0 (slice) is downloaded but not yet converted to ONNX: {export}"
+    )
     onnx = store.onnx_path(spec)
     assert onnx == home / "onnx" / "SegFormer-B0_slice" / "model.onnx"
     onnx.parent.mkdir(parents=True)
@@ -614,10 +685,15 @@ def test_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             refused()
 
 
-def test_downloaded_and_remove(mirror: Site, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloaded_and_remove(
+    mirror: Site, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "_PACKAGE", tmp_path)
     assert store.downloaded() == []
-    with pytest.raises(ModelError, match=f"{NAME} is not downloaded; of the models that can be removed there is none"):
+    with pytest.raises(
+        ModelError,
+        match=f"{NAME} is not downloaded; of the models that can be removed there is none",
+    ):
         store.remove(NAME)
     assert not home.exists()
     archive = get()

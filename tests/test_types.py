@@ -24,9 +24,14 @@ def test_device_parses(text: str, kind: str, ids: tuple[int, ...]) -> None:
     assert Device.parse(str(device)) == device
 
 
-@pytest.mark.parametrize("text", ["", "cuda", "cpu:0", "gpu:", "gpu:-1", "gpu:a", "gpu:0,", "tpu:0"])
+@pytest.mark.parametrize(
+    "text", ["", "cuda", "cpu:0", "gpu:", "gpu:-1", "gpu:a", "gpu:0,", "tpu:0"]
+)
 def test_unknown_device_names_the_valid_ones(text: str) -> None:
-    with pytest.raises(DeviceError, match=r"use cpu, or one of gpu, xpu, npu, mlu, dcu, gcu, iluvatar_gpu, metax_gpu"):
+    with pytest.raises(
+        DeviceError,
+        match=r"use cpu, or one of gpu, xpu, npu, mlu, dcu, gcu, iluvatar_gpu, metax_gpu",
+    ):
         Device.parse(text)
 
 
@@ -43,7 +48,16 @@ def test_target_size_pair_spellings(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(None, None), ("None", None), ("null", None), (-1, -1), ("-1", -1), ("512", 512), ([-1, -1], -1), ("[-1,-1]", -1)],
+    [
+        (None, None),
+        ("None", None),
+        ("null", None),
+        (-1, -1),
+        ("-1", -1),
+        ("512", 512),
+        ([-1, -1], -1),
+        ("[-1,-1]", -1),
+    ],
 )
 def test_target_size_others(value: object, expected: object) -> None:
     assert parse_target_size(value) == expected
@@ -51,13 +65,15 @@ def test_target_size_others(value: object, expected: object) -> None:
 
 @given(st.tuples(st.integers(1, MAX_SIDE), st.integers(1, MAX_SIDE)))
 def test_target_size_pair_survives_every_spelling(pair: tuple[int, int]) -> None:
-    assert {parse_target_size(v) for v in (pair, list(pair), str(pair), str(list(pair)), f"{pair[0]},{pair[1]}")} == {
-        pair
-    }
+    assert {
+        parse_target_size(v)
+        for v in (pair, list(pair), str(pair), str(list(pair)), f"{pair[0]},{pair[1]}")
+    } == {pair}
 
 
 @pytest.mark.parametrize(
-    "value", [0, -2, True, 1.5, "abc", "1,2,3", (1, -1), (0, 5), "(5", MAX_SIDE + 1, b"5", {}, "1,,2"]
+    "value",
+    [0, -2, True, 1.5, "abc", "1,2,3", (1, -1), (0, 5), "(5", MAX_SIDE + 1, b"5", {}, "1,,2"],
 )
 def test_target_size_rejects(value: object) -> None:
     with pytest.raises(ConfigError, match="target_size"):

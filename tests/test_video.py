@@ -27,7 +27,14 @@ def pipeline(colour_model: Path) -> segrt.Pipeline:
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "mp4v"), ("a.MOV", "mp4v"), ("a.avi", "MJPG"), ("a.mkv", "FFV1"), ("a.webm", "VP80"), ("a.mpg", "MPG1")],
+    [
+        ("a.mp4", "mp4v"),
+        ("a.MOV", "mp4v"),
+        ("a.avi", "MJPG"),
+        ("a.mkv", "FFV1"),
+        ("a.webm", "VP80"),
+        ("a.mpg", "MPG1"),
+    ],
 )
 def test_each_frame_of_a_video_is_an_image(tmp_path: Path, name: str, codec: str) -> None:
     path = write_clip(tmp_path / name, 8, codec=codec, rate=25)
@@ -41,7 +48,11 @@ def test_each_frame_of_a_video_is_an_image(tmp_path: Path, name: str, codec: str
 
 def test_a_video_as_bytes(tmp_path: Path) -> None:
     content = write_clip(tmp_path / "a.mp4", 3).read_bytes()
-    assert [(f.page_index, f.input_path) for f in frames(content)] == [(0, None), (1, None), (2, None)]
+    assert [(f.page_index, f.input_path) for f in frames(content)] == [
+        (0, None),
+        (1, None),
+        (2, None),
+    ]
 
 
 def test_folders_leave_videos_out(tmp_path: Path) -> None:
@@ -72,7 +83,9 @@ def test_broken_videos_each_say_what_is_wrong(tmp_path: Path) -> None:
     assert "known format" in last("playlist.ts", playlist)[1]
 
 
-def test_frames_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_are_too_large_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("segrt.sources.MAX_PIXELS", 8000)
     (item,) = frames(write_clip(tmp_path / "a.mp4", 2))
     assert isinstance(item, SegFailure)
@@ -87,7 +100,9 @@ def test_cameras_are_numbers() -> None:
     assert "camera 9876 can't be opened" in str(item.error)
 
 
-def test_a_camera_gives_frames_until_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_gives_frames_until_it_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import cv2
 
     clip, open_capture = write_clip(tmp_path / "a.mp4", 3), cv2.VideoCapture
@@ -114,7 +129,13 @@ def test_videos_are_read_lazily(tmp_path: Path, pipeline: segrt.Pipeline) -> Non
 def test_turning_is_a_setting(tmp_path: Path, upright: bool) -> None:
     path = write_clip(tmp_path / "a.mp4", 1)
     matrix = (0x10000).to_bytes(4, "big") + bytes(12) + (0x10000).to_bytes(4, "big") + bytes(12)
-    turned = bytes(4) + (0x10000).to_bytes(4, "big") + bytes(4) + (0xFFFF0000).to_bytes(4, "big") + bytes(20)
+    turned = (
+        bytes(4)
+        + (0x10000).to_bytes(4, "big")
+        + bytes(4)
+        + (0xFFFF0000).to_bytes(4, "big")
+        + bytes(20)
+    )
     content = path.read_bytes()
     at = content.index(b"tkhd") + 4 + 40  # the matrix of the track, which here turns by 90 degrees
     assert content[at : at + len(matrix)] == matrix
@@ -141,7 +162,9 @@ def test_the_overlay_has_the_frames_and_the_rate_of_the_source(
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a_overlay.mp4"]
     assert video.probe(str(written)) == video.Clip(128, 64, 12.5, 12)
     assert steps == [(i + 1, 12) for i in range(12)]
-    for index, picture in enumerate(video.read(str(written))):  # class 2, blue, is (128, 128, 0): no blue at all
+    for index, picture in enumerate(
+        video.read(str(written))
+    ):  # class 2, blue, is (128, 128, 0): no blue at all
         assert float((picture[:, :, 1] > 64).mean() * 128) == pytest.approx(4 * index, abs=4)
 
 
@@ -149,7 +172,9 @@ def test_the_overlay_has_the_frames_and_the_rate_of_the_source(
 def test_any_frame_rate(tmp_path: Path, pipeline: segrt.Pipeline, rate: float) -> None:
     clip = write_clip(tmp_path / "a.mp4", 3, rate=rate)
     written = segrt.save_overlay_video(pipeline, clip, tmp_path / "out")
-    assert video.probe(str(written)).frame_rate == pytest.approx(video.probe(str(clip)).frame_rate, rel=1e-5)
+    assert video.probe(str(written)).frame_rate == pytest.approx(
+        video.probe(str(clip)).frame_rate, rel=1e-5
+    )
     assert video.probe(str(written)).frame_rate == pytest.approx(rate, rel=1e-4)
 
 
@@ -166,12 +191,16 @@ def test_a_stop_leaves_what_was_done(tmp_path: Path, pipeline: segrt.Pipeline) -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        segrt.save_overlay_video(pipeline, write_clip(tmp_path / "a.mp4"), tmp_path / "out", progress=stop)
+        segrt.save_overlay_video(
+            pipeline, write_clip(tmp_path / "a.mp4"), tmp_path / "out", progress=stop
+        )
     assert len(list(video.read(str(tmp_path / "out" / "a_overlay.mp4")))) == 5
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 
-def test_a_damaged_video_leaves_what_could_be_read(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+def test_a_damaged_video_leaves_what_could_be_read(
+    tmp_path: Path, pipeline: segrt.Pipeline
+) -> None:
     whole = write_clip(tmp_path / "a.avi", 40, codec="MJPG").read_bytes()
     (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(segrt.InputError, match=r"a\.avi: this video breaks off after (\d+) of 40"):
@@ -192,7 +221,9 @@ def test_what_fails_leaves_no_file(tmp_path: Path, pipeline: segrt.Pipeline) -> 
     assert not out.exists()
 
 
-def test_frames_are_numbered_in_names_without_remembering_them(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+def test_frames_are_numbered_in_names_without_remembering_them(
+    tmp_path: Path, pipeline: segrt.Pipeline
+) -> None:
     clip = write_clip(tmp_path / "a.mp4", 3)
     picture = next(frames(clip))
     assert isinstance(picture, Frame)

@@ -46,13 +46,22 @@ def test_figures_are_those_of_the_published_table() -> None:
     table = SHARED / "MODEL_TABLE.md"
     if not table.exists():
         pytest.skip(f"{table} is not there: it is not part of the repository")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.read_text("utf-8").splitlines()]
-    figures = {row[0]: row[1:] for row in rows if len(row) == 5 and row[0] != "model" and not row[0].startswith("-")}
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.read_text("utf-8").splitlines()
+    ]
+    figures = {
+        row[0]: row[1:]
+        for row in rows
+        if len(row) == 5 and row[0] != "model" and not row[0].startswith("-")
+    }
     assert len(figures) == 18
 
     def shown(timing: zoo.Timing | float | None) -> list[float]:
         assert timing
-        return [timing.normal, timing.high_performance] if isinstance(timing, zoo.Timing) else [timing]
+        return (
+            [timing.normal, timing.high_performance] if isinstance(timing, zoo.Timing) else [timing]
+        )
 
     for spec in official():
         miou, gpu, cpu, size = figures.pop(spec.name)
@@ -72,7 +81,9 @@ def test_paths_are_the_published_ones(spec: zoo.ModelSpec) -> None:
     assert bool(spec.slide) == sliced == bool(others)
     if others:
         plain = spec.name.removesuffix("(slice)").strip()
-        assert [archive.path for archive in others] == [f"official_inference_model/paddle3.0.0/{plain}_infer.tar"]
+        assert [archive.path for archive in others] == [
+            f"official_inference_model/paddle3.0.0/{plain}_infer.tar"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +138,10 @@ def test_bundled_model_has_the_classes_that_its_own_file_lists() -> None:
     if not file.exists():
         pytest.skip(f"{file} is not there: it is not part of the repository")
     spec = zoo.get(zoo.DEFAULT_MODEL)
-    assert list(spec.class_names) == yaml.safe_load(file.read_text("utf-8"))["PostProcess"]["label_list"]
+    assert (
+        list(spec.class_names)
+        == yaml.safe_load(file.read_text("utf-8"))["PostProcess"]["label_list"]
+    )
     assert spec.licence
     assert "CC BY-NC 4.0" in spec.licence
 
@@ -174,8 +188,18 @@ def test_specs_are_frozen() -> None:
         ("miou: 50", "miou: 50\n    mode: x", "13: models.0.mode", "no such key"),
         ("gpu_ms: 1.5", "gpu_ms: {normal: 1}", "14: models.0.gpu_ms.high_performance", "missing"),
         ("gpu_ms: 1.5", "gpu_ms: fast", "14: models.0.gpu_ms", "not 'fast'"),
-        ("dataset: two", "dataset: coco", "11: models.0.dataset", "unknown dataset 'coco': use one of two"),
-        ("dog: [4", "dog: [256", "8: datasets.0.classes.dog.0", "less than or equal to 255, not 256"),
+        (
+            "dataset: two",
+            "dataset: coco",
+            "11: models.0.dataset",
+            "unknown dataset 'coco': use one of two",
+        ),
+        (
+            "dog: [4",
+            "dog: [256",
+            "8: datasets.0.classes.dog.0",
+            "less than or equal to 255, not 256",
+        ),
         ("dog:", "cat:", "8: cat", "the key stands in line 7 already"),
         ("{source: s,", "{source: s, gpu: h,", "2: gpu", "the key stands in line 2 already"),
         ("a/Net", "../Net", "16: models.0.archives.0.path", "pattern"),
@@ -184,7 +208,9 @@ def test_specs_are_frozen() -> None:
         ("SMALL", "", "1: the whole", "valid dictionary"),
     ],
 )
-def test_error_names_file_line_and_key(tmp_path: Path, old: str, new: str, where: str, what: str) -> None:
+def test_error_names_file_line_and_key(
+    tmp_path: Path, old: str, new: str, where: str, what: str
+) -> None:
     file = tmp_path / "zoo.yaml"
     file.write_text("" if old == "SMALL" else SMALL.replace(old, new), "utf-8")
     with pytest.raises(ConfigError, match=re.escape(what)) as caught:
@@ -195,7 +221,9 @@ def test_error_names_file_line_and_key(tmp_path: Path, old: str, new: str, where
 
 def test_two_models_with_one_name_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "zoo.yaml"
-    file.write_text(SMALL + SMALL[SMALL.index("  - name: Net") :].replace("Net (slice)", "NET"), "utf-8")
+    file.write_text(
+        SMALL + SMALL[SMALL.index("  - name: Net") :].replace("Net (slice)", "NET"), "utf-8"
+    )
     with pytest.raises(ConfigError, match=r"models: 'NET' and 'Net \(slice\)' answer to one name"):
         zoo.load(file)
 

@@ -15,7 +15,9 @@ def only(name: str) -> None:
     """Skip the module unless `name` is the one wheel of ONNX Runtime that is installed."""
     installed = {str(dist.name) for dist in metadata.distributions()} & set(RUNTIMES)
     if installed != {name}:
-        pytest.skip(f"needs {name}, and no other ONNX Runtime: see the Makefile", allow_module_level=True)
+        pytest.skip(
+            f"needs {name}, and no other ONNX Runtime: see the Makefile", allow_module_level=True
+        )
 
 
 def segrt(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -37,13 +37,17 @@ def haze_at(depth: float) -> float:
     return 1 - float(np.exp(-depth / 240))
 
 
-def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 5) -> Floats:
+def smooth_noise(
+    rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 5
+) -> Floats:
     """Return fractal noise of zero mean and unit deviation; `cells` is the number of blobs over the width."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         across = max(2, cells * 2**octave)
         grid = rng.normal(size=(max(2, across * height // width), across)).astype(np.float32)
-        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * np.float32(0.55**octave)
+        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * np.float32(
+            0.55**octave
+        )
     return np.asarray((total - total.mean()) / total.std(), np.float32)
 
 
@@ -61,7 +65,9 @@ class Scene:
         """Return the picture positions of points of the world."""
         world = np.asarray(points, np.float32)
         scale = FOCAL / world[:, 2]
-        return np.stack([CENTRE + world[:, 0] * scale, HORIZON + (EYE - world[:, 1]) * scale], 1).astype(np.float32)
+        return np.stack(
+            [CENTRE + world[:, 0] * scale, HORIZON + (EYE - world[:, 1]) * scale], 1
+        ).astype(np.float32)
 
     def polygon(
         self,
@@ -84,15 +90,22 @@ class Scene:
             after = np.roll(flat, -1, 0)
             flat = np.stack([flat * 0.8 + after * 0.2, flat * 0.2 + after * 0.8], 1).reshape(-1, 2)
         left, top = (max(0, int(v) - 1) for v in flat.min(0))
-        right, bottom = (min(size, int(v) + 2) for size, v in zip((WIDTH, HEIGHT), flat.max(0), strict=True))
+        right, bottom = (
+            min(size, int(v) + 2) for size, v in zip((WIDTH, HEIGHT), flat.max(0), strict=True)
+        )
         if left >= right or top >= bottom:
             return
         local = flat - np.array([left, top], np.float32)
         alpha = np.zeros((bottom - top, right - left), np.uint8)
         cv2.fillPoly(alpha, [np.rint(local * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
         if isinstance(fill, tuple):
-            share = ((np.arange(bottom - top) - local[:, 1].min()) / max(1.0, float(np.ptp(local[:, 1])))).clip(0, 1)
-            colour = np.asarray(fill[0]) + (np.asarray(fill[1]) - np.asarray(fill[0])) * share[:, None, None]
+            share = (
+                (np.arange(bottom - top) - local[:, 1].min()) / max(1.0, float(np.ptp(local[:, 1])))
+            ).clip(0, 1)
+            colour = (
+                np.asarray(fill[0])
+                + (np.asarray(fill[1]) - np.asarray(fill[0])) * share[:, None, None]
+            )
             colour = colour + self.grain[top:bottom, left:right, None] * texture
         else:  # corners from the top left; made smaller first, so that far textures do not flicker
             sides = np.linalg.norm(flat - np.roll(flat, -1, 0), axis=1)
@@ -101,32 +114,44 @@ class Scene:
             small = cv2.resize(fill, (wide, high), interpolation=cv2.INTER_AREA)
             source = np.array([[0, 0], [wide, 0], [wide, high], [0, high]], np.float32)
             matrix = cv2.getPerspectiveTransform(source, local)
-            colour = cv2.warpPerspective(small, matrix, alpha.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+            colour = cv2.warpPerspective(
+                small, matrix, alpha.shape[::-1], borderMode=cv2.BORDER_REPLICATE
+            )
         fog = haze_at(float(np.mean([point[2] for point in points])))
         colour = colour * (1 - fog) + np.asarray(HAZE) * fog
         area = self.image[top:bottom, left:right]
         area += ((colour - area) * (alpha[..., None] / 255)).astype(np.float32)
         self.labels[top:bottom, left:right][alpha > 127] = label
 
-    def disc(self, x: float, y: float, z: float, size: tuple[float, float], tone: Colour, label: int) -> None:
+    def disc(
+        self, x: float, y: float, z: float, size: tuple[float, float], tone: Colour, label: int
+    ) -> None:
         """Draw an upright ellipse that faces the camera."""
         ring = [(x + size[0] * np.cos(t), y + size[1] * np.sin(t), z) for t in TURN]
         self.polygon(ring, (tint(tone, 1.12), tint(tone, 0.8)), label)
 
-    def limb(self, line: Sequence[Point], widths: Sequence[float], tone: Colour, label: int) -> None:
+    def limb(
+        self, line: Sequence[Point], widths: Sequence[float], tone: Colour, label: int
+    ) -> None:
         """Draw a tapered stroke through points, as of an arm, a leg or a pole, lit from the right."""
         for start, light, dark in ((-0.5, 1.0, 0.8), (0.16, 1.25, 0.95)):
             left = [(x + start * w, y, z) for (x, y, z), w in zip(line, widths, strict=True)]
             right = [(x + 0.5 * w, y, z) for (x, y, z), w in zip(line, widths, strict=True)]
-            self.polygon([*left, *right[::-1]], (tint(tone, light), tint(tone, dark)), label, corners=1)
+            self.polygon(
+                [*left, *right[::-1]], (tint(tone, light), tint(tone, dark)), label, corners=1
+            )
 
-    def box(self, x: float, top: float, z: float, size: tuple[float, float], tone: Colour, label: int) -> None:
+    def box(
+        self, x: float, top: float, z: float, size: tuple[float, float], tone: Colour, label: int
+    ) -> None:
         """Draw a rectangle that faces the camera, centred on x."""
         left, right, low = x - size[0] / 2, x + size[0] / 2, top - size[1]
         corners = [(left, top, z), (right, top, z), (right, low, z), (left, low, z)]
         self.polygon(corners, (tint(tone, 1.1), tint(tone, 0.8)), label)
 
-    def shadow(self, x: float, z: float, size: tuple[float, float], strength: float, blur: float) -> None:
+    def shadow(
+        self, x: float, z: float, size: tuple[float, float], strength: float, blur: float
+    ) -> None:
         """Darken a soft patch of the ground; the labels stay."""
         ring = [(x + size[0] * np.cos(t), 0.0, z + size[1] * np.sin(t)) for t in TURN]
         mask = np.zeros((HEIGHT, WIDTH), np.float32)
@@ -140,7 +165,9 @@ def draw_sky(scene: Scene) -> None:
     blue = np.array([150, 184, 222]) * (1 - share) + np.array([226, 233, 238]) * share
     clouds = cv2.resize(smooth_noise(scene.rng, HEIGHT * 2, WIDTH, 4, 6), (WIDTH, HEIGHT))
     cover = (1 / (1 + np.exp(-2.2 * (clouds - 0.1))))[..., None]
-    white = np.array([247, 248, 249]) - 12 * smooth_noise(scene.rng, HEIGHT, WIDTH, 6)[..., None].clip(0, 3)
+    white = np.array([247, 248, 249]) - 12 * smooth_noise(scene.rng, HEIGHT, WIDTH, 6)[
+        ..., None
+    ].clip(0, 3)
     scene.image[:] = blue.clip(0, 240) * (1 - cover) + white * cover
 
 
@@ -162,7 +189,9 @@ def draw_ground(scene: Scene) -> None:
     beside = np.where(x < 0, KERB_LEFT - x, x - KERB_RIGHT)  # metres into the pavement
     column = np.floor(beside / 0.62)
     along = z / 0.9 + 0.5 * column
-    tones = scene.rng.normal(size=4096)[(column * 57 + np.floor(along) * 131 + (x < 0) * 977).astype(int) % 4096]
+    tones = scene.rng.normal(size=4096)[
+        (column * 57 + np.floor(along) * 131 + (x < 0) * 977).astype(int) % 4096
+    ]
     joint = (beside % 0.62 < 0.02) | (along % 1 < np.clip(0.02 + z * 0.002, 0, 0.05))
     slabs = 141 + 5 * tones + 4 * worn + 3 * grit - 26 * (joint & (z < 40))
     slabs = np.where(beside < 0.16, 172 + 6 * tones + 4 * grit - 40 * (z % 0.9 < 0.03), slabs)
@@ -170,7 +199,9 @@ def draw_ground(scene: Scene) -> None:
     road *= 1 - 0.2 * (np.abs(beside + 0.09) < 0.09)[..., None]  # the gutter
     colour = np.where(beside[..., None] > 0, slabs[..., None] * np.array([1.03, 1.0, 0.95]), road)
     to_wall = np.where(x < 0, x - WALL_LEFT, WALL_RIGHT - x)
-    shade = (1 - 0.11 * (1 + np.tanh((x - 5.6) / 0.3))) * (1 - 0.35 * np.exp(-np.abs(to_wall) / 0.35))
+    shade = (1 - 0.11 * (1 + np.tanh((x - 5.6) / 0.3))) * (
+        1 - 0.35 * np.exp(-np.abs(to_wall) / 0.35)
+    )
     fog = (1 - np.exp(-z / 240))[..., None]
     scene.image[HORIZON + 2 :] = colour * shade[..., None] * (1 - fog) + np.asarray(HAZE) * fog
     scene.labels[HORIZON + 2 :] = np.where(beside > 0, PAVEMENT, ROAD)
@@ -209,16 +240,26 @@ def facade(rng: np.random.Generator, width: float, height: float, wall: Colour) 
     return picture
 
 
-def draw_house(scene: Scene, side: int, near: float, far: float, height: float, wall: Colour) -> None:
+def draw_house(
+    scene: Scene, side: int, near: float, far: float, height: float, wall: Colour
+) -> None:
     """Draw one house of a row (side -1 left, 1 right): its chimneys, its roof, its gable and its front."""
-    front, light = (WALL_LEFT, 1.15) if side < 0 else (WALL_RIGHT, 0.9)  # the sun stands on the right
+    front, light = (
+        (WALL_LEFT, 1.15) if side < 0 else (WALL_RIGHT, 0.9)
+    )  # the sun stands on the right
     wall, slate = tint(wall, light), tint((104, 92, 88), light)
     ridge, back, top = front + side * 2.6, front + side * 5.2, height + 3
     for z in (far - 0.8, near + 0.8):
         scene.box(ridge, top + 1.1, z, (0.8, 2.0), tint(wall, 0.85), BUILDING)
     roof = [(front, height, near), (ridge, top, near), (ridge, top, far), (front, height, far)]
     scene.polygon(roof, (tint(slate, 1.1), slate), BUILDING, texture=7)
-    gable = [(front, 0, near), (front, height, near), (ridge, top, near), (back, height, near), (back, 0, near)]
+    gable = [
+        (front, 0, near),
+        (front, height, near),
+        (ridge, top, near),
+        (back, height, near),
+        (back, 0, near),
+    ]
     scene.polygon(gable, (tint(wall, 0.86), tint(wall, 0.7)), BUILDING, texture=6)
     a, b = (near, far) if side < 0 else (far, near)
     corners = [(front, height, a), (front, height, b), (front, 0, b), (front, 0, a)]
@@ -254,7 +295,9 @@ def draw_tree(scene: Scene, x: float, z: float, height: float, leaf: Colour) -> 
 
     branch(x, 0, 0.02, height * 0.33, height * 0.045)
     leaves = np.repeat(np.asarray(tips), 9000 // len(tips), 0)
-    leaves = leaves + rng.normal(size=leaves.shape).clip(-1.8, 1.8) * height * np.array([0.06, 0.085])
+    leaves = leaves + rng.normal(size=leaves.shape).clip(-1.8, 1.8) * height * np.array(
+        [0.06, 0.085]
+    )
     where = (leaves - leaves.mean(0)) / leaves.std(0)
     light = 0.72 + where @ np.array([0.1, 0.17]) + 0.16 * rng.normal(size=len(leaves))
     for index in np.argsort(light + 0.5 * rng.normal(size=len(leaves))):
@@ -287,26 +330,46 @@ def draw_car(scene: Scene, x: float, z: float, paint: Colour, away: bool) -> Non
 
     scene.shadow(x, z + 2, (1.15, 2.5), 0.7, 90 / z)
     for side, axle in ((-1, 0.75), (-1, 3.2), (1, 0.75), (1, 3.2)):
-        scene.polygon([*wheel(side * 0.8, 0.31, axle), *wheel(side * 0.6, 0.31, axle)], flat(DARK), CAR, hull=True)
+        scene.polygon(
+            [*wheel(side * 0.8, 0.31, axle), *wheel(side * 0.6, 0.31, axle)],
+            flat(DARK),
+            CAR,
+            hull=True,
+        )
     for low, high in ((0, 1), (0.9, 2)):  # the body, then the cabin
         part = [point for point in rear + nose if low < point[1] < high]
         cloud = [at(side * half(up), up, along) for along, up in part for side in (-1, 1)]
         scene.polygon(cloud, flat(paint, 0.95, 0.5), CAR, corners=2, hull=True)
     for axle in (0.75, 3.2):
-        for radius, tone in ((0.37, tint(DARK, 0.8)), (0.31, DARK), (0.2, (158, 160, 164)), (0.07, (80, 82, 86))):
+        for radius, tone in (
+            (0.37, tint(DARK, 0.8)),
+            (0.31, DARK),
+            (0.2, (158, 160, 164)),
+            (0.07, (80, 82, 86)),
+        ):
             scene.polygon(wheel(flank * 0.845, radius, axle), flat(tone), CAR)
     edge = flank * 0.845
     crease = [at(edge, 0.9, 0.1), at(edge, 0.93, 3.4), at(edge, 0.86, 3.4), at(edge, 0.84, 0.1)]
     scene.polygon(crease, flat(paint, 1.2), CAR)
-    for low_a, high_a, high_b, low_b in ((0.4, 0.65, 1.35, 1.35), (1.42, 1.42, 2.0, 2.5)):  # side windows
+    for low_a, high_a, high_b, low_b in (
+        (0.4, 0.65, 1.35, 1.35),
+        (1.42, 1.42, 2.0, 2.5),
+    ):  # side windows
         outline = ((low_a, 1.0), (high_a, 1.39), (high_b, 1.39), (low_b, 1.0))
         window = [at(flank * (half(up) + 0.005), up, along) for along, up in outline]
         scene.polygon(window, flat((70, 78, 88), 1, 0.5), CAR)
-    end, lamp, plate = (rear, (168, 26, 24), (222, 196, 70)) if away else (nose, (226, 228, 226), (228, 228, 222))
+    end, lamp, plate = (
+        (rear, (168, 26, 24), (222, 196, 70)) if away else (nose, (226, 228, 226), (228, 228, 222))
+    )
 
     def strip(low: tuple[float, float], high: tuple[float, float], inset: float) -> list[Point]:
         a, b = half(low[1]) - inset, half(high[1]) - inset
-        return [at(-a, low[1], low[0]), at(-b, high[1], high[0]), at(b, high[1], high[0]), at(a, low[1], low[0])]
+        return [
+            at(-a, low[1], low[0]),
+            at(-b, high[1], high[0]),
+            at(b, high[1], high[0]),
+            at(a, low[1], low[0]),
+        ]
 
     for start, stop, light in zip(end, end[1:], (0.73, 0.93, 1.1, 1.0), strict=False):
         scene.polygon(strip(start, stop, 0), flat(paint, light), CAR)
@@ -314,14 +377,20 @@ def draw_car(scene: Scene, x: float, z: float, paint: Colour, away: bool) -> Non
     scene.polygon(strip(end[0], end[1], 0.02), flat(DARK, 1.6, 0.6), CAR, corners=1)
     face = z - 0.02
     for side in (-1, 1):
-        scene.box(x + side * 0.68, 0.86 if away else 0.72, face, (0.24, 0.26 if away else 0.12), lamp, CAR)
-        scene.box(x + side * 0.93, 1.08, z + (2.3 if away else 1.6), (0.2, 0.13), tint(paint, 0.7), CAR)
+        scene.box(
+            x + side * 0.68, 0.86 if away else 0.72, face, (0.24, 0.26 if away else 0.12), lamp, CAR
+        )
+        scene.box(
+            x + side * 0.93, 1.08, z + (2.3 if away else 1.6), (0.2, 0.13), tint(paint, 0.7), CAR
+        )
     scene.box(x, 0.53, face, (0.54, 0.11), plate, CAR)
     if not away:
         scene.box(x, 0.68, face, (0.9, 0.1), DARK, CAR)
 
 
-def draw_person(scene: Scene, x: float, z: float, coat: Colour, trousers: Colour, label: int) -> None:
+def draw_person(
+    scene: Scene, x: float, z: float, coat: Colour, trousers: Colour, label: int
+) -> None:
     """Draw a person who walks along the pavement or rides a bicycle ahead."""
     rides, skin, hair = label == BICYCLIST, (192.0, 148.0, 124.0), (52.0, 38.0, 30.0)
     scene.shadow(x - 0.35, z + 0.3, (0.5, 0.35), 0.4, 6)
@@ -331,7 +400,11 @@ def draw_person(scene: Scene, x: float, z: float, coat: Colour, trousers: Colour
     for side in (-1, 1):
         foot = 0.3 + side * 0.11 if rides else 0.07
         knee, toe = (0.17, 0.13) if rides else (0.13, 0.18)
-        leg = [(x + side * 0.09, 0.95, z), (x + side * knee, (foot + 0.95) / 2, z), (x + side * toe, foot, z)]
+        leg = [
+            (x + side * 0.09, 0.95, z),
+            (x + side * knee, (foot + 0.95) / 2, z),
+            (x + side * toe, foot, z),
+        ]
         scene.limb(leg, (0.2, 0.16, 0.11), trousers, label)
         scene.disc(x + side * toe, foot, z, (0.08, 0.05), DARK, label)
         arm = [(x + side * 0.21, 1.43, z), (x + side * 0.3, 1.15, z), (x + side * 0.27, 0.9, z)]
@@ -393,7 +466,14 @@ def draw(seed: int = 7) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     def place(what: Callable[..., None], x: float, z: float, *details: object) -> None:
         things.append((z, partial(what, scene, x, z, *details)))
 
-    walls = ((134, 117, 99), (116, 92, 82), (138, 124, 106), (126, 108, 92), (108, 84, 76), (132, 113, 97))
+    walls = (
+        (134, 117, 99),
+        (116, 92, 82),
+        (138, 124, 106),
+        (126, 108, 92),
+        (108, 84, 76),
+        (132, 113, 97),
+    )
     for side, near in ((-1, 8.0), (1, 10.0)):
         while near < 130:
             far = near + float(rng.uniform(5.5, 8.5))
@@ -429,7 +509,9 @@ def main() -> None:
     """Write the picture and, if asked, its labels."""
     parser = argparse.ArgumentParser(description="Draw the sample picture.")
     parser.add_argument("picture", type=Path, help="the PNG file to write")
-    parser.add_argument("--labels", type=Path, help="also write the class of every pixel to this PNG file")
+    parser.add_argument(
+        "--labels", type=Path, help="also write the class of every pixel to this PNG file"
+    )
     options = parser.parse_args()
     picture, labels = draw()
     Image.fromarray(picture).save(options.picture, optimize=True)

@@ -29,7 +29,15 @@ _MAX_HEADERS = 16 << 20
 _TEMP = ".segrt-unpack-"
 
 # What tarfile, gzip and zlib raise for damaged input. RecursionError: a long row of extended headers.
-_BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error, EOFError, ValueError, RecursionError)
+_BROKEN = (
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    RecursionError,
+)
 
 _KINDS = {
     tarfile.SYMTYPE: "a symbolic link",
@@ -60,11 +68,16 @@ def unpack(archive: Path, dest: Path) -> None:
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         _sweep(dest.parent)
-        with tempfile.TemporaryDirectory(prefix=_TEMP, dir=dest.parent) as temp, _opened(archive) as (tar, files):
+        with (
+            tempfile.TemporaryDirectory(prefix=_TEMP, dir=dest.parent) as temp,
+            _opened(archive) as (tar, files),
+        ):
             top = Path(temp, "top")
             top.mkdir()
             for name, member in files.items():
-                if hasattr(tarfile, "data_filter"):  # Python's own checks, behind ours; not every 3.10 has them
+                if hasattr(
+                    tarfile, "data_filter"
+                ):  # Python's own checks, behind ours; not every 3.10 has them
                     tarfile.data_filter(member, str(top))
                 target = top / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +101,9 @@ def check_is_model(archive: Path) -> None:
             folder, _, name = path.rpartition("/")
             folders.setdefault(folder, set()).add(name)
     if all(map(_missing, folders.values())):
-        raise ModelError(f"{archive} holds no Paddle model, but {', '.join(sorted(files)[:9]) or 'no file at all'}")
+        raise ModelError(
+            f"{archive} holds no Paddle model, but {', '.join(sorted(files)[:9]) or 'no file at all'}"
+        )
 
 
 def find_model_dir(folder: Path) -> Path:
@@ -98,10 +113,15 @@ def find_model_dir(folder: Path) -> Path:
         ModelError: there is none, or more than one.
     """
     for pattern in ("", "*/", "*/*/"):
-        found = {path.parent: _missing(set(os.listdir(path.parent))) for path in folder.glob(pattern + _WEIGHTS)}
+        found = {
+            path.parent: _missing(set(os.listdir(path.parent)))
+            for path in folder.glob(pattern + _WEIGHTS)
+        }
         whole = sorted(path for path, missing in found.items() if not missing)
         if len(whole) > 1:
-            raise ModelError(f"{folder} holds more than one Paddle model: name one of {', '.join(map(str, whole))}")
+            raise ModelError(
+                f"{folder} holds more than one Paddle model: name one of {', '.join(map(str, whole))}"
+            )
         if whole:
             return whole[0]
         for path, missing in found.items():
@@ -127,14 +147,18 @@ def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.
     with archive.open("rb") as raw:
         head = raw.read(8)
         raw.seek(0)
-        meter = _Meter(cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if head.startswith(b"\x1f\x8b") else raw)
+        meter = _Meter(
+            cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if head.startswith(b"\x1f\x8b") else raw
+        )
         wrong = f"is neither a tar nor a tar.gz, it starts with {head!r}"
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", meter), mode="r:") as tar:
                 wrong = "is damaged, or not safe to unpack"
                 files = _checked(tar)
                 meter.seek(tar.offset)
-                if meter.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes it for the end
+                if meter.read(tarfile.BLOCKSIZE) != bytes(
+                    tarfile.BLOCKSIZE
+                ):  # tarfile takes it for the end
                     raise tarfile.ReadError("it is cut off, or the header of an entry is not valid")
                 meter.left = 2 * MAX_UNPACKED
                 yield tar, files
@@ -166,17 +190,25 @@ def _checked(tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
         shown = repr(member.name[:200])
         if count > MAX_MEMBERS:
             raise tarfile.ReadError(f"it has more than {MAX_MEMBERS} entries")
-        if member.issparse() or not (member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
-            raise tarfile.ReadError(f"{shown} is {_KINDS.get(member.type, 'neither a plain file nor a folder')}")
+        if member.issparse() or not (
+            member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+        ):
+            raise tarfile.ReadError(
+                f"{shown} is {_KINDS.get(member.type, 'neither a plain file nor a folder')}"
+            )
         total += member.size
         if member.size < 0 or total > MAX_UNPACKED:
-            raise tarfile.ReadError(f"{shown} has {member.size} bytes; all together may have {MAX_UNPACKED}")
+            raise tarfile.ReadError(
+                f"{shown} has {member.size} bytes; all together may have {MAX_UNPACKED}"
+            )
         name = _clean(member.name)
         if name == "" and member.isdir():  # the "./" that `tar cf x.tar .` begins with
             continue
         if not name:
             raise tarfile.ReadError(f"{shown} is not a safe name")
-        key = unicodedata.normalize("NFC", name).casefold()  # as file systems compare that ignore case
+        key = unicodedata.normalize(
+            "NFC", name
+        ).casefold()  # as file systems compare that ignore case
         if key in is_file:
             raise tarfile.ReadError(f"{shown} stands in it twice")
         is_file[key] = not member.isdir()
@@ -191,7 +223,12 @@ def _checked(tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
 
 def _clean(name: str) -> str | None:
     """`name` without "." parts; None if on some system it could mean another place, or another thing."""
-    if not name.isprintable() or len(name.encode()) > 255 or name.startswith("/") or set(name) & set('\\:*?"<>|'):
+    if (
+        not name.isprintable()
+        or len(name.encode()) > 255
+        or name.startswith("/")
+        or set(name) & set('\\:*?"<>|')
+    ):
         return None
     parts = [part for part in name.split("/") if part != "."]
     if any(not part or part.endswith((".", " ")) or _RESERVED.fullmatch(part) for part in parts):

@@ -42,7 +42,14 @@ def load(path: Path, model: type[Model], *, context: Any = None) -> Model:
     return check(data, model, str(path), context=context, root=root)
 
 
-def check(data: object, model: type[Model], where: str, *, context: Any = None, root: yaml.Node | None = None) -> Model:
+def check(
+    data: object,
+    model: type[Model],
+    where: str,
+    *,
+    context: Any = None,
+    root: yaml.Node | None = None,
+) -> Model:
     """Validate what stands in a file, or would.
 
     Args:
@@ -83,7 +90,9 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
         field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
         if field is not None:  # else it is an index of a list, or a branch of a union
             inner = (field.annotation, *get_args(field.annotation))
-            model = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), model)
+            model = next(
+                (t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), model
+            )
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -107,7 +116,9 @@ def _place(node: Any, loc: tuple[int | str, ...]) -> tuple[int, list[str]]:
     line, keys = 1, []
     for part in loc:
         if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            found = next(
+                ((key, value) for key, value in node.value if key.value == str(part)), None
+            )
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             found = (node.value[part], node.value[part])
         else:

@@ -35,7 +35,10 @@ SAVERS = 2
 """Threads that save results: they wait for the disk more than they compute."""
 
 SavePath = Annotated[
-    Path | None, typer.Option("--save_path", "--save-path", help="Where results go: a folder.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--save_path", "--save-path", help="Where results go: a folder.", show_default=False
+    ),
 ]
 TargetSizeText = Annotated[
     str | None,
@@ -46,8 +49,12 @@ TargetSizeText = Annotated[
         show_default=False,
     ),
 ]
-DeviceText = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:0, gpu:0,1, ...; the best here if not given.")]
-ModeText = Annotated[str | None, typer.Option("--mode", help="normal or high-performance.", show_default=False)]
+DeviceText = Annotated[
+    str | None, typer.Option(help="cpu, gpu, gpu:0, gpu:0,1, ...; the best here if not given.")
+]
+ModeText = Annotated[
+    str | None, typer.Option("--mode", help="normal or high-performance.", show_default=False)
+]
 UseHpip = Annotated[bool, typer.Option("--use_hpip", help="The same as --mode high-performance.")]
 HpiConfigText = Annotated[
     str | None,
@@ -58,26 +65,46 @@ HpiConfigText = Annotated[
         show_default=False,
     ),
 ]
-ModelName = Annotated[str | None, typer.Option("--model_name", "--model", help="A model of `segrt models`.")]
-ModelDir = Annotated[
-    Path | None, typer.Option("--model_dir", "--model-dir", help="A .onnx file, or a folder with one.")
+ModelName = Annotated[
+    str | None, typer.Option("--model_name", "--model", help="A model of `segrt models`.")
 ]
-BatchSize = Annotated[int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Images run together.")]
-Workers = Annotated[int, typer.Option(min=1, max=64, help="Times that the model is loaded; they share the cores.")]
+ModelDir = Annotated[
+    Path | None,
+    typer.Option("--model_dir", "--model-dir", help="A .onnx file, or a folder with one."),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Images run together.")
+]
+Workers = Annotated[
+    int, typer.Option(min=1, max=64, help="Times that the model is loaded; they share the cores.")
+]
 MaxPixels = Annotated[
     int | None,
-    typer.Option("--max_pixels", "--max-pixels", min=1, help="Most pixels of one image; 178,956,970 if not given."),
+    typer.Option(
+        "--max_pixels",
+        "--max-pixels",
+        min=1,
+        help="Most pixels of one image; 178,956,970 if not given.",
+    ),
 ]
-Exif = Annotated[bool, typer.Option("--exif/--no-exif", help="Turn photos the way their EXIF orientation says.")]
+Exif = Annotated[
+    bool, typer.Option("--exif/--no-exif", help="Turn photos the way their EXIF orientation says.")
+]
 PdfScale = Annotated[
-    float, typer.Option("--pdf_scale", "--pdf-scale", help="Pixels to one point of a PDF page; 2 is 144 dpi.")
+    float,
+    typer.Option(
+        "--pdf_scale", "--pdf-scale", help="Pixels to one point of a PDF page; 2 is 144 dpi."
+    ),
 ]
 Slide = Annotated[
     str | None,
-    typer.Option(help="Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT in pixels; model: that of the model."),
+    typer.Option(
+        help="Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT in pixels; model: that of the model."
+    ),
 ]
 Palette = Annotated[
-    str | None, typer.Option(help="Colours: voc, cityscapes, ade20k or camvid; the model's own if not given.")
+    str | None,
+    typer.Option(help="Colours: voc, cityscapes, ade20k or camvid; the model's own if not given."),
 ]
 LabelFormatText = Annotated[
     str,
@@ -88,17 +115,27 @@ LabelFormatText = Annotated[
     ),
 ]
 Host = Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 for all of this machine's.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to serve at; 0 for any that is free.")]
-Overlay = Annotated[bool, typer.Option("--overlay", help="Also save the photo with the classes and a legend over it.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port to serve at; 0 for any that is free.")
+]
+Overlay = Annotated[
+    bool,
+    typer.Option("--overlay", help="Also save the photo with the classes and a legend over it."),
+]
 
 
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
     pipeline: Annotated[
-        str | None, typer.Option(help="semantic_segmentation, or the path of a pipeline YAML.", show_default=False)
+        str | None,
+        typer.Option(
+            help="semantic_segmentation, or the path of a pipeline YAML.", show_default=False
+        ),
     ] = None,
-    input: Annotated[str | None, typer.Option(help="An image or a folder of images.", show_default=False)] = None,
+    input: Annotated[
+        str | None, typer.Option(help="An image or a folder of images.", show_default=False)
+    ] = None,
     target_size: TargetSizeText = None,
     save_path: SavePath = None,
     device: DeviceText = None,
@@ -108,7 +145,9 @@ def root(
     get_pipeline_config: Annotated[
         str | None,
         typer.Option(
-            "--get_pipeline_config", help="Write the YAML of this pipeline to --save_path.", show_default=False
+            "--get_pipeline_config",
+            help="Write the YAML of this pipeline to --save_path.",
+            show_default=False,
         ),
     ] = None,
     serve: Annotated[
@@ -147,11 +186,15 @@ def root(
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Images, folders of images, URLs, videos, cameras (camera:0).", show_default=False),
+        typer.Argument(
+            help="Images, folders of images, URLs, videos, cameras (camera:0).", show_default=False
+        ),
     ],
     save_path: SavePath = None,
     target_size: TargetSizeText = None,
-    pipeline: Annotated[str, typer.Option(help="Path of a pipeline YAML.")] = "semantic_segmentation",
+    pipeline: Annotated[
+        str, typer.Option(help="Path of a pipeline YAML.")
+    ] = "semantic_segmentation",
     model_name: ModelName = None,
     model_dir: ModelDir = None,
     device: DeviceText = None,
@@ -169,8 +212,19 @@ def predict(
     overlay: Overlay = False,
 ) -> None:
     """Segment images, and save label pictures and JSON; of a video or a camera, an overlay video."""
-    options: dict[str, Any] = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
-    options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode, "palette": palette, "workers": workers}
+    options: dict[str, Any] = {
+        "pipeline": pipeline,
+        "model_name": model_name,
+        "model_dir": model_dir,
+        "device": device,
+    }
+    options |= {
+        "use_hpip": use_hpip,
+        "hpi_config": hpi_config,
+        "mode": mode,
+        "palette": palette,
+        "workers": workers,
+    }
     _predict(
         inputs,
         options,
@@ -186,7 +240,8 @@ def predict(
 
 @app.command()
 def config(
-    name: Annotated[str, typer.Argument(help="The pipeline.")] = "semantic_segmentation", save_path: SavePath = None
+    name: Annotated[str, typer.Argument(help="The pipeline.")] = "semantic_segmentation",
+    save_path: SavePath = None,
 ) -> None:
     """Write a pipeline YAML to start from to --save_path, or print it."""
     from segrt.config import write_template
@@ -199,7 +254,9 @@ def config(
 def serve(
     host: Host = "127.0.0.1",
     port: Port = 8080,
-    pipeline: Annotated[str, typer.Option(help="Path of a pipeline YAML.")] = "semantic_segmentation",
+    pipeline: Annotated[
+        str, typer.Option(help="Path of a pipeline YAML.")
+    ] = "semantic_segmentation",
     model_name: ModelName = None,
     model_dir: ModelDir = None,
     device: DeviceText = None,
@@ -207,9 +264,15 @@ def serve(
     hpi_config: HpiConfigText = None,
     mode: ModeText = None,
     palette: Palette = None,
-    max_batch: Annotated[int, typer.Option(help="Most requests that go through the network together.")] = 8,
-    max_delay_ms: Annotated[float, typer.Option(help="How long the first of a batch waits for others.")] = 2,
-    max_queue: Annotated[int, typer.Option(help="Most requests that wait or run; more are answered 503.")] = 64,
+    max_batch: Annotated[
+        int, typer.Option(help="Most requests that go through the network together.")
+    ] = 8,
+    max_delay_ms: Annotated[
+        float, typer.Option(help="How long the first of a batch waits for others.")
+    ] = 2,
+    max_queue: Annotated[
+        int, typer.Option(help="Most requests that wait or run; more are answered 503.")
+    ] = 64,
     workers: Annotated[int, typer.Option(help="Batches that run at once, on one model.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is answered 504.")] = 60,
     max_body: Annotated[int, typer.Option(help="Most bytes of a request.")] = 16 << 20,
@@ -218,18 +281,29 @@ def serve(
     ] = 16_000_000,
     token: Annotated[
         str | None,
-        typer.Option(envvar="SEGRT_TOKEN", help="Ask for this bearer token; better given as SEGRT_TOKEN."),
+        typer.Option(
+            envvar="SEGRT_TOKEN", help="Ask for this bearer token; better given as SEGRT_TOKEN."
+        ),
     ] = None,
     cors_origin: Annotated[
-        list[str] | None, typer.Option(help="A web page's origin that may use this server; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A web page's origin that may use this server; may be repeated."),
     ] = None,
     allow_urls: Annotated[
-        bool, typer.Option("--allow-urls", help="Fetch images from public http(s) addresses that clients name.")
+        bool,
+        typer.Option(
+            "--allow-urls", help="Fetch images from public http(s) addresses that clients name."
+        ),
     ] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, a line each.")] = False,
 ) -> None:
     """Serve the pipeline over HTTP, with the API of PaddleX."""
-    options: dict[str, Any] = {"pipeline": pipeline, "model_name": model_name, "model_dir": model_dir, "device": device}
+    options: dict[str, Any] = {
+        "pipeline": pipeline,
+        "model_name": model_name,
+        "model_dir": model_dir,
+        "device": device,
+    }
     options |= {"use_hpip": use_hpip, "hpi_config": hpi_config, "mode": mode, "palette": palette}
     _serve(
         options,
@@ -260,26 +334,38 @@ def doctor() -> None:
 
 @app.command()
 def tune(
-    model: Annotated[str, typer.Argument(help="A model of `segrt models`, or a .onnx file.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="A model of `segrt models`, or a .onnx file.", show_default=False)
+    ],
     size: Annotated[str, typer.Option(help="Size of inference, height x width.")] = "512x1024",
     images: Annotated[
-        Path | None, typer.Option(help="A folder of photos like yours; the bundled sample if not given.")
+        Path | None,
+        typer.Option(help="A folder of photos like yours; the bundled sample if not given."),
     ] = None,
     device: DeviceText = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each plan is measured.")] = 7,
-    agreement: Annotated[float, typer.Option(min=0, max=100, help="Least % of labels equal to those of FP32.")] = 99,
+    agreement: Annotated[
+        float, typer.Option(min=0, max=100, help="Least % of labels equal to those of FP32.")
+    ] = 99,
 ) -> None:
     """Measure what runs a model fastest here; high-performance mode uses it from then on."""
     from segrt.backends import tune as tuning
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("measuring", total=None)
 
         def step(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        measured, path = tuning.tune_model(model, size, images, device, rounds, agreement / 100, step)
+        measured, path = tuning.tune_model(
+            model, size, images, device, rounds, agreement / 100, step
+        )
     best = tuning.winner(measured)
     table = Table("plan", "ms an image", "labels as FP32", "", box=None)
     for one in measured:
@@ -288,13 +374,19 @@ def tune(
         table.add_row(str(one.plan), time, same, "fastest" if one is best else escape(one.rejected))
     out = Console(width=None if sys.stdout.isatty() else 160)
     out.print(table)
-    err.print(f"high-performance mode runs {best.plan}; remembered in {path}", markup=False, soft_wrap=True)
+    err.print(
+        f"high-performance mode runs {best.plan}; remembered in {path}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @models.callback()
 def list_models(
     context: typer.Context,
-    downloaded: Annotated[bool, typer.Option("--downloaded", help="Only those that are here.")] = False,
+    downloaded: Annotated[
+        bool, typer.Option("--downloaded", help="Only those that are here.")
+    ] = False,
 ) -> None:
     """List the models: what each was trained on, its published accuracy, and the licence of bundled weights."""
     if context.invoked_subcommand is not None:
@@ -320,7 +412,11 @@ def _state(stored: Stored | None) -> str:
 
 
 @models.command()
-def fetch(names: Annotated[list[str], typer.Argument(help="Models of `segrt models`.", show_default=False)]) -> None:
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(help="Models of `segrt models`.", show_default=False)
+    ],
+) -> None:
     """Download the official Paddle models, and check them."""
     from segrt import store, zoo
 
@@ -331,16 +427,24 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Models of `segrt mode
 
 
 @models.command()
-def remove(names: Annotated[list[str], typer.Argument(help="Models of `segrt models`.", show_default=False)]) -> None:
+def remove(
+    names: Annotated[
+        list[str], typer.Argument(help="Models of `segrt models`.", show_default=False)
+    ],
+) -> None:
     """Delete downloaded models and their exports."""
     from segrt import store
 
     for name in names:
         freed = store.remove(name)
-        err.print(f"{name} is removed, {freed / 1e6:.1f} MB are free again", markup=False, highlight=False)
+        err.print(
+            f"{name} is removed, {freed / 1e6:.1f} MB are free again", markup=False, highlight=False
+        )
 
 
-def _serve(options: dict[str, Any], host: str, port: int, *, log_json: bool = False, **settings: Any) -> None:
+def _serve(
+    options: dict[str, Any], host: str, port: int, *, log_json: bool = False, **settings: Any
+) -> None:
     """Serve until SIGTERM."""
     from segrt.pipeline import create_pipeline
 
@@ -348,7 +452,9 @@ def _serve(options: dict[str, Any], host: str, port: int, *, log_json: bool = Fa
         from segrt.serve import logs, server
         from segrt.serve.settings import Settings
     except ImportError as error:
-        raise MissingExtraError(f"serving needs {error.name}: run  pip install 'segrt[serve]'") from None
+        raise MissingExtraError(
+            f"serving needs {error.name}: run  pip install 'segrt[serve]'"
+        ) from None
     chosen = Settings(**settings)
     logs.set_up(as_json=log_json)
     sock = server.bind(host, port)
@@ -378,7 +484,12 @@ def _predict(
     videos = [name for name in inputs if save_path and video.is_named(name)]
     inputs = [name for name in inputs if name not in videos]
     done = failed = 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("segmenting", total=None)
         crops = progress.add_task("crops of the image", total=None, visible=slide is not None)
@@ -413,11 +524,18 @@ def _predict(
                 result.print(format_json=False)
             progress.advance(task)
     if save_path is not None and videos:
-        saved = _predict_videos(pipeline, videos, save_path, target_size, batch_size=batch_size, slide=slide)
+        saved = _predict_videos(
+            pipeline, videos, save_path, target_size, batch_size=batch_size, slide=slide
+        )
         done, failed = done + saved, failed + len(videos) - saved
     where = f", results in {save_path}" if save_path and done else ""
     ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
-    err.print(f"{done} segmented, {failed} failed ({ran}){where}", markup=False, highlight=False, soft_wrap=True)
+    err.print(
+        f"{done} segmented, {failed} failed ({ran}){where}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     if failed:
         raise typer.Exit(1)
 
@@ -430,17 +548,30 @@ def _predict_videos(
     from segrt.video import WRITTEN, save_overlay_video
 
     stems, saved = Stems(), 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     for name in videos:
-        target = save_path if save_path.suffix.lower() in WRITTEN else save_path / f"{stems.give(name)}_overlay.mp4"
+        target = (
+            save_path
+            if save_path.suffix.lower() in WRITTEN
+            else save_path / f"{stems.give(name)}_overlay.mp4"
+        )
         start, frames, speed = perf_counter(), 0, 0.0
-        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        with Progress(
+            *columns, console=err, transient=True, disable=not err.is_terminal
+        ) as progress:
             task = progress.add_task(name, total=None)
 
             def show(done: int, total: int | None) -> None:
                 nonlocal frames, speed
                 frames, speed = done, done / (perf_counter() - start)  # noqa: B023
-                progress.update(task, completed=done, total=total, description=f"{speed:.1f} frames/s")  # noqa: B023
+                progress.update(
+                    task, completed=done, total=total, description=f"{speed:.1f} frames/s"
+                )
 
             try:
                 save_overlay_video(pipeline, name, target, target_size, progress=show, **options)
@@ -448,7 +579,12 @@ def _predict_videos(
                 _complain(error)
                 continue
         saved += 1
-        err.print(f"{target}: {frames} frames, {speed:.1f} a second", markup=False, highlight=False, soft_wrap=True)
+        err.print(
+            f"{target}: {frames} frames, {speed:.1f} a second",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     return saved
 
 
@@ -458,7 +594,9 @@ def _complain(error: Exception) -> None:
 
 def main() -> None:
     """Entry point of the console script: errors become one line and exit status 1, wrong usage 2."""
-    logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=err, show_time=False, show_path=False)])
+    logging.basicConfig(
+        format="%(message)s", handlers=[RichHandler(console=err, show_time=False, show_path=False)]
+    )
     try:
         app()
     except ConfigError as error:

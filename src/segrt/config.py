@@ -61,7 +61,11 @@ class Module(BaseModel):
     @field_validator("model_name", "model_dir", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
-        return None if isinstance(value, str) and value.strip().lower() in ("none", "null", "") else value
+        return (
+            None
+            if isinstance(value, str) and value.strip().lower() in ("none", "null", "")
+            else value
+        )
 
     @field_validator("target_size")
     @classmethod
@@ -141,7 +145,9 @@ def load(pipeline: str | Path | None, config: dict[str, Any] | None) -> Pipeline
     if config is not None:
         parsed = checked_yaml.check(config, PipelineConfig, "config")
         if pipeline is not None and str(pipeline) != parsed.pipeline_name:
-            raise ConfigError(f"pipeline {str(pipeline)!r} and config, which names {parsed.pipeline_name!r}, disagree")
+            raise ConfigError(
+                f"pipeline {str(pipeline)!r} and config, which names {parsed.pipeline_name!r}, disagree"
+            )
         return parsed
     if pipeline is None:
         raise ConfigError(f"name a pipeline: {PIPELINE}, or the path of a pipeline YAML")
@@ -149,7 +155,9 @@ def load(pipeline: str | Path | None, config: dict[str, Any] | None) -> Pipeline
         return PipelineConfig()
     path = Path(pipeline)
     if path.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"unknown pipeline {str(pipeline)!r}: use {PIPELINE}, or the path of a .yaml file")
+        raise ConfigError(
+            f"unknown pipeline {str(pipeline)!r}: use {PIPELINE}, or the path of a .yaml file"
+        )
     return checked_yaml.load(path, PipelineConfig)
 
 

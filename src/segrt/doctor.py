@@ -33,10 +33,14 @@ def doctor(here: Catalog | None = None) -> bool:
         out.print(f"[red]problem[/]  {escape(str(error))}")
         return False
     features = [name for name in _FEATURES if name in here.cpu.features]
-    out.print(f"CPU       {escape(here.cpu.name)}, {here.cpu.cores} usable cores, {' '.join(features) or 'plain'}")
+    out.print(
+        f"CPU       {escape(here.cpu.name)}, {here.cpu.cores} usable cores, {' '.join(features) or 'plain'}"
+    )
     for index, gpu in enumerate(here.gpus):
         generation = ".".join(map(str, gpu.compute_capability))
-        out.print(f"GPU {index}     {escape(gpu.name)}, compute capability {generation}, {gpu.memory_mb} MiB")
+        out.print(
+            f"GPU {index}     {escape(gpu.name)}, compute capability {generation}, {gpu.memory_mb} MiB"
+        )
     if not here.gpus:
         out.print("GPU       none that CUDA can use")
     out.print(f"wheels    {', '.join(f'{name} {version}' for name, version in here.versions)}")
@@ -67,9 +71,15 @@ def problems(here: Catalog) -> list[str]:
             "pip install 'segrt[cpu]'  (or gpu, or openvino)"
         )
     for provider in here.providers:
-        found += [f"{provider.name}: {library} is missing; {_mend(provider, library)}" for library in provider.missing]
+        found += [
+            f"{provider.name}: {library} is missing; {_mend(provider, library)}"
+            for library in provider.missing
+        ]
         if provider.error:
-            mend = provider.mend or f"pip install --upgrade onnxruntime {provider.plugin.replace('_', '-')}"
+            mend = (
+                provider.mend
+                or f"pip install --upgrade onnxruntime {provider.plugin.replace('_', '-')}"
+            )
             found.append(f"{provider.name}: {provider.error}; run  {mend}")
     if here.gpus and not here.provider("CUDAExecutionProvider"):
         found.append(
@@ -77,7 +87,9 @@ def problems(here: Catalog) -> list[str]:
             "pip uninstall -y onnxruntime onnxruntime-openvino  and then  pip install 'segrt[gpu]'"
         )
     if not here.provider("OpenVINOExecutionProvider"):
-        found.append("OpenVINO is not here, the fastest backend on most x86 CPUs: run  pip install 'segrt[cpu]'")
+        found.append(
+            "OpenVINO is not here, the fastest backend on most x86 CPUs: run  pip install 'segrt[cpu]'"
+        )
     return found
 
 

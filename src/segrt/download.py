@@ -74,9 +74,13 @@ def download(url: str, part: Path, limits: Limits, advance: Advance) -> str:
     failure = ""
     try:
         timeout = httpx.Timeout(limits.read_s, connect=limits.connect_s)
-        client = httpx.Client(timeout=timeout, headers={"Accept-Encoding": "identity", "User-Agent": "segrt"})
+        client = httpx.Client(
+            timeout=timeout, headers={"Accept-Encoding": "identity", "User-Agent": "segrt"}
+        )
     except (ImportError, ValueError, OSError) as error:
-        raise DownloadError(f"the proxy or certificates that the environment names can't be used: {error}") from error
+        raise DownloadError(
+            f"the proxy or certificates that the environment names can't be used: {error}"
+        ) from error
     with client:
         for attempt in range(limits.attempts):
             if attempt:
@@ -112,7 +116,9 @@ def check_size(size: int | None, limits: Limits, part: Path, source: object) -> 
     """
     if size is not None and size > limits.max_bytes:
         discard(part)
-        raise DownloadError(f"{source} is larger than a model may be: over {limits.max_bytes} bytes")
+        raise DownloadError(
+            f"{source} is larger than a model may be: over {limits.max_bytes} bytes"
+        )
 
 
 def _note(part: Path) -> Path:
@@ -151,7 +157,9 @@ def _attempt(client: httpx.Client, url: str, part: Path, limits: Limits, advance
             total = _continues(response, have, validator)
             if total is None:
                 discard(part)
-                raise _AgainError(f"HTTP {status}, which does not go on where the download broke off")
+                raise _AgainError(
+                    f"HTTP {status}, which does not go on where the download broke off"
+                )
         else:
             raise DownloadError(f"{public(url)}: HTTP {status}")
         check_size(total, limits, part, public(url))
@@ -162,7 +170,9 @@ def _attempt(client: httpx.Client, url: str, part: Path, limits: Limits, advance
     return ""
 
 
-def _save(response: httpx.Response, part: Path, limits: Limits, advance: Callable[[int], None]) -> int:
+def _save(
+    response: httpx.Response, part: Path, limits: Limits, advance: Callable[[int], None]
+) -> int:
     """Append the body to `part`; returns the size of it then."""
     with part.open("ab") as file:
         start, have_at_start = time.monotonic(), file.tell()
@@ -201,7 +211,10 @@ def _continues(response: httpx.Response, have: int, validator: str) -> int | Non
 
 @contextmanager
 def redirected(
-    client: httpx.Client, url: str, headers: dict[str, str] | None = None, redirects: int = LIMITS.redirects
+    client: httpx.Client,
+    url: str,
+    headers: dict[str, str] | None = None,
+    redirects: int = LIMITS.redirects,
 ) -> Iterator[httpx.Response]:
     """GET with redirects. httpx, left to itself, reads their bodies whole and goes from https to http.
 

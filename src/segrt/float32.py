@@ -37,7 +37,10 @@ def read(file: Path) -> bytes | None:
     with file.open("rb") as opened:
         if not opened.seek(0, 2):
             return None
-        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+        with (
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
             return assemble(view)
 
 
@@ -45,7 +48,14 @@ def assemble(model: memoryview) -> bytes | None:
     """As `read`, for the bytes of an `.onnx` file."""
     try:
         fields = list(_fields(model))
-        text = next((text for number, _, entry in fields if number == _METADATA and (text := _value(entry))), None)
+        text = next(
+            (
+                text
+                for number, _, entry in fields
+                if number == _METADATA and (text := _value(entry))
+            ),
+            None,
+        )
         graphs = [value for number, _, value in fields if number == _GRAPH]
         if text is None or len(graphs) != 1:
             return None

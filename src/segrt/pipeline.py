@@ -78,7 +78,9 @@ class Pipeline:
         self._started: dict[Device, Sequence[Session]] = {_device(sessions): sessions}
         colours, classes = len(self.palette), len(self.class_names)
         if colours < classes:
-            raise ConfigError(f"the palette has {colours} colours, but {self.model_name} has {classes} classes")
+            raise ConfigError(
+                f"the palette has {colours} colours, but {self.model_name} has {classes} classes"
+            )
 
     @property
     def session(self) -> Session:
@@ -143,19 +145,25 @@ class Pipeline:
         size = self.target_size if size is None else size
         batch_size = self.batch_size if batch_size is None else batch_size
         if type(batch_size) is not int or batch_size < 1:
-            raise ConfigError(f"batch_size {batch_size!r} is not valid: it must be a whole number from 1")
+            raise ConfigError(
+                f"batch_size {batch_size!r} is not valid: it must be a whole number from 1"
+            )
         if on_error not in ("raise", "skip", "yield"):
             raise ConfigError(f"on_error {on_error!r} is not valid: use raise, skip or yield")
         window = self._window(self.slide if slide is None else parse_window(slide))
         if self.session.meta.output == "labels" and (scores or window):
-            raise ConfigError(f"{self.model_name} ends in labels: it has no scores, and nothing to average in a window")
+            raise ConfigError(
+                f"{self.model_name} ends in labels: it has no scores, and nothing to average in a window"
+            )
         sessions = self._sessions(device)
         how = _How(size, batch_size, scores, window, progress, SimpleQueue(), Event(), Event())
         how.begun.set()  # nothing is before the first batch
         for session in sessions:
             how.idle.put(session)
         items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels))
-        return self._predict(ahead(items, 1 if window else max(2, batch_size)), how, len(sessions), on_error)
+        return self._predict(
+            ahead(items, 1 if window else max(2, batch_size)), how, len(sessions), on_error
+        )
 
     def _sessions(self, device: str | None) -> Sequence[Session]:
         if device is None:
@@ -171,7 +179,11 @@ class Pipeline:
             return self._started[place]
 
     def _predict(
-        self, items: Generator[Frame | SegFailure, None, None], how: _How, workers: int, on_error: OnError
+        self,
+        items: Generator[Frame | SegFailure, None, None],
+        how: _How,
+        workers: int,
+        on_error: OnError,
     ) -> Iterator[SegResult | SegFailure]:
         for result in self._batches(items, how, workers):
             if isinstance(result, SegFailure) and on_error == "raise":
@@ -192,7 +204,10 @@ class Pipeline:
             with closing(items):  # by the thread that takes from it
                 while batch := list(islice(items, 1 if how.window else how.batch_size)):
                     turn = replace(turn, before=turn.begun, begun=Event())
-                    yield [(item, stems.give(item.input_path, item.page_index)) for item in batch], turn
+                    yield (
+                        [(item, stems.give(item.input_path, item.page_index)) for item in batch],
+                        turn,
+                    )
 
         # One more than there are sessions prepares and finishes batches; not of large images, for the sake of memory.
         threads = workers if how.window else workers + 1
@@ -203,7 +218,9 @@ class Pipeline:
             with closing(segmented):
                 yield from chain.from_iterable(segmented)
 
-    def _segment(self, items: list[tuple[Frame | SegFailure, str]], how: _How) -> list[SegResult | SegFailure]:
+    def _segment(
+        self, items: list[tuple[Frame | SegFailure, str]], how: _How
+    ) -> list[SegResult | SegFailure]:
         """Run one batch: images of one inference size go through the network together."""
         done: dict[int, SegResult | SegFailure] = {}
         groups: dict[tuple[int, int], list[tuple[int, Frame, str]]] = {}
@@ -258,7 +275,9 @@ class Pipeline:
             except SegrtError as error:
                 yield SegFailure(frame.input_path, frame.page_index, error)
 
-    def _slide_one(self, frame: Frame, stem: str, inference: tuple[int, int], how: _How, session: Session) -> SegResult:
+    def _slide_one(
+        self, frame: Frame, stem: str, inference: tuple[int, int], how: _How, session: Session
+    ) -> SegResult:
         assert how.window
         start, preprocess, run = perf_counter(), 0.0, 0.0
         image = self.transforms.fit(frame.image, inference)
@@ -277,10 +296,18 @@ class Pipeline:
             return (Upsampled(logits, size, align_corners=self._align_corners) for logits in output)
 
         labels, scores = run_window(
-            inference, how.window, infer, batch_size=how.batch_size, with_scores=how.scores, progress=how.progress
+            inference,
+            how.window,
+            infer,
+            batch_size=how.batch_size,
+            with_scores=how.scores,
+            progress=how.progress,
         )
         source = frame.image.shape[:2]
-        labels, scores = resize_nearest(labels, source), None if scores is None else resize_nearest(scores, source)
+        labels, scores = (
+            resize_nearest(labels, source),
+            None if scores is None else resize_nearest(scores, source),
+        )
         post = perf_counter() - start - preprocess - run
         timings = Timings(preprocess * 1000, run * 1000, post * 1000)
         return self._result(frame, stem, labels, scores, timings, session)
@@ -299,7 +326,8 @@ class Pipeline:
             image=frame.image,
             input_path=frame.input_path,
             page_index=frame.page_index,
-            class_names=self.class_names or tuple(f"class_{i}" for i in range(int(labels.max()) + 1)),
+            class_names=self.class_names
+            or tuple(f"class_{i}" for i in range(int(labels.max()) + 1)),
             palette=self.palette,
             model_name=self.model_name,
             provider=session.provider,
@@ -315,7 +343,11 @@ class Pipeline:
         return upsampling is not None and upsampling.align_corners
 
     def _labels(
-        self, output: npt.NDArray[Any], inference: tuple[int, int], source: tuple[int, int], with_scores: bool
+        self,
+        output: npt.NDArray[Any],
+        inference: tuple[int, int],
+        source: tuple[int, int],
+        with_scores: bool,
     ) -> tuple[Labels, npt.NDArray[np.float32] | None]:
         if self.session.meta.output == "labels":
             return resize_labels(output, source)[0], None
@@ -327,7 +359,9 @@ class Pipeline:
     def _window(self, slide: Window | bool) -> Window | None:
         if isinstance(slide, Window) or not slide:
             return slide or None
-        window = next((spec.slide for spec in zoo.load().models if spec.answers_to(self.model_name)), None)
+        window = next(
+            (spec.slide for spec in zoo.load().models if spec.answers_to(self.model_name)), None
+        )
         if window is None:
             raise ConfigError(
                 f"model_zoo.yaml gives {self.model_name} no sliding window: name one, as in slide={{'crop': 1024, "
@@ -411,21 +445,33 @@ def create_pipeline(
     fallback = settings.mode or (Mode.HIGH_PERFORMANCE if settings.use_hpip else Mode.NORMAL)
     chosen = Mode.parse(mode) if mode else Mode.HIGH_PERFORMANCE if use_hpip else fallback
     if hpi_config and chosen is Mode.NORMAL:
-        raise ConfigError("hpi_config says nothing in normal mode: add mode='high-performance', or leave it out")
+        raise ConfigError(
+            "hpi_config says nothing in normal mode: add mode='high-performance', or leave it out"
+        )
     named = device or settings.device
-    place = Device.parse(named) if named else None  # before a model is looked for, or even downloaded
+    place = (
+        Device.parse(named) if named else None
+    )  # before a model is looked for, or even downloaded
     hpi = HpiConfig.parse(hpi_config if hpi_config is not None else settings.hpi_config)
     folder = Path(model_dir) if model_dir else module.model_dir
     name = model_name or module.model_name
     size = module.target_size if isinstance(module.target_size, tuple) else None
     preselected = () if folder else zoo.get(name or zoo.DEFAULT_MODEL).plans
     if type(workers) is not int or not 1 <= workers <= MAX_WORKERS:
-        raise ConfigError(f"workers {workers!r} is not valid: it must be a whole number from 1 to {MAX_WORKERS}")
+        raise ConfigError(
+            f"workers {workers!r} is not valid: it must be a whole number from 1 to {MAX_WORKERS}"
+        )
     file = _model_file(name, folder)
 
     def start(where: Device | None) -> list[Session]:
         return start_all(
-            file, device=where, mode=chosen, preselected=preselected, hpi_config=hpi, size=size, workers=workers
+            file,
+            device=where,
+            mode=chosen,
+            preselected=preselected,
+            hpi_config=hpi,
+            size=size,
+            workers=workers,
         )
 
     return Pipeline(
@@ -459,7 +505,12 @@ class Stems:
                 number += 1
             self._last[stem.lower()] = number
             if path:
-                log.warning("%s is saved as %s: another input of this call is saved as %s", path, unique, stem)
+                log.warning(
+                    "%s is saved as %s: another input of this call is saved as %s",
+                    path,
+                    unique,
+                    stem,
+                )
         elif page is None:
             self._taken.add(stem.lower())
         else:
@@ -469,7 +520,9 @@ class Stems:
     def _is_taken(self, stem: str) -> bool:
         stem = stem.lower()  # some file systems don't tell A from a
         base, _, number = stem.rpartition("_")
-        return stem in self._taken or (number.isdecimal() and int(number) <= self._last.get(base, -1))
+        return stem in self._taken or (
+            number.isdecimal() and int(number) <= self._last.get(base, -1)
+        )
 
 
 def _device(sessions: Sequence[Session]) -> Device:
@@ -499,7 +552,9 @@ def _exported(folder: Path) -> Path:
 
         source = PaddleModel.open(folder)
         digest = hashlib.sha256("".join(source.sha256().values()).encode()).hexdigest()
-        file = store.home() / "onnx" / f"{store.folder_name(source.name)}-{digest[:16]}" / "model.onnx"
+        file = (
+            store.home() / "onnx" / f"{store.folder_name(source.name)}-{digest[:16]}" / "model.onnx"
+        )
         if not file.is_file():
             require("paddle2onnx")
             log.warning("%s is a Paddle model: converting it to %s, this once", folder, file)

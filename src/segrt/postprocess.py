@@ -67,7 +67,9 @@ def labels_from_logits(
         ValueError: a size is not positive.
     """
     if logits.ndim != 4 or logits.size == 0:
-        raise ModelError(f"expected logits of shape (N, C, h, w), got {logits.shape}: is this a segmentation model?")
+        raise ModelError(
+            f"expected logits of shape (N, C, h, w), got {logits.shape}: is this a segmentation model?"
+        )
     source_size = source_size or size
     if min(*size, *source_size) < 1:
         raise ValueError(f"sizes must be positive, got {size} and {source_size}")
@@ -95,7 +97,9 @@ class Upsampled:
         size: (height, width) of the inference.
     """
 
-    def __init__(self, logits: NDArray[Any], size: tuple[int, int], *, align_corners: bool = False) -> None:
+    def __init__(
+        self, logits: NDArray[Any], size: tuple[int, int], *, align_corners: bool = False
+    ) -> None:
         """Take what a network gave.
 
         Args:
@@ -107,7 +111,8 @@ class Upsampled:
         self._low = np.ascontiguousarray(logits, np.float32)
         self._first = 0  # row of the logits that `_low` begins with
         self._rows, self._cols = (
-            _axis(low, full, full, align_corners) for low, full in zip(logits.shape[1:], size, strict=True)
+            _axis(low, full, full, align_corners)
+            for low, full in zip(logits.shape[1:], size, strict=True)
         )
 
     def rows(self, rows: slice, columns: slice) -> Iterator[NDArray[np.float32]]:
@@ -172,7 +177,9 @@ def _axis(low: int, full: int, pixels: int, align_corners: bool) -> _Axis:
         numerator, denominator = sample * (low - 1), max(full - 1, 1)
     else:
         numerator, denominator = (2 * sample + 1) * low - full, 2 * full
-    cell, rest = np.divmod(numerator, denominator)  # integers: no rounding moves a pixel to a neighbouring cell
+    cell, rest = np.divmod(
+        numerator, denominator
+    )  # integers: no rounding moves a pixel to a neighbouring cell
     weight = (rest / denominator).astype(np.float32)
     start = np.flatnonzero(np.diff(cell, prepend=-2))
     ends = np.array([cell[start], cell[start] + 1]).clip(0, low - 1)
@@ -186,7 +193,11 @@ def _nearest(full: int, pixels: int) -> NDArray[np.intp]:
 
 def resize_nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Resize labels or scores (H, W) to `size` by nearest neighbour; those that have it are not copied."""
-    return image if image.shape == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return (
+        image
+        if image.shape == size
+        else cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
+    )
 
 
 def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.int32]:
@@ -203,7 +214,9 @@ def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArra
 def _argmax(low: NDArray[np.float32]) -> NDArray[np.intp]:
     """`low.argmax(0)` of (C, n) without NaN, several times as fast since it reads memory in order."""
     classes = len(low)
-    rank = np.arange(classes, 0, -1, dtype=np.uint8 if classes < 256 else np.int32)  # of equals the lowest id leads
+    rank = np.arange(
+        classes, 0, -1, dtype=np.uint8 if classes < 256 else np.int32
+    )  # of equals the lowest id leads
     return np.asarray(classes - ((low == low.max(0)) * rank[:, None]).max(0), np.intp)
 
 
@@ -243,7 +256,16 @@ def _contend(
     Returns:
         int: how many there are.
     """
-    a1, b1, c1, d1, a2, b2, c2, d2 = a[one], b[one], c[one], d[one], a[other], b[other], c[other], d[other]
+    a1, b1, c1, d1, a2, b2, c2, d2 = (
+        a[one],
+        b[one],
+        c[one],
+        d[one],
+        a[other],
+        b[other],
+        c[other],
+        d[other],
+    )
     for k in range(len(able)):  # without a branch: many at once
         able[k] = ((a[k] >= a1) | (b[k] >= b1) | (c[k] >= c1) | (d[k] >= d1)) & (
             (a[k] >= a2) | (b[k] >= b2) | (c[k] >= c2) | (d[k] >= d2)
@@ -302,7 +324,12 @@ def _label_cells(
                         labels[y, x] = one
                 continue
 
-            a, b, c, d = logits[upper_left], logits[upper_right], logits[lower_left], logits[lower_right]
+            a, b, c, d = (
+                logits[upper_left],
+                logits[upper_right],
+                logits[lower_left],
+                logits[lower_right],
+            )
             count = _contend(able, contenders, a, b, c, d, one, other)
             pixels = 0
             for y in range(top, bottom):
@@ -318,8 +345,15 @@ def _label_cells(
                 k = contenders[contender]
                 ak, bk, ck, dk = a[k], b[k], c[k], d[k]
                 for p in range(pixels):
-                    value = weights[0, p] * ak + weights[1, p] * bk + weights[2, p] * ck + weights[3, p] * dk
-                    ahead = value > value_of_lead[p]  # so of equals the lowest id wins: the contenders ascend
+                    value = (
+                        weights[0, p] * ak
+                        + weights[1, p] * bk
+                        + weights[2, p] * ck
+                        + weights[3, p] * dk
+                    )
+                    ahead = (
+                        value > value_of_lead[p]
+                    )  # so of equals the lowest id wins: the contenders ascend
                     lead[p] = k if ahead else lead[p]
                     value_of_lead[p] = value if ahead else value_of_lead[p]
             pixels = 0
@@ -370,7 +404,9 @@ def _upsampled(
         a, b = low[:, y].take(before, axis=1), low[:, y].take(after, axis=1)
         return np.where(right == 0, a, _mix(a, b, right))
 
-    for y0, y1, weight in zip(*rows.pixel_ends[:, part_rows] - first, rows.weight[part_rows], strict=True):
+    for y0, y1, weight in zip(
+        *rows.pixel_ends[:, part_rows] - first, rows.weight[part_rows], strict=True
+    ):
         yield line(y0) if weight == 0 else _mix(line(y0), line(y1), weight)
 
 

@@ -30,7 +30,9 @@ INTERPOLATIONS = {
     "LANCZOS4": cv2.INTER_LANCZOS4,
 }
 
-_BAND = 1 << 17  # pixels split into channels at once: few enough to be in the cache still when they are looked up
+_BAND = (
+    1 << 17
+)  # pixels split into channels at once: few enough to be in the cache still when they are looked up
 
 
 class Normalize(BaseModel):
@@ -77,7 +79,11 @@ class Normalize(BaseModel):
             ValueError: `out` is not such an array. OpenCV would not object: it would write into an array of its own.
         """
         height, width, channels = image.shape
-        if out.shape != (channels, height, width) or out.dtype != np.float32 or not out.flags.c_contiguous:
+        if (
+            out.shape != (channels, height, width)
+            or out.dtype != np.float32
+            or not out.flags.c_contiguous
+        ):
             raise ValueError(
                 f"out must be C-contiguous float32 of shape {(channels, height, width)}, got {out.dtype} {out.shape}"
             )
@@ -125,7 +131,11 @@ class Resize(BaseModel):
         """Size of an image of `source_size` afterwards; both are (height, width), each side at least 1."""
         if self.target_size == -1:
             return source_size
-        target = (self.target_size, self.target_size) if isinstance(self.target_size, int) else self.target_size
+        target = (
+            (self.target_size, self.target_size)
+            if isinstance(self.target_size, int)
+            else self.target_size
+        )
         if self.keep_ratio:
             scale = min(max(target) / max(source_size), min(target) / min(source_size))
             target = max(round(source_size[0] * scale), 1), max(round(source_size[1] * scale), 1)
@@ -175,11 +185,15 @@ class Transforms:
                         settings["target_size"] = settings["target_size"][::-1]
                     resize = Resize(**settings)
                 else:
-                    raise ModelError(f"the model asks for the transform {kind!r}: segrt has Normalize and Resize")
+                    raise ModelError(
+                        f"the model asks for the transform {kind!r}: segrt has Normalize and Resize"
+                    )
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"]))
-                raise ModelError(f"the model's transform {kind} is not valid ({where}: {first['msg']})") from None
+                raise ModelError(
+                    f"the model's transform {kind} is not valid ({where}: {first['msg']})"
+                ) from None
         return cls(normalize, resize)
 
     def size(self, source_size: tuple[int, int], target_size: TargetSize = None) -> tuple[int, int]:
@@ -198,7 +212,9 @@ class Transforms:
         if isinstance(target_size, tuple):
             return target_size
         rule = self.resize or Resize()
-        return (rule if target_size is None else rule.model_copy(update={"target_size": target_size})).size(source_size)
+        return (
+            rule if target_size is None else rule.model_copy(update={"target_size": target_size})
+        ).size(source_size)
 
     def write(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
         """Resize an image to the size of `out`, and normalise it into `out`.
@@ -217,7 +233,9 @@ class Transforms:
         return resize(image, size, self.resize.interp if self.resize else "LINEAR")
 
 
-def resize(image: NDArray[np.uint8], size: tuple[int, int], interp: str = "LINEAR") -> NDArray[np.uint8]:
+def resize(
+    image: NDArray[np.uint8], size: tuple[int, int], interp: str = "LINEAR"
+) -> NDArray[np.uint8]:
     """Resize an image with OpenCV.
 
     Args:

@@ -31,7 +31,9 @@ def voc_palette(size: int = 256) -> Palette:
     palette = np.zeros((size, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
-            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
+                np.uint8
+            )
     return palette
 
 
@@ -51,15 +53,21 @@ def parse_palette(value: object) -> Palette:
     if isinstance(value, str):
         from segrt import zoo
 
-        known = {"voc": voc_palette()} | {d.name: np.array(d.palette, np.uint8) for d in zoo.load().datasets}
+        known = {"voc": voc_palette()} | {
+            d.name: np.array(d.palette, np.uint8) for d in zoo.load().datasets
+        }
         if value not in known:
-            raise ConfigError(f"unknown palette {value!r}: use {', '.join(known)}, or a list of (R, G, B)")
+            raise ConfigError(
+                f"unknown palette {value!r}: use {', '.join(known)}, or a list of (R, G, B)"
+            )
         return known[value]
     try:
         colours = np.array(value)
     except ValueError:  # rows of different lengths
         colours = np.array(None)
-    valid = colours.ndim == 2 and colours.shape[1] == 3 and len(colours) and colours.dtype.kind in "iu"
+    valid = (
+        colours.ndim == 2 and colours.shape[1] == 3 and len(colours) and colours.dtype.kind in "iu"
+    )
     if not valid or colours.min() < 0 or colours.max() > 255:
         raise ConfigError(
             f"palette {value!r:.80} is not valid: give a name, or a list of (R, G, B), each from 0 to 255"
@@ -94,11 +102,17 @@ def overlay(image: Picture, labels: Labels, palette: Palette, alpha: float = 0.5
     """
     import cv2
 
-    return np.asarray(cv2.addWeighted(image[:, :, ::-1], 1 - alpha, colorize(labels, palette), alpha, 0), np.uint8)
+    return np.asarray(
+        cv2.addWeighted(image[:, :, ::-1], 1 - alpha, colorize(labels, palette), alpha, 0), np.uint8
+    )
 
 
 def legend(
-    classes: Sequence[int], names: Sequence[str], palette: Palette, areas: Sequence[float], size: int = 20
+    classes: Sequence[int],
+    names: Sequence[str],
+    palette: Palette,
+    areas: Sequence[float],
+    size: int = 20,
 ) -> Image.Image:
     """Draw a legend: a colour, a name and a share of the area for each class.
 
@@ -127,7 +141,11 @@ def legend(
 
 
 def with_legend(
-    picture: Picture, classes: Sequence[int], names: Sequence[str], palette: Palette, areas: Sequence[float]
+    picture: Picture,
+    classes: Sequence[int],
+    names: Sequence[str],
+    palette: Palette,
+    areas: Sequence[float],
 ) -> Image.Image:
     """Put a `legend` to the right of a picture.
 

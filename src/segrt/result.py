@@ -26,7 +26,9 @@ IMAGE_SUFFIXES = frozenset(
     ".bmp .dib .jpeg .jpg .png .webp .pbm .pgm .ppm .pnm .sr .ras .tiff .tif".split()  # noqa: SIM905
 )
 _LOSSY = frozenset((".jpeg", ".jpg"))
-_BAND = 1 << 16  # pixels written to JSON at once: few enough to be in the cache still when they are looked at again
+_BAND = (
+    1 << 16
+)  # pixels written to JSON at once: few enough to be in the cache still when they are looked at again
 
 
 def file_name(input_path: str) -> str:
@@ -113,7 +115,9 @@ class SegResult(Mapping[str, Any]):
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.shape != self.image.shape[:2]:
-            raise ValueError(f"labels of shape {self.labels.shape} don't fit an image of shape {self.image.shape}")
+            raise ValueError(
+                f"labels of shape {self.labels.shape} don't fit an image of shape {self.image.shape}"
+            )
 
     def __getitem__(self, key: str) -> Any:
         if key == "pred":
@@ -171,10 +175,16 @@ class SegResult(Mapping[str, Any]):
             "features": [
                 {
                     "type": "Feature",
-                    "properties": {"class_id": p.class_id, "class_name": p.class_name, "area": p.area},
+                    "properties": {
+                        "class_id": p.class_id,
+                        "class_name": p.class_name,
+                        "area": p.area,
+                    },
                     "geometry": {
                         "type": "Polygon",
-                        "coordinates": [[*ring.tolist(), ring[0].tolist()] for ring in (p.exterior, *p.holes)],
+                        "coordinates": [
+                            [*ring.tolist(), ring[0].tolist()] for ring in (p.exterior, *p.holes)
+                        ],
                     },
                 }
                 for p in self.to_polygons()
@@ -217,7 +227,9 @@ class SegResult(Mapping[str, Any]):
         try:
             import supervision
         except ImportError:
-            raise MissingExtraError("to_supervision needs supervision: run  pip install 'segrt[supervision]'") from None
+            raise MissingExtraError(
+                "to_supervision needs supervision: run  pip install 'segrt[supervision]'"
+            ) from None
         classes = sorted(self.shares()[0])
         masks = np.stack([self.labels == c for c in classes])
         return supervision.Detections(
@@ -279,8 +291,12 @@ class SegResult(Mapping[str, Any]):
         target = Path(save_path)
         if target.suffix.lower() not in IMAGE_SUFFIXES:
             suffix = Path(file_name(self.input_path)).suffix if self.input_path else ""
-            target = target / f"{self.stem}_res{suffix if suffix.lower() in IMAGE_SUFFIXES else '.png'}"
-        written = [target, target.with_suffix(".png")] if target.suffix.lower() in _LOSSY else [target]
+            target = (
+                target / f"{self.stem}_res{suffix if suffix.lower() in IMAGE_SUFFIXES else '.png'}"
+            )
+        written = (
+            [target, target.with_suffix(".png")] if target.suffix.lower() in _LOSSY else [target]
+        )
         for file in written:
             write_atomic(file, self._encode(file.suffix.lower()))
         return written
@@ -312,7 +328,11 @@ class SegResult(Mapping[str, Any]):
         """
         data: dict[str, Any] = {"input_path": self.input_path, "page_index": self.page_index}
         if parse_label_format(label_format) != "list":
-            data |= {"label_format": label_format, "size": self.labels.shape, "class_names": self.class_names}
+            data |= {
+                "label_format": label_format,
+                "size": self.labels.shape,
+                "class_names": self.class_names,
+            }
         if label_format == "rle":
             data["pred"] = self.to_coco_rle()
         elif label_format == "png":
@@ -320,7 +340,9 @@ class SegResult(Mapping[str, Any]):
         else:
             data["pred"] = None  # json would take a second for what _list_text does in a fraction
         separators = (",", ":") if indent is None else None
-        text = json.dumps(data, indent=indent, ensure_ascii=ensure_ascii, separators=separators).encode()
+        text = json.dumps(
+            data, indent=indent, ensure_ascii=ensure_ascii, separators=separators
+        ).encode()
         if label_format == "list":
             before, _, after = text.rpartition(b"null")
             text = before + _list_text(self.labels, indent) + after
@@ -335,7 +357,9 @@ class SegResult(Mapping[str, Any]):
         self.save_to_img(save_path)
         self.save_to_json(save_path)
 
-    def save_overlay(self, save_path: str | Path, alpha: float = 0.5, *, legend: bool = True) -> Path:
+    def save_overlay(
+        self, save_path: str | Path, alpha: float = 0.5, *, legend: bool = True
+    ) -> Path:
         """Save `overlay(alpha, legend=legend)`.
 
         Args:
@@ -360,7 +384,11 @@ class SegResult(Mapping[str, Any]):
 
     def flat_json(self) -> bytes:
         """The class ids row by row as one flat JSON list, many times as fast as `json.dumps` makes it."""
-        return b"[" + _numbers(self.labels, _number_texts(int(self.labels.max()) + 1, b","))[:-1] + b"]"
+        return (
+            b"["
+            + _numbers(self.labels, _number_texts(int(self.labels.max()) + 1, b","))[:-1]
+            + b"]"
+        )
 
     def _encode(self, suffix: str) -> bytes:
         if suffix == ".png" and len(self.class_names) <= 256:
@@ -390,14 +418,20 @@ def _list_text(labels: npt.NDArray[np.int32], indent: int | None) -> bytes:
     """What `json.dumps` writes for `[labels.tolist()]` as a value of the outermost object, many times as fast."""
     line = [b"" if indent is None else b"\n" + b" " * (indent * level) for level in range(5)]
     count, step = int(labels.max()) + 1, _BAND // labels.shape[1] + 1
-    texts, between = _number_texts(count, b"," + line[4], b";"), line[3] + b"]," + line[3] + b"[" + line[4]
+    texts, between = (
+        _number_texts(count, b"," + line[4], b";"),
+        line[3] + b"]," + line[3] + b"[" + line[4],
+    )
     parts = []
     for top in range(0, len(labels), step):
         band = labels[top : top + step].copy()
         band[:, -1] += count  # the text with a semicolon: this ends a row
         parts.append(_numbers(band, texts).replace(b";", between))
     parts[-1] = parts[-1].removesuffix(between)
-    start, end = b"[" + line[2] + b"[" + line[3] + b"[" + line[4], line[3] + b"]" + line[2] + b"]" + line[1] + b"]"
+    start, end = (
+        b"[" + line[2] + b"[" + line[3] + b"[" + line[4],
+        line[3] + b"]" + line[2] + b"]" + line[1] + b"]",
+    )
     return b"".join((start, *parts, end))
 
 
@@ -406,7 +440,9 @@ def _number_texts(count: int, *endings: bytes) -> npt.NDArray[Any]:
     texts = [b"%d" % number + ending for ending in endings for number in range(count)]
     if max(map(len, texts)) > 4:
         return np.array(texts)
-    return np.array(texts, "S4").view(np.uint32)  # NumPy looks up integers several times as fast as bytes
+    return np.array(texts, "S4").view(
+        np.uint32
+    )  # NumPy looks up integers several times as fast as bytes
 
 
 def _numbers(labels: npt.NDArray[np.int32], texts: npt.NDArray[Any]) -> bytes:
@@ -420,7 +456,14 @@ def _encode_rgb(picture: Image.Image, suffix: str) -> bytes:
 
         return cv2.imencode(".ras", np.asarray(picture)[:, :, ::-1])[1].tobytes()
     buffer = io.BytesIO()
-    names = {".jpg": "JPEG", ".tif": "TIFF", ".dib": "DIB", ".pbm": "PPM", ".pgm": "PPM", ".pnm": "PPM"}
+    names = {
+        ".jpg": "JPEG",
+        ".tif": "TIFF",
+        ".dib": "DIB",
+        ".pbm": "PPM",
+        ".pgm": "PPM",
+        ".pnm": "PPM",
+    }
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     picture.save(buffer, names.get(suffix, suffix[1:].upper()), **options)
     return buffer.getvalue()

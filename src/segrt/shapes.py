@@ -34,7 +34,9 @@ class Polygon:
     @property
     def area(self) -> float:
         """Pixels."""
-        return abs(_signed_area(self.exterior)) - sum(abs(_signed_area(hole)) for hole in self.holes)
+        return abs(_signed_area(self.exterior)) - sum(
+            abs(_signed_area(hole)) for hole in self.holes
+        )
 
 
 def outlines(mask: Mask) -> list[tuple[Ring, tuple[Ring, ...]]]:
@@ -117,4 +119,9 @@ def rle_string(counts: list[int]) -> str:
         digits.append(digit + 48 + 32 * more)
         written.append(alive)
         alive = alive & more
-    return np.stack(digits, axis=1)[np.stack(written, axis=1)].astype(np.uint8).tobytes().decode("ascii")
+    return (
+        np.stack(digits, axis=1)[np.stack(written, axis=1)]
+        .astype(np.uint8)
+        .tobytes()
+        .decode("ascii")
+    )

@@ -43,7 +43,9 @@ class Window:
 
     def __post_init__(self) -> None:
         if min(self.stride) < 1 or self.stride[0] > self.crop[0] or self.stride[1] > self.crop[1]:
-            raise ConfigError(f"slide: the stride {self.stride} must be from 1 to the crop {self.crop} on each side")
+            raise ConfigError(
+                f"slide: the stride {self.stride} must be from 1 to the crop {self.crop} on each side"
+            )
 
 
 def parse_window(value: object) -> Window | bool:
@@ -64,12 +66,18 @@ def parse_window(value: object) -> Window | bool:
     if isinstance(value, str):
         if value.strip().lower() == "model":
             return True
-        numbers = [int(n) for n in value.split(",")] if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value) else []
+        numbers = (
+            [int(n) for n in value.split(",")]
+            if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value)
+            else []
+        )
         if len(numbers) == 2:
             return Window((numbers[0],) * 2, (numbers[1],) * 2)
         if len(numbers) == 4:
             return Window((numbers[0], numbers[1]), (numbers[2], numbers[3]))
-        raise ConfigError(f"slide {value!r} is not valid: use CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT or model")
+        raise ConfigError(
+            f"slide {value!r} is not valid: use CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT or model"
+        )
     if isinstance(value, Mapping) and value.keys() == {"crop", "stride"}:
         return Window(_pair(value["crop"]), _pair(value["stride"]))
     raise ConfigError(f"slide {value!r} is not valid: {_FORM}")
@@ -77,7 +85,9 @@ def parse_window(value: object) -> Window | bool:
 
 def _pair(value: object) -> Size:
     pair = (value, value) if type(value) is int else value
-    if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(n) is int for n in pair)):
+    if not (
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(n) is int for n in pair)
+    ):
         raise ConfigError(f"slide: {value!r} is not valid: {_FORM}")
     return pair[0], pair[1]
 
@@ -156,7 +166,10 @@ def _sums(crops: list[_Crop], rows: slice, columns: slice) -> Iterator[NDArray[n
     *others, whole = crops
     parts = []
     for crop in others:
-        left, right = max(crop.left, columns.start), min(crop.left + crop.logits.size[1], columns.stop)
+        left, right = (
+            max(crop.left, columns.start),
+            min(crop.left + crop.logits.size[1], columns.stop),
+        )
         below = slice(rows.start - crop.top, min(rows.stop - crop.top, crop.logits.size[0]))
         parts.append(
             (
@@ -165,7 +178,9 @@ def _sums(crops: list[_Crop], rows: slice, columns: slice) -> Iterator[NDArray[n
             )
         )
     offset = slice(rows.start - whole.top, rows.stop - whole.top)
-    for row in whole.logits.rows(offset, slice(columns.start - whole.left, columns.stop - whole.left)):
+    for row in whole.logits.rows(
+        offset, slice(columns.start - whole.left, columns.stop - whole.left)
+    ):
         total = row.copy()
         for place, values in parts:
             if (part := next(values, None)) is not None:
@@ -181,8 +196,13 @@ def _counts(begins: list[int], length: int, full: int) -> NDArray[np.float32]:
     return counts
 
 
-def _batches(infer: Any, top: int, height: int, lefts: list[int], width: int, batch_size: int) -> Iterator[Upsampled]:
+def _batches(
+    infer: Any, top: int, height: int, lefts: list[int], width: int, batch_size: int
+) -> Iterator[Upsampled]:
     for first in range(0, len(lefts), batch_size):
         yield from infer(
-            [(slice(top, top + height), slice(left, left + width)) for left in lefts[first : first + batch_size]]
+            [
+                (slice(top, top + height), slice(left, left + width))
+                for left in lefts[first : first + batch_size]
+            ]
         )

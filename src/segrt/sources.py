@@ -42,7 +42,9 @@ URL_BYTES = 256 << 20
 SUFFIXES = IMAGE_SUFFIXES | {".pdf"}
 # Pillow's decoders of IMAGE_SUFFIXES. Others it must not try: its EPS one, say, starts Ghostscript.
 _FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP", "PPM", "SUN", "TIFF")
-_BAND = 1 << 18  # pixels copied out of Pillow at once, which needs twice their bytes: few enough to stay in the cache
+_BAND = (
+    1 << 18
+)  # pixels copied out of Pillow at once, which needs twice their bytes: few enough to stay in the cache
 _PILLOW = Lock()  # over its limit of pixels, which is a global
 _PDFIUM = Lock()  # PDFium must not be called by two threads at once
 
@@ -83,9 +85,15 @@ class Reading:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.pdf_scale, (int, float)) and 0 < self.pdf_scale <= 100):
-            raise ConfigError(f"pdf_scale {self.pdf_scale!r} is not valid: it must be above 0 and at most 100")
-        if self.max_pixels is not None and not (type(self.max_pixels) is int and self.max_pixels > 0):
-            raise ConfigError(f"max_pixels {self.max_pixels!r} is not valid: it must be a whole number from 1")
+            raise ConfigError(
+                f"pdf_scale {self.pdf_scale!r} is not valid: it must be above 0 and at most 100"
+            )
+        if self.max_pixels is not None and not (
+            type(self.max_pixels) is int and self.max_pixels > 0
+        ):
+            raise ConfigError(
+                f"max_pixels {self.max_pixels!r} is not valid: it must be a whole number from 1"
+            )
 
     @property
     def limit(self) -> int:
@@ -128,7 +136,11 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield from _decode(bytes(source), None, reading)
     elif isinstance(source, (np.ndarray, Image.Image)):
-        image = _attempt(lambda: from_array(source) if isinstance(source, np.ndarray) else _from_pil(source, reading))
+        image = _attempt(
+            lambda: (
+                from_array(source) if isinstance(source, np.ndarray) else _from_pil(source, reading)
+            )
+        )
         yield _failure(None, None, image) if isinstance(image, Exception) else Frame(image, None)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         for item in source:
@@ -174,10 +186,14 @@ def ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
     finally:
         closed.set()
         free.release()
-        thread.join(1)  # so that a caller may close what `items` reads from; not for ever, since that may hang
+        thread.join(
+            1
+        )  # so that a caller may close what `items` reads from; not for ever, since that may hang
 
 
-def in_threads(work: Callable[[_Item], _Done], items: Iterator[_Item], threads: int) -> Generator[_Done, None, None]:
+def in_threads(
+    work: Callable[[_Item], _Done], items: Iterator[_Item], threads: int
+) -> Generator[_Done, None, None]:
     """Do work on items in several threads, and give what comes of them in order.
 
     Args:
@@ -233,7 +249,9 @@ def _to_uint8(array: npt.NDArray[Any]) -> _Pixels:
                 " convert it to uint8"
             )
         return np.asarray(np.rint(array * array.dtype.type(255)), np.uint8)
-    raise InputError(f"an array of {array.dtype} is not an image: it must be uint8, uint16, bool, or float from 0 to 1")
+    raise InputError(
+        f"an array of {array.dtype} is not an image: it must be uint8, uint16, bool, or float from 0 to 1"
+    )
 
 
 def _from_path(path: str, reading: Reading) -> Iterator[Frame | SegFailure]:
@@ -245,7 +263,9 @@ def _from_path(path: str, reading: Reading) -> Iterator[Frame | SegFailure]:
             if Path(name).suffix.lower() in SUFFIXES
         )
         if not files:
-            yield SegFailure(path, None, InputError(f"the folder {path} holds no image ({_known(SUFFIXES)})"))
+            yield SegFailure(
+                path, None, InputError(f"the folder {path} holds no image ({_known(SUFFIXES)})")
+            )
         for file in files:
             yield from _from_path(file, reading)
     elif not os.path.exists(path):
@@ -301,11 +321,15 @@ def download(
     parts, size = [], 0
     try:
         with (
-            httpx.Client(transport=transport, trust_env=transport is None, timeout=seconds) as client,
+            httpx.Client(
+                transport=transport, trust_env=transport is None, timeout=seconds
+            ) as client,
             redirected(client, url) as response,
         ):
             if not response.is_success:
-                raise InputError(f"{shown} can't be downloaded: the server answers {response.status_code}")
+                raise InputError(
+                    f"{shown} can't be downloaded: the server answers {response.status_code}"
+                )
             for part in response.iter_bytes():
                 parts.append(part)
                 size += len(part)
@@ -322,7 +346,9 @@ def download(
     return b"".join(parts)
 
 
-def _decode(content: str | bytes, name: str | None, reading: Reading) -> Iterator[Frame | SegFailure]:
+def _decode(
+    content: str | bytes, name: str | None, reading: Reading
+) -> Iterator[Frame | SegFailure]:
     """Every image of a file, given by its path or by what stands in it."""
     page = None
     try:
@@ -332,13 +358,21 @@ def _decode(content: str | bytes, name: str | None, reading: Reading) -> Iterato
             return
         # where every reader looks for it
         for page, image in (_pdf_pages if b"%PDF-" in head else _image_frames)(content, reading):
-            yield _failure(name, page, image) if isinstance(image, Exception) else Frame(image, name, page)
+            yield (
+                _failure(name, page, image)
+                if isinstance(image, Exception)
+                else Frame(image, name, page)
+            )
     except Exception as error:  # decoders raise nearly anything on damaged files
         if isinstance(error, UnidentifiedImageError):
             size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
-            error = InputError(f"{name or 'this'} is {'not an image of a known format' if size else 'empty'}")
+            error = InputError(
+                f"{name or 'this'} is {'not an image of a known format' if size else 'empty'}"
+            )
         elif isinstance(error, Image.DecompressionBombError):
-            error = TooLargeError(f"this image has more than {reading.limit:,} pixels; max_pixels raises that")
+            error = TooLargeError(
+                f"this image has more than {reading.limit:,} pixels; max_pixels raises that"
+            )
         yield _failure(name, None if page is None else page + 1, error)
 
 
@@ -349,10 +383,14 @@ def _head(content: str | bytes) -> bytes:
     return content[:1024]
 
 
-def _from_video(source: str | bytes | int, name: str | None, reading: Reading) -> Iterator[Frame | SegFailure]:
+def _from_video(
+    source: str | bytes | int, name: str | None, reading: Reading
+) -> Iterator[Frame | SegFailure]:
     index = 0
     try:
-        with tempfile.TemporaryDirectory() if isinstance(source, bytes) else nullcontext() as folder:
+        with (
+            tempfile.TemporaryDirectory() if isinstance(source, bytes) else nullcontext() as folder
+        ):
             if isinstance(source, bytes):
                 file = os.path.join(folder or "", "video")  # FFmpeg wants a file
                 Path(file).write_bytes(source)
@@ -371,7 +409,9 @@ def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure
         reason = f"it can't be read: {reason}"
     if name is not None and name not in reason:
         reason = f"{name}: {reason}" if page is None else f"{name}, page {page}: {reason}"
-    return SegFailure(name, page, (type(error) if isinstance(error, InputError) else InputError)(reason))
+    return SegFailure(
+        name, page, (type(error) if isinstance(error, InputError) else InputError)(reason)
+    )
 
 
 def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _Pixels | Exception]]:
@@ -382,7 +422,9 @@ def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _P
             document = pypdfium2.PdfDocument(content)
         except pypdfium2.PdfiumError as error:
             if "password" in str(error).lower():
-                raise InputError("this PDF is encrypted: save it without a password first") from None
+                raise InputError(
+                    "this PDF is encrypted: save it without a password first"
+                ) from None
             raise InputError("this PDF is damaged") from None
         document.init_forms()  # so that what was filled in is drawn
         count = len(document)
@@ -413,7 +455,9 @@ def _pdf_page(document: Any, index: int, reading: Reading) -> _Pixels:
         page.close()
 
 
-def _image_frames(content: str | bytes, reading: Reading) -> Iterator[tuple[int | None, _Pixels | Exception]]:
+def _image_frames(
+    content: str | bytes, reading: Reading
+) -> Iterator[tuple[int | None, _Pixels | Exception]]:
     file = io.BytesIO(content) if isinstance(content, bytes) else content
     with _opened(file, reading) as image:
         if image.format != "TIFF":
@@ -422,7 +466,9 @@ def _image_frames(content: str | bytes, reading: Reading) -> Iterator[tuple[int 
         for page in range(MAX_PAGES):
             try:
                 with _limit(reading):
-                    image.seek(page)  # asking for the number of frames would read all of their headers
+                    image.seek(
+                        page
+                    )  # asking for the number of frames would read all of their headers
             except EOFError:
                 return
             yield page, _attempt(partial(_tiff_frame, image, page, file, reading))
@@ -432,7 +478,9 @@ def _image_frames(content: str | bytes, reading: Reading) -> Iterator[tuple[int 
 def _tiff_frame(image: Image.Image, page: int, file: str | io.BytesIO, reading: Reading) -> _Pixels:
     if image.width * image.height <= MAX_PIXELS:
         return _from_file(image, reading)
-    with _opened(file, reading) as alone:  # an image that is closed gives its memory back; `image` would keep it
+    with _opened(
+        file, reading
+    ) as alone:  # an image that is closed gives its memory back; `image` would keep it
         with _limit(reading):
             alone.seek(page)
             alone.load()  # checks once more
@@ -491,7 +539,9 @@ def _from_pil(image: Image.Image, reading: Reading) -> _Pixels:
         grey = np.asarray(image)
         low, high = int(grey.min()), int(grey.max())
         if low < 0 or high > 65_535:
-            raise InputError(f"an image of 32-bit integers must be from 0 to 65535, but it is from {low} to {high}")
+            raise InputError(
+                f"an image of 32-bit integers must be from 0 to 65535, but it is from {low} to {high}"
+            )
         return from_array(grey.astype(np.uint16))
     if image.mode == "F":
         return from_array(np.asarray(image))
@@ -501,7 +551,9 @@ def _from_pil(image: Image.Image, reading: Reading) -> _Pixels:
     step = _BAND // width + 1
     for top in range(0, height, step):
         band = rgb.crop((0, top, width, min(top + step, height)))
-        bgr[top : top + step] = np.frombuffer(band.tobytes("raw", "BGR"), np.uint8).reshape(-1, width, 3)
+        bgr[top : top + step] = np.frombuffer(band.tobytes("raw", "BGR"), np.uint8).reshape(
+            -1, width, 3
+        )
     return bgr
 
 
@@ -521,7 +573,9 @@ def one_image(content: bytes, reading: Reading = Reading()) -> _Pixels:
         raise InputError("this is a video: send each frame as an image")
     found = list(islice(_decode(content, None, reading), 2))
     if len(found) != 1:
-        raise InputError(f"this holds {'several images' if found else 'no image'}: send one at a time")
+        raise InputError(
+            f"this holds {'several images' if found else 'no image'}: send one at a time"
+        )
     if isinstance(found[0], SegFailure):
         raise found[0].error
     return found[0].image

@@ -103,11 +103,15 @@ def require(spec: ModelSpec) -> Path:
     if path := locate(spec):
         return path
     if spec.bundled:
-        raise ModelError(f"{_PACKAGE / spec.bundled}, which comes with segrt, is missing: install segrt again")
+        raise ModelError(
+            f"{_PACKAGE / spec.bundled}, which comes with segrt, is missing: install segrt again"
+        )
     export = f"run `pip install 'segrt[export]'` and then `segrt-export \"{spec.name}\"`"
     if archive_path(spec):
         raise ModelError(f"{spec.name} is downloaded but not yet converted to ONNX: {export}")
-    raise ModelError(f'{spec.name} is not downloaded: run `segrt models fetch "{spec.name}"`; to convert it, {export}')
+    raise ModelError(
+        f'{spec.name} is not downloaded: run `segrt models fetch "{spec.name}"`; to convert it, {export}'
+    )
 
 
 def downloaded() -> list[Stored]:
@@ -138,7 +142,9 @@ def remove(name: str) -> int:
         raise ModelError(f"{spec.name} comes with segrt and can't be removed")
     if not _files(spec):
         there = ", ".join(stored.spec.name for stored in downloaded() if not stored.spec.bundled)
-        raise ModelError(f"{spec.name} is not downloaded; of the models that can be removed there is {there or 'none'}")
+        raise ModelError(
+            f"{spec.name} is not downloaded; of the models that can be removed there is {there or 'none'}"
+        )
     with _locked(spec):
         files = _files(spec)
         size = sum(path.stat().st_size for path in files)
@@ -169,7 +175,9 @@ def fetch(spec: ModelSpec, *, progress: bool = True, limits: Limits = LIMITS) ->
     with _locked(spec):
         for archive, path in _archives(spec).items():
             if path.is_file():
-                advice = f'it is damaged; run `segrt models remove "{spec.name}"` and fetch it again'
+                advice = (
+                    f'it is damaged; run `segrt models remove "{spec.name}"` and fetch it again'
+                )
                 _check_hash(path, path, archive, str(path), advice)
                 return path
         return _download(spec, progress, limits)
@@ -196,7 +204,9 @@ def _files(spec: ModelSpec) -> list[Path]:
     """What `remove` deletes: the ONNX file, archives, and the parts of archives."""
     found = [path for path in [onnx_path(spec)] if path.is_file()]
     for archive in _archives(spec).values():
-        found += [path for path in archive.parent.glob(archive.name + "*") if path != _record(archive)]
+        found += [
+            path for path in archive.parent.glob(archive.name + "*") if path != _record(archive)
+        ]
     return found
 
 
@@ -222,7 +232,9 @@ def _locked(spec: ModelSpec) -> Iterator[None]:
         advice = "set SEGRT_HOME to a folder that you may write to"
         if error.errno in _FULL:
             advice = "make room there, or set SEGRT_HOME to a folder on another disk"
-        raise DownloadError(f"can't use {error.filename or folder}: {error.strerror or error}; {advice}") from error
+        raise DownloadError(
+            f"can't use {error.filename or folder}: {error.strerror or error}; {advice}"
+        ) from error
 
 
 def _check_hash(file: Path, path: Path, archive: Archive, source: str, advice: str) -> None:
@@ -236,7 +248,9 @@ def _check_hash(file: Path, path: Path, archive: Archive, source: str, advice: s
         try:
             expected = str(json.loads(record.read_text("utf-8"))["sha256"])
         except (ValueError, LookupError, TypeError):
-            raise DownloadError(f"{record} is damaged; delete it to accept {source} as it is now") from None
+            raise DownloadError(
+                f"{record} is damaged; delete it to accept {source} as it is now"
+            ) from None
     if expected is None:
         check_is_model(file)
         temp = record.with_name(record.name + ".tmp")
@@ -284,7 +298,9 @@ def _accept(part: Path, path: Path, archive: Archive, source: str) -> None:
     """Check a finished download, and only then give it its name."""
     advice = f"it is not the file that came first; if that is as it should be, delete {_record(path)} and fetch again"
     if archive.sha256:
-        advice = "it was changed there, or on its way; set SEGRT_MIRROR to a base that has the right one"
+        advice = (
+            "it was changed there, or on its way; set SEGRT_MIRROR to a base that has the right one"
+        )
     try:
         _check_hash(part, path, archive, source, advice)
     except (DownloadError, ModelError) as error:
@@ -343,10 +359,22 @@ def _offline() -> bool:
 @contextmanager
 def _bar(label: str, progress: bool) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     show = progress and console.is_terminal
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as bar:
         task = bar.add_task(label, total=None)

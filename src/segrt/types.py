@@ -28,7 +28,9 @@ class Mode(str, Enum):
         try:
             return cls(value)
         except ValueError:
-            raise ConfigError(f"unknown mode {value!r}: use one of {', '.join(m.value for m in cls)}") from None
+            raise ConfigError(
+                f"unknown mode {value!r}: use one of {', '.join(m.value for m in cls)}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Device:
         if isinstance(value, Device):
             return value
         match = (
-            re.fullmatch(r"([a-z_]+)(?::(\d+(?:,\d+)*))?", value.strip().lower()) if isinstance(value, str) else None
+            re.fullmatch(r"([a-z_]+)(?::(\d+(?:,\d+)*))?", value.strip().lower())
+            if isinstance(value, str)
+            else None
         )
         if match is None or match[1] not in DEVICE_KINDS or (match[1] == "cpu" and match[2]):
             raise DeviceError(
@@ -96,7 +100,11 @@ def parse_target_size(value: object) -> TargetSize:
         if re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*,?\s*)?", numbers):
             parsed = tuple(int(n) for n in numbers.split(",") if n.strip())
             parsed = parsed[0] if len(parsed) == 1 else parsed
-    if isinstance(parsed, (list, tuple)) and len(parsed) == 2 and all(type(n) is int for n in parsed):
+    if (
+        isinstance(parsed, (list, tuple))
+        and len(parsed) == 2
+        and all(type(n) is int for n in parsed)
+    ):
         parsed = tuple(parsed)
         if parsed == (-1, -1):
             return -1
@@ -122,5 +130,7 @@ def parse_label_format(value: str) -> LabelFormat:
         ConfigError: there is no such form.
     """
     if value not in get_args(LabelFormat):
-        raise ConfigError(f"label_format {value!r} is not valid: use {', '.join(get_args(LabelFormat))}")
+        raise ConfigError(
+            f"label_format {value!r} is not valid: use {', '.join(get_args(LabelFormat))}"
+        )
     return cast("LabelFormat", value)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("segrt")
 
-SUFFIXES = frozenset(".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())  # noqa: SIM905
+SUFFIXES = frozenset(
+    [".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"]
+)
 WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
 """Suffixes that an overlay video can have."""
 CODEC = "mp4v"
@@ -35,8 +37,26 @@ FRAME_RATE = 25.0
 """Taken where a video or a camera does not tell its own."""
 
 _AHEAD = 4  # results that wait for the encoder at most
-_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
-_MAGIC = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"FLV\1", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"OggS")
+_IMAGE_BRANDS = (
+    b"avif",
+    b"avis",
+    b"heic",
+    b"heim",
+    b"heis",
+    b"heix",
+    b"hevc",
+    b"hevx",
+    b"mif1",
+    b"msf1",
+)
+_MAGIC = (
+    b"\x1aE\xdf\xa3",
+    b"\0\0\1\xba",
+    b"\0\0\1\xb3",
+    b"FLV\1",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    b"OggS",
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,9 @@ def is_video(head: bytes) -> bool:
         return not (head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS)
     if head[:4] == b"RIFF":
         return head[8:12] == b"AVI "
-    stream = any(head[at : at + 377 : 188] == b"GGG" for at in (0, 4))  # .ts, and .m2ts with its time stamps
+    stream = any(
+        head[at : at + 377 : 188] == b"GGG" for at in (0, 4)
+    )  # .ts, and .m2ts with its time stamps
     return stream or head.startswith(_MAGIC)
 
 
@@ -95,7 +117,9 @@ def probe(source: str | int) -> Clip:
         return _clip(capture)
 
 
-def read(source: str | int, *, upright: bool = True, max_pixels: int | None = None) -> Iterator[npt.NDArray[np.uint8]]:
+def read(
+    source: str | int, *, upright: bool = True, max_pixels: int | None = None
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Decode frame by frame: uint8 (H, W, 3), BGR.
 
     Args:
@@ -110,7 +134,9 @@ def read(source: str | int, *, upright: bool = True, max_pixels: int | None = No
     with _opened(source, upright) as capture:
         clip = _clip(capture)
         if max_pixels is not None and clip.width * clip.height > max_pixels:
-            raise InputError(f"a video of {clip.width} x {clip.height} has more than {max_pixels:,} pixels a frame")
+            raise InputError(
+                f"a video of {clip.width} x {clip.height} has more than {max_pixels:,} pixels a frame"
+            )
         while True:
             found, frame = capture.read()
             if not found:
@@ -122,12 +148,16 @@ def read(source: str | int, *, upright: bool = True, max_pixels: int | None = No
     if not count:
         raise InputError("this video holds no frame that can be decoded")
     if clip.length and count < 0.95 * clip.length:  # some formats only estimate their length
-        raise InputError(f"this video breaks off after {count} of {clip.length} frames: it is damaged")
+        raise InputError(
+            f"this video breaks off after {count} of {clip.length} frames: it is damaged"
+        )
 
 
 @contextmanager
 def _opened(source: str | int, upright: bool) -> Iterator[Any]:
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # or FFmpeg would print its troubles beside our error
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_LOGLEVEL", "-8"
+    )  # or FFmpeg would print its troubles beside our error
     import cv2
 
     if isinstance(source, str):
@@ -141,14 +171,20 @@ def _opened(source: str | int, upright: bool) -> Iterator[Any]:
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        capture = cv2.VideoCapture(source, cv2.CAP_ANY if isinstance(source, int) else cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(
+            source, cv2.CAP_ANY if isinstance(source, int) else cv2.CAP_FFMPEG
+        )
     finally:
         cv2.utils.logging.setLogLevel(level)
     try:
         if not capture.isOpened():
             if isinstance(source, int):
-                raise InputError(f"camera {source} can't be opened: is it there, and does no other program use it?")
-            raise InputError("this video can't be read: it is damaged, or OpenCV has no decoder for it")
+                raise InputError(
+                    f"camera {source} can't be opened: is it there, and does no other program use it?"
+                )
+            raise InputError(
+                "this video can't be read: it is damaged, or OpenCV has no decoder for it"
+            )
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, int(upright))
         yield capture
     finally:
@@ -158,10 +194,20 @@ def _opened(source: str | int, upright: bool) -> Iterator[Any]:
 def _clip(capture: Any) -> Clip:
     import cv2
 
-    keys = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT)
+    keys = (
+        cv2.CAP_PROP_FRAME_WIDTH,
+        cv2.CAP_PROP_FRAME_HEIGHT,
+        cv2.CAP_PROP_FPS,
+        cv2.CAP_PROP_FRAME_COUNT,
+    )
     width, height, rate, length = (capture.get(key) for key in keys)
     known = 1 <= length < 1e9
-    return Clip(int(width), int(height), rate if 0.01 <= rate <= 1000 else FRAME_RATE, int(length) if known else None)
+    return Clip(
+        int(width),
+        int(height),
+        rate if 0.01 <= rate <= 1000 else FRAME_RATE,
+        int(length) if known else None,
+    )
 
 
 def save_overlay_video(
@@ -217,7 +263,9 @@ def save_overlay_video(
     target = Path(save_path)
     if target.suffix.lower() not in WRITTEN:
         target = target / f"{Path(file_name(name)).stem}_overlay.mp4"
-    results = pipeline.predict(name, target_size, batch_size=batch_size, slide=slide, on_error="yield")
+    results = pipeline.predict(
+        name, target_size, batch_size=batch_size, slide=slide, on_error="yield"
+    )
     try:
         clip = probe(str(source) if index is None else index)
     except InputError as error:
@@ -225,17 +273,25 @@ def save_overlay_video(
     size, done = (clip.width, clip.height), 0
     stopped: BaseException | None = None
     with replacing(target, suffix=target.suffix) as temporary:
-        writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*CODEC), clip.frame_rate, size)
+        writer = cv2.VideoWriter(
+            str(temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*CODEC), clip.frame_rate, size
+        )
         try:
             if not writer.isOpened():
-                raise InputError(f"{name}: a video of {size[0]} x {size[1]} can't be encoded as {CODEC} in {target}")
+                raise InputError(
+                    f"{name}: a video of {size[0]} x {size[1]} can't be encoded as {CODEC} in {target}"
+                )
             with closing(ahead(results, _AHEAD)) as finished:
                 for result in finished:
                     if isinstance(result, SegFailure):
                         raise result.error
-                    picture = cv2.cvtColor(np.asarray(result.overlay(alpha, legend=False)), cv2.COLOR_RGB2BGR)
+                    picture = cv2.cvtColor(
+                        np.asarray(result.overlay(alpha, legend=False)), cv2.COLOR_RGB2BGR
+                    )
                     done += 1
-                    writer.write(picture if picture.shape[1::-1] == size else cv2.resize(picture, size))
+                    writer.write(
+                        picture if picture.shape[1::-1] == size else cv2.resize(picture, size)
+                    )
                     if progress is not None:
                         progress(done, clip.length)
         except (KeyboardInterrupt, SegrtError) as error:
@@ -245,7 +301,9 @@ def save_overlay_video(
         written = _length(temporary)
         if stopped is not None and not written:
             raise stopped
-        if written < 0.95 * done - 1:  # OpenCV does not tell whether writing fails, and AVI and MKV only estimate
+        if (
+            written < 0.95 * done - 1
+        ):  # OpenCV does not tell whether writing fails, and AVI and MKV only estimate
             raise OSError(f"{target} could not be written: is the disk full?")
     if stopped is not None:
         log.warning("stopped early: %s holds the first %d frames", target, written)

@@ -249,7 +249,9 @@ def get(name: str) -> ModelSpec:
         return spec
     close = get_close_matches(_key(name), by_alias, n=1)
     hint = f" (did you mean {by_alias[close[0]].name!r}?)" if close else ""
-    raise ModelError(f"unknown model {name!r}{hint}: use one of {', '.join(spec.name for spec in models)}")
+    raise ModelError(
+        f"unknown model {name!r}{hint}: use one of {', '.join(spec.name for spec in models)}"
+    )
 
 
 def _key(name: str) -> str:

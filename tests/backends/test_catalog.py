@@ -70,11 +70,22 @@ def test_this_machine() -> None:
     assert catalog.plugin_devices("CPUExecutionProvider", "cpu") == []
 
 
-@pytest.mark.skipif(not shutil.which("cc") or sys.platform != "linux", reason="needs a C compiler and Linux")
+@pytest.mark.skipif(
+    not shutil.which("cc") or sys.platform != "linux", reason="needs a C compiler and Linux"
+)
 def test_each_missing_library_is_named(tmp_path: Path) -> None:
     def build(name: str, *needs: str) -> Path:
         libraries = [f"-l:{need}" for need in needs]
-        command = ["cc", "-shared", "-xc", "/dev/null", "-Wl,--no-as-needed", f"-Wl,-soname,{name}", "-L", "."]
+        command = [
+            "cc",
+            "-shared",
+            "-xc",
+            "/dev/null",
+            "-Wl,--no-as-needed",
+            f"-Wl,-soname,{name}",
+            "-L",
+            ".",
+        ]
         subprocess.run([*command, *libraries, "-o", name], cwd=tmp_path, check=True)
         return tmp_path / name
 
@@ -88,7 +99,9 @@ def test_each_missing_library_is_named(tmp_path: Path) -> None:
     assert missing_libraries(None) == ()
 
 
-def test_without_ldd_the_loader_names_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_ldd_the_loader_names_the_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     error = "libcublasLt.so.13: cannot open shared object file: No such file or directory"
     monkeypatch.setattr(catalog, "_load_error", lambda library: error)
@@ -112,7 +125,11 @@ def test_a_plugin_that_takes_no_device_is_not_ready(monkeypatch: pytest.MonkeyPa
 
     runtime = catalog.onnxruntime()
     monkeypatch.setattr(catalog, "import_module", lambda name: Plugin)
-    monkeypatch.setattr(catalog, "iter_modules", lambda: [ModuleInfo(FileFinder("."), "onnxruntime_ep_made_up", False)])
+    monkeypatch.setattr(
+        catalog,
+        "iter_modules",
+        lambda: [ModuleInfo(FileFinder("."), "onnxruntime_ep_made_up", False)],
+    )
     monkeypatch.setattr(runtime, "register_execution_provider_library", lambda name, library: None)
     monkeypatch.setattr(runtime, "get_ep_devices", list)
     (provider,) = catalog._plugins.__wrapped__()
@@ -120,7 +137,9 @@ def test_a_plugin_that_takes_no_device_is_not_ready(monkeypatch: pytest.MonkeyPa
     assert "pip install 'segrt[openvino]'" in provider.mend
 
 
-def test_doctor_says_how_to_mend_a_plugin_without_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_how_to_mend_a_plugin_without_a_device(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert doctor(m.NO_DEVICE)
     said = capsys.readouterr().out
     assert "OpenVINOExecutionProvider: takes no device; run  pip install x" in said
@@ -132,15 +151,28 @@ def test_doctor_names_each_library_and_what_brings_it(capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     for library in m.CUDA_LIBRARIES:
         assert f"CUDAExecutionProvider: {library} is missing; run  pip install 'segrt[gpu]'" in said
-    assert "TensorrtExecutionProvider: libnvinfer.so.10 is missing; run  pip install 'segrt[gpu]'" in said
+    assert (
+        "TensorrtExecutionProvider: libnvinfer.so.10 is missing; run  pip install 'segrt[gpu]'"
+        in said
+    )
     assert "libcuda.so.1 is missing; it comes with the NVIDIA driver" in said
 
 
 def test_doctor_sees_wheels_that_collide() -> None:
-    here = Catalog(m.PLAIN, (), m.OPENVINO.providers, (("onnxruntime", "1.31.1"), ("onnxruntime-gpu", "1.31.1")))
+    here = Catalog(
+        m.PLAIN,
+        (),
+        m.OPENVINO.providers,
+        (("onnxruntime", "1.31.1"), ("onnxruntime-gpu", "1.31.1")),
+    )
     (problem,) = problems(here)
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in problem
-    one = Catalog(m.PLAIN, (), m.OPENVINO.providers, (("onnxruntime", "1.31.1"), ("onnxruntime-ep-openvino", "1.8.1")))
+    one = Catalog(
+        m.PLAIN,
+        (),
+        m.OPENVINO.providers,
+        (("onnxruntime", "1.31.1"), ("onnxruntime-ep-openvino", "1.8.1")),
+    )
     assert problems(one) == []
 
 
@@ -148,12 +180,19 @@ def test_doctor_says_what_is_not_used_and_what_is_broken() -> None:
     (gpu, openvino) = problems(Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers))
     assert "Tesla T4 is not used" in gpu
     assert "segrt[cpu]" in openvino
-    broken = Provider("OpenVINOExecutionProvider", "onnxruntime_ep_openvino", error="wrong API version")
+    broken = Provider(
+        "OpenVINOExecutionProvider", "onnxruntime_ep_openvino", error="wrong API version"
+    )
     (problem,) = problems(Catalog(m.PLAIN, (), (broken,)))
-    assert "wrong API version; run  pip install --upgrade onnxruntime onnxruntime-ep-openvino" in problem
+    assert (
+        "wrong API version; run  pip install --upgrade onnxruntime onnxruntime-ep-openvino"
+        in problem
+    )
 
 
-def test_doctor_says_when_nothing_can_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_when_nothing_can_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert not doctor(m.NOTHING)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     catalog.read.cache_clear()

@@ -8,7 +8,16 @@ import machines as m
 import pytest
 
 from segrt.backends.catalog import Catalog, Cpu
-from segrt.backends.plan import BACKENDS, NORMAL, PRESELECTED, HpiConfig, Plan, check_names, every, plans
+from segrt.backends.plan import (
+    BACKENDS,
+    NORMAL,
+    PRESELECTED,
+    HpiConfig,
+    Plan,
+    check_names,
+    every,
+    plans,
+)
 from segrt.errors import ConfigError, DeviceError
 from segrt.types import DEVICE_KINDS, Device, Mode
 
@@ -17,7 +26,9 @@ MACHINES = {name: value for name, value in vars(m).items() if isinstance(value, 
 
 
 def _names(device: str | None, mode: Mode, here: Catalog, **options: Any) -> list[str]:
-    return [plan.name for plan in plans(Device.parse(device) if device else None, mode, here, **options)]
+    return [
+        plan.name for plan in plans(Device.parse(device) if device else None, mode, here, **options)
+    ]
 
 
 def _try(
@@ -34,7 +45,12 @@ def _try(
     [
         ("cpu", m.CPU_ONLY, "cpu fp32", "cpu fp32"),
         ("cpu", m.OPENVINO, "cpu fp32", "openvino fp32"),
-        ("cpu", m.OPENVINO_BF16, "cpu fp32", "openvino fp32"),  # bf16 without AMX only if it was measured
+        (
+            "cpu",
+            m.OPENVINO_BF16,
+            "cpu fp32",
+            "openvino fp32",
+        ),  # bf16 without AMX only if it was measured
         ("cpu", m.OPENVINO_ZEN, "cpu fp32", "openvino bf16"),
         ("cpu", m.NO_DEVICE, "cpu fp32", "cpu fp32"),
         ("cpu", m.OPENVINO_AMX, "cpu fp32", "openvino bf16"),
@@ -86,7 +102,10 @@ def test_high_performance_can_always_fall_back_to_what_normal_mode_runs(here: Ca
         return
     for device in (None, "cpu"):
         assert set(_names(device, Mode.NORMAL, here)) <= set(_names(device, FAST, here))
-        assert every(Device.parse(device) if device else None, here)[0].name == _names(device, Mode.NORMAL, here)[0]
+        assert (
+            every(Device.parse(device) if device else None, here)[0].name
+            == _names(device, Mode.NORMAL, here)[0]
+        )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +115,11 @@ def test_high_performance_can_always_fall_back_to_what_normal_mode_runs(here: Ca
         ("gpu:0", m.GPU_WHEEL_NO_GPU, ["no GPU", "libcuda.so.1"]),
         ("gpu:0", m.NO_CUDNN, ["libcudnn.so.9 missing", "pip install 'segrt[gpu]'"]),
         ("gpu:2", m.GPU_H100, ["no GPU 2, only 0, 1"]),
-        ("gpu:0", Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers), ["has no CUDAExecutionProvider", "segrt[gpu]"]),
+        (
+            "gpu:0",
+            Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers),
+            ["has no CUDAExecutionProvider", "segrt[gpu]"],
+        ),
         ("npu:0", m.OPENVINO, ["has no CANNExecutionProvider", "device 'cpu' would run"]),
         ("dcu:0", m.CPU_ONLY, ["MIGraphXExecutionProvider", "ROCMExecutionProvider"]),
         ("xpu:0", m.OPENVINO, ["Kunlun", "device 'cpu' would run OpenVINOExecutionProvider fp32"]),
@@ -108,7 +131,9 @@ def test_high_performance_can_always_fall_back_to_what_normal_mode_runs(here: Ca
         (None, m.NOTHING, ["nothing can run here"]),
     ],
 )
-def test_errors_name_the_cause_and_what_would_run(device: str | None, here: Catalog, words: list[str]) -> None:
+def test_errors_name_the_cause_and_what_would_run(
+    device: str | None, here: Catalog, words: list[str]
+) -> None:
     with pytest.raises(DeviceError) as caught:
         _names(device, FAST, here)
     for word in words:
@@ -177,7 +202,9 @@ def test_what_was_measured_comes_first_in_high_performance_mode_only() -> None:
     assert _names("cpu", Mode.NORMAL, m.OPENVINO_BF16, tuned=tuned) == ["cpu fp32"]
     assert _names("cpu", FAST, m.OPENVINO_BF16, tuned=HpiConfig("cpu", "fp32", 1))[0] == "cpu fp32"
     assert _names("gpu", FAST, m.GPU_T4, tuned=HpiConfig("cuda", "fp32", 1))[0] == "cuda fp32"
-    assert _names("cpu", FAST, m.CPU_ONLY, tuned=tuned) == ["cpu fp32"]  # measured before OpenVINO was removed
+    assert _names("cpu", FAST, m.CPU_ONLY, tuned=tuned) == [
+        "cpu fp32"
+    ]  # measured before OpenVINO was removed
     only = HpiConfig("openvino", "fp32")
     assert _names("cpu", FAST, m.OPENVINO_BF16, tuned=tuned, hpi_config=only) == ["openvino fp32"]
 
@@ -187,9 +214,17 @@ def test_hpi_config_wins() -> None:
     hpi = HpiConfig("cuda", "fp32", 1, options)
     (plan,) = plans(None, FAST, m.GPU_T4, hpi_config=hpi)
     assert (plan.name, plan.threads) == ("cuda fp32", 1)
-    assert dict(plan.options) == {"device_id": "0", "arena_extend_strategy": "kSameAsRequested"} | dict(options)
-    assert _names(None, FAST, m.OPENVINO_BF16, hpi_config=HpiConfig(precision="bf16")) == ["openvino bf16"]
-    assert _names("gpu", FAST, m.GPU_H100, hpi_config=HpiConfig(precision="tf32")) == ["tensorrt tf32", "cuda tf32"]
+    assert dict(plan.options) == {
+        "device_id": "0",
+        "arena_extend_strategy": "kSameAsRequested",
+    } | dict(options)
+    assert _names(None, FAST, m.OPENVINO_BF16, hpi_config=HpiConfig(precision="bf16")) == [
+        "openvino bf16"
+    ]
+    assert _names("gpu", FAST, m.GPU_H100, hpi_config=HpiConfig(precision="tf32")) == [
+        "tensorrt tf32",
+        "cuda tf32",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +237,9 @@ def test_hpi_config_wins() -> None:
         ("cpu", HpiConfig("cuda"), "cuda does not run on device 'cpu'"),
     ],
 )
-def test_a_backend_that_is_named_runs_or_raises(device: str | None, hpi: HpiConfig, words: str) -> None:
+def test_a_backend_that_is_named_runs_or_raises(
+    device: str | None, hpi: HpiConfig, words: str
+) -> None:
     with pytest.raises(DeviceError, match=words):
         _names(device, FAST, m.OPENVINO, hpi_config=hpi)
 
@@ -232,16 +269,34 @@ def test_hpi_config_is_checked(given: object, words: str) -> None:
 
 def test_hpi_config_as_text_and_mapping() -> None:
     expected = HpiConfig("openvino", "fp32", 2, (("a", "1"), ("b", '{"c": 1}')))
-    given = {"backend": "openvino", "precision": "fp32", "threads": 2, "provider_options": {"a": True, "b": {"c": 1}}}
-    assert HpiConfig.parse(given) == HpiConfig.parse(json.dumps(given)) == HpiConfig.parse(expected) == expected
+    given = {
+        "backend": "openvino",
+        "precision": "fp32",
+        "threads": 2,
+        "provider_options": {"a": True, "b": {"c": 1}},
+    }
+    assert (
+        HpiConfig.parse(given)
+        == HpiConfig.parse(json.dumps(given))
+        == HpiConfig.parse(expected)
+        == expected
+    )
     assert HpiConfig.parse(None) == HpiConfig.parse("") == HpiConfig.parse({}) == HpiConfig()
 
 
 def test_every_gives_all_that_runs_normal_first() -> None:
-    assert [plan.name for plan in every(None, m.OPENVINO_BF16)] == ["cpu fp32", "openvino bf16", "openvino fp32"]
+    assert [plan.name for plan in every(None, m.OPENVINO_BF16)] == [
+        "cpu fp32",
+        "openvino bf16",
+        "openvino fp32",
+    ]
     names = ["cuda fp32", "tensorrt fp16", "tensorrt bf16", "tensorrt tf32", "cuda tf32"]
     assert [plan.name for plan in every(Device.parse("gpu:1"), m.GPU_H100)] == names
-    two = [plan.threads for plan in every(Device.parse("cpu"), m.OPENVINO_AMX) if plan.name == "cpu fp32"]
+    two = [
+        plan.threads
+        for plan in every(Device.parse("cpu"), m.OPENVINO_AMX)
+        if plan.name == "cpu fp32"
+    ]
     assert two == [8, 16]
 
 

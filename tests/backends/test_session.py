@@ -63,17 +63,23 @@ def test_openvino_runs_all_of_the_bundled_model(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_provider_that_does_not_start_is_an_error(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_does_not_start_is_an_error(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Elsewhere:
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
     monkeypatch.setattr(Session, "_build", lambda self, shape=None: Elsewhere())
-    with pytest.raises(DeviceError, match="CUDAExecutionProvider was asked for, but ONNX Runtime runs CPU"):
+    with pytest.raises(
+        DeviceError, match="CUDAExecutionProvider was asked for, but ONNX Runtime runs CPU"
+    ):
         Session(colour_model, replace(CPU, provider="CUDAExecutionProvider", device="gpu"))
 
 
-def test_a_provider_that_takes_no_node_is_an_error(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_takes_no_node_is_an_error(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "_share", lambda got, provider: 0.0)
     with pytest.raises(DeviceError, match="takes no part"):
         Session(colour_model, CPU)
@@ -115,7 +121,9 @@ def test_a_later_plan_takes_over_and_the_log_says_why(
     with caplog.at_level(logging.WARNING):
         one = start(colour_model, mode=Mode.HIGH_PERFORMANCE, device=Device("cpu"))
     assert one.provider == "CPUExecutionProvider"
-    assert "OpenVINOExecutionProvider is out of order; trying CPUExecutionProvider fp32" in caplog.text
+    assert (
+        "OpenVINOExecutionProvider is out of order; trying CPUExecutionProvider fp32" in caplog.text
+    )
     with pytest.raises(DeviceError, match="out of order"):
         start(colour_model, mode=Mode.HIGH_PERFORMANCE, hpi_config=HpiConfig("openvino"))
 
@@ -145,7 +153,9 @@ class Builds:
         monkeypatch.setattr(Session, "_build", build)
 
 
-def test_sizes_that_come_again_get_sessions_of_their_own(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_that_come_again_get_sessions_of_their_own(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = Builds(monkeypatch)
     one = Session(colour_model, replace(CPU, shapes="repeated"))
     plain = Session(colour_model, CPU)
@@ -157,7 +167,9 @@ def test_sizes_that_come_again_get_sessions_of_their_own(colour_model: Path, mon
     assert built.shapes[2:] == [(1, 3, 32, 32)]
 
 
-def test_where_all_have_one_size_no_other_session_stays(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_have_one_size_no_other_session_stays(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = Builds(monkeypatch)
     one = Session(colour_model, replace(CPU, shapes="repeated"))
     for _ in range(6):
@@ -190,7 +202,9 @@ def test_many_sizes_build_nothing(colour_model: Path, monkeypatch: pytest.Monkey
     assert len(built.shapes) < 5  # of which one is the session for every size
 
 
-def test_fixed_sizes_are_bounded_and_the_latest_stay(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fixed_sizes_are_bounded_and_the_latest_stay(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = Builds(monkeypatch)
     one = Session(colour_model, replace(CPU, shapes="fixed"))
     for height in (4, 8, 12, 16, 4, 20):
@@ -202,7 +216,9 @@ def test_fixed_sizes_are_bounded_and_the_latest_stay(colour_model: Path, monkeyp
     assert built.shapes == [(1, 3, 8, 8)]
 
 
-def test_runs_with_bound_tensors_give_the_same(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_with_bound_tensors_give_the_same(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = Session(colour_model, CPU)
     expected = one.run(_batch(16, 16))
     monkeypatch.setattr(Session, "_gpu_memory", "cpu")
@@ -210,7 +226,9 @@ def test_runs_with_bound_tensors_give_the_same(colour_model: Path, monkeypatch: 
     np.testing.assert_array_equal(one.run(_batch(16, 16)), expected)
 
 
-def test_tensorrt_keeps_the_engines_of_sizes_apart(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_keeps_the_engines_of_sizes_apart(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ort, given = catalog.onnxruntime(), []
     real = ort.InferenceSession
 
@@ -221,7 +239,9 @@ def test_tensorrt_keeps_the_engines_of_sizes_apart(colour_model: Path, monkeypat
     one = Session(colour_model, CPU)
     folder = colour_model.parent / "engines"
     options = (("trt_engine_cache_path", str(folder)), ("trt_timing_cache_path", str(folder)))
-    one.plan = replace(CPU, provider="TensorrtExecutionProvider", device="gpu", shapes="fixed", options=options)
+    one.plan = replace(
+        CPU, provider="TensorrtExecutionProvider", device="gpu", shapes="fixed", options=options
+    )
     monkeypatch.setattr(ort, "InferenceSession", fake)
     one._build((1, 3, 8, 16))
     (tensorrt, cuda) = given[0]
@@ -235,12 +255,19 @@ def test_engines_are_keyed_by_all_that_they_depend_on(
     colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
-    here = replace(m.GPU_T4, versions=(("onnxruntime-gpu", "1.31.1"), ("tensorrt-cu13-libs", "10.16")))
+    here = replace(
+        m.GPU_T4, versions=(("onnxruntime-gpu", "1.31.1"), ("tensorrt-cu13-libs", "10.16"))
+    )
     keys = {
         session.engine_cache(colour_model, here),
         session.engine_cache(colour_model, replace(here, gpus=(m.H100,))),
-        session.engine_cache(colour_model, replace(here, versions=(("onnxruntime-gpu", "1.32.0"), here.versions[1]))),
-        session.engine_cache(colour_model, replace(here, versions=(here.versions[0], ("tensorrt-cu13-libs", "10.15")))),
+        session.engine_cache(
+            colour_model, replace(here, versions=(("onnxruntime-gpu", "1.32.0"), here.versions[1]))
+        ),
+        session.engine_cache(
+            colour_model,
+            replace(here, versions=(here.versions[0], ("tensorrt-cu13-libs", "10.15"))),
+        ),
         session.engine_cache(BUNDLED, here),
     }
     assert len(keys) == 5
@@ -263,7 +290,11 @@ GROWTH = {"cpu": 10, "openvino": 30}
 
 
 def _resident() -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmRSS")
+    )
     return int(line.split()[1]) / 1024
 
 
@@ -272,7 +303,9 @@ def _resident() -> float:
 def test_memory_does_not_grow_with_images_of_many_sizes(backend: str) -> None:
     one = Session(BUNDLED, replace(CPU, threads=1) if backend == "cpu" else _openvino(threads=1))
     rng = np.random.default_rng(0)
-    sizes = rng.permutation([(16 * (1 + index // 10), 16 * (1 + index % 10)) for index in range(50)])
+    sizes = rng.permutation(
+        [(16 * (1 + index // 10), 16 * (1 + index % 10)) for index in range(50)]
+    )
     before = 0.0
     for index in range(1000):
         one.run(np.zeros((1, 3, *sizes[index % 50]), np.float32))

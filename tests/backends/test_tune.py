@@ -41,7 +41,9 @@ def test_the_fastest_that_keeps_the_labels_wins() -> None:
         winner([Measured(FAST, None, None, "broken")])
 
 
-def test_what_was_measured_is_found_again_under_the_same_conditions_only(colour_model: Path, home: Path) -> None:
+def test_what_was_measured_is_found_again_under_the_same_conditions_only(
+    colour_model: Path, home: Path
+) -> None:
     here, cpu = replace(m.OPENVINO, versions=(("onnxruntime", "1.31.1"),)), Device("cpu")
     assert recall(colour_model, here, cpu, None) is None
     remember(colour_model, here, (64, 96), [Measured(NORMAL, 10, 1.0), Measured(FAST, 5, 1.0)])
@@ -50,9 +52,14 @@ def test_what_was_measured_is_found_again_under_the_same_conditions_only(colour_
     for device in (cpu, None):
         assert recall(colour_model, here, device, None) == HpiConfig("cpu", "fp32", 2)  # the latest
     assert recall(colour_model, here, Device("gpu", (0,)), None) is None
-    assert recall(colour_model, replace(here, versions=(("onnxruntime", "1.32.0"),)), cpu, None) is None
+    assert (
+        recall(colour_model, replace(here, versions=(("onnxruntime", "1.32.0"),)), cpu, None)
+        is None
+    )
     assert recall(colour_model, replace(here, cpu=m.AMX), cpu, None) is None
-    assert recall(colour_model, replace(here, gpus=(m.T4,)), cpu, (64, 96)) is not None  # no matter to the CPU
+    assert (
+        recall(colour_model, replace(here, gpus=(m.T4,)), cpu, (64, 96)) is not None
+    )  # no matter to the CPU
     colour_model.write_bytes(colour_model.read_bytes() + b"\n")
     assert recall(colour_model, here, cpu, None) is None
     assert sorted(path.name for path in home.iterdir()) == ["tuning.json", "tuning.json.lock"]
@@ -79,7 +86,12 @@ def test_a_memory_that_holds_other_things_is_no_memory(colour_model: Path, home:
 def test_processes_that_tune_at_once_lose_nothing(colour_model: Path) -> None:
     sizes = [(8 * n, 8) for n in range(1, 17)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda size: remember(colour_model, m.OPENVINO, size, [Measured(NORMAL, 1, 1.0)]), sizes))
+        list(
+            pool.map(
+                lambda size: remember(colour_model, m.OPENVINO, size, [Measured(NORMAL, 1, 1.0)]),
+                sizes,
+            )
+        )
     (record,) = json.loads(tune.tuning_file().read_text()).values()
     assert len(record) == len(sizes)
 
@@ -100,7 +112,13 @@ def test_plans_that_change_labels_or_break_are_rejected(
         logits = real(self, batch)
         if self.plan == broken:
             raise ModelError("out of order")
-        return logits[:, ::-1] if self.plan == wrong else logits * np.nan if self.plan == holes else logits
+        return (
+            logits[:, ::-1]
+            if self.plan == wrong
+            else logits * np.nan
+            if self.plan == holes
+            else logits
+        )
 
     monkeypatch.setattr(Session, "run", run)
     steps: list[tuple[int, int]] = []
@@ -126,8 +144,20 @@ def test_plans_that_change_labels_or_break_are_rejected(
     assert steps == [(done, 12) for done in range(1, 13)]
 
 
-def test_the_command_and_the_mode_that_follows_it(colour_model: Path, home: Path, tiles: npt.NDArray[np.uint8]) -> None:
-    command = [sys.executable, "-m", "segrt.cli", "tune", str(colour_model), "--size", "64x96", "--rounds", "3"]
+def test_the_command_and_the_mode_that_follows_it(
+    colour_model: Path, home: Path, tiles: npt.NDArray[np.uint8]
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "segrt.cli",
+        "tune",
+        str(colour_model),
+        "--size",
+        "64x96",
+        "--rounds",
+        "3",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "CPUExecutionProvider fp32" in done.stdout
@@ -150,7 +180,9 @@ def test_the_command_and_the_mode_that_follows_it(colour_model: Path, home: Path
         (["--images", "/nowhere"], 1, "/nowhere does not exist"),
     ],
 )
-def test_wrong_use_of_the_command(colour_model: Path, arguments: list[str], status: int, words: str) -> None:
+def test_wrong_use_of_the_command(
+    colour_model: Path, arguments: list[str], status: int, words: str
+) -> None:
     command = [sys.executable, "-m", "segrt.cli", "tune", str(colour_model), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == status

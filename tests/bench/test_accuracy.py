@@ -16,7 +16,9 @@ IGNORED = 9
 Labels = npt.NDArray[np.int32]
 
 
-def _naive(classes: int, images: list[tuple[Labels, Labels]]) -> tuple[list[list[int]], list[float], float]:
+def _naive(
+    classes: int, images: list[tuple[Labels, Labels]]
+) -> tuple[list[list[int]], list[float], float]:
     """Counts, IoU and pixel accuracy, pixel by pixel."""
     counts = [[0] * classes for _ in range(classes)]
     for labels, truth in images:

@@ -15,19 +15,36 @@ COMMAND = [sys.executable, "-m", "segrt.bench.cli"]
 
 
 def _bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_measures_a_model_and_says_why_another_fails(colour_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     done = _bench(
-        colour_model, "nosuch", "--mode", "normal", "--size", "64x96", "--repeat", "3", "--device", "cpu", "-o", out
+        colour_model,
+        "nosuch",
+        "--mode",
+        "normal",
+        "--size",
+        "64x96",
+        "--repeat",
+        "3",
+        "--device",
+        "cpu",
+        "-o",
+        out,
     )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "failed: unknown model 'nosuch'" in done.stdout
     good, bad = json.loads(out.read_text())["rows"]
-    assert (good["model"], good["provider"], good["precision"]) == ("colours", "CPUExecutionProvider", "fp32")
+    assert (good["model"], good["provider"], good["precision"]) == (
+        "colours",
+        "CPUExecutionProvider",
+        "fp32",
+    )
     assert good["ms"]["total"]["rounds"] == 3
     assert good["file_bytes"] == colour_model.stat().st_size
     assert bad["ms"] == {}
@@ -35,7 +52,18 @@ def test_measures_a_model_and_says_why_another_fails(colour_model: Path, tmp_pat
 
 def test_a_sliding_window_is_measured(colour_model: Path, tmp_path: Path) -> None:
     whole = write_colour_model(tmp_path / "whole.onnx", labels=True)
-    common = ["--mode", "normal", "--size", "64x96", "--repeat", "1", "--device", "cpu", "--format", "json"]
+    common = [
+        "--mode",
+        "normal",
+        "--size",
+        "64x96",
+        "--repeat",
+        "1",
+        "--device",
+        "cpu",
+        "--format",
+        "json",
+    ]
     done = _bench(colour_model, whole, "--slide", "32,24", *common)
     assert done.returncode == 1, done.stderr
     good, bad = json.loads(done.stdout)["rows"]
@@ -44,7 +72,18 @@ def test_a_sliding_window_is_measured(colour_model: Path, tmp_path: Path) -> Non
 
 
 def test_the_data_set_gives_what_the_model_card_says(camvid: Path) -> None:
-    done = _bench("--mode", "normal", "--device", "cpu", "--repeat", "1", "--dataset", camvid, "--format", "json")
+    done = _bench(
+        "--mode",
+        "normal",
+        "--device",
+        "cpu",
+        "--repeat",
+        "1",
+        "--dataset",
+        camvid,
+        "--format",
+        "json",
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]  # of every plan that the machine offers
     assert rows[0]["provider"] == "CPUExecutionProvider"
@@ -57,8 +96,20 @@ def test_the_data_set_gives_what_the_model_card_says(camvid: Path) -> None:
 
 def test_ctrl_c_prints_what_is_done(colour_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    many = [*COMMAND, str(colour_model), *[str(colour_model)] * 50, "--mode", "normal", "--repeat", "2", "-o", str(out)]
-    with subprocess.Popen(many, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    many = [
+        *COMMAND,
+        str(colour_model),
+        *[str(colour_model)] * 50,
+        "--mode",
+        "normal",
+        "--repeat",
+        "2",
+        "-o",
+        str(out),
+    ]
+    with subprocess.Popen(
+        many, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         while not out.exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

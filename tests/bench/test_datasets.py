@@ -22,7 +22,10 @@ def test_folder(tmp_path: Path) -> None:
         _png(tmp_path / "labels" / f"{stem}.png", 0, 11)
     _png(tmp_path / "labels" / "without_image.png", 0)
     pairs = find(tmp_path, Layout.FOLDER)
-    assert [(p.image.name, p.label.parent.name) for p in pairs] == [("a.png", "labels"), ("b.png", "labels")]
+    assert [(p.image.name, p.label.parent.name) for p in pairs] == [
+        ("a.png", "labels"),
+        ("b.png", "labels"),
+    ]
     assert Truth().read(pairs[0].label).tolist() == [[0, 11]]
 
 
@@ -32,7 +35,10 @@ def test_cityscapes_takes_train_ids_or_maps_ids(tmp_path: Path) -> None:
         _png(tmp_path / f"gtFine/val/ulm/{stem}_gtFine_labelIds.png", 0, 7, 8, 14, 26, 33)
     _png(tmp_path / "gtFine/val/ulm/ulm_0_gtFine_labelTrainIds.png", 0, 18, 255)
     pairs, truth = find(tmp_path, Layout.CITYSCAPES), Truth(Layout.CITYSCAPES)
-    assert [truth.read(p.label)[0].tolist() for p in pairs] == [[0, 18, 255], [255, 0, 1, 255, 13, 18]]
+    assert [truth.read(p.label)[0].tolist() for p in pairs] == [
+        [0, 18, 255],
+        [255, 0, 1, 255, 13, 18],
+    ]
 
 
 def test_ade20k_counts_from_one(tmp_path: Path) -> None:

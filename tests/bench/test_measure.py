@@ -66,7 +66,12 @@ def test_rows_hold_what_the_contenders_said(photo: list[Path]) -> None:
     ]
     told: list[float] = []
     slow, missing, fast = measure(
-        MODEL, entrants, repeat=7, seconds=60, threads=2, told=lambda what, share: told.append(share)
+        MODEL,
+        entrants,
+        repeat=7,
+        seconds=60,
+        threads=2,
+        told=lambda what, share: told.append(share),
     )
     assert (slow.error, missing.error, fast.error) == (None, "no such device", None)
     assert not missing.steps
@@ -82,7 +87,9 @@ def test_rows_hold_what_the_contenders_said(photo: list[Path]) -> None:
 
 
 def test_few_rounds_when_time_is_short(photo: list[Path]) -> None:
-    (row,) = measure(MODEL, [Entrant("a", Pretended, (photo, 5.0))], repeat=50, seconds=0, threads=1)
+    (row,) = measure(
+        MODEL, [Entrant("a", Pretended, (photo, 5.0))], repeat=50, seconds=0, threads=1
+    )
     assert len(row.steps["total"].ms) == module.MIN_ROUNDS
     (row,) = measure(MODEL, [Entrant("a", Pretended, (photo, 5.0))], repeat=2, seconds=0, threads=1)
     assert len(row.steps["total"].ms) == 2
@@ -99,8 +106,13 @@ def test_scores_on_a_data_set(photo: list[Path], tmp_path: Path) -> None:
     truth = np.array([[0] * 6, [1] * 6, [0] * 6, [255] * 6], np.uint8)
     Image.fromarray(truth).save(tmp_path / "labels" / "photo.png")
     pairs = find(tmp_path, Truth().layout)
-    entrants = [Entrant("zeros", Pretended, (photo, 5.0, 0)), Entrant("ones", Pretended, (photo, 5.0, 1))]
-    zeros, ones = measure(MODEL, entrants, repeat=1, seconds=1, threads=1, pairs=pairs, truth=Truth())
+    entrants = [
+        Entrant("zeros", Pretended, (photo, 5.0, 0)),
+        Entrant("ones", Pretended, (photo, 5.0, 1)),
+    ]
+    zeros, ones = measure(
+        MODEL, entrants, repeat=1, seconds=1, threads=1, pairs=pairs, truth=Truth()
+    )
     assert zeros.confusion
     assert ones.confusion
     assert zeros.confusion.counts.tolist() == [[12, 0], [6, 0]]

@@ -24,7 +24,12 @@ from segrt.errors import ConfigError
 
 def _report() -> Report:
     lite = BenchModel(
-        "PP-LiteSeg-T", Path("gone.onnx"), spec=zoo.get("PP-LiteSeg-T"), untrained=True, build_s=3, export_s=4
+        "PP-LiteSeg-T",
+        Path("gone.onnx"),
+        spec=zoo.get("PP-LiteSeg-T"),
+        untrained=True,
+        build_s=3,
+        export_s=4,
     )
     slow, fast = Samples((40.0, 50.0, 60.0)), Samples((20.0, 20.0, 20.0))
     confusion = ConfusionMatrix(2, 255)
@@ -73,14 +78,23 @@ def test_markdown_and_table_hold_every_row() -> None:
     assert "failed: no \\| provider" in markdown
     for block in markdown.split("\n\n"):
         if block.startswith("|"):
-            assert len({line.replace("\\|", "").count("|") for line in block.strip().split("\n")}) == 1
-    assert "BUSY" in replace(report, environment=replace(report.environment, load_before=99.0)).render(Format.MARKDOWN)
+            assert (
+                len({line.replace("\\|", "").count("|") for line in block.strip().split("\n")}) == 1
+            )
+    assert "BUSY" in replace(
+        report, environment=replace(report.environment, load_before=99.0)
+    ).render(Format.MARKDOWN)
 
 
 def test_json_and_csv_can_be_read_again() -> None:
     report = _report()
     content = json.loads(report.render(Format.JSON))
-    assert [row["error"] for row in content["rows"]] == [None, None, "no | provider", "unknown model 'nosuch'"]
+    assert [row["error"] for row in content["rows"]] == [
+        None,
+        None,
+        "no | provider",
+        "unknown model 'nosuch'",
+    ]
     normal = content["rows"][1]
     assert normal["ms"]["total"]["all"] == [20.0, 20.0, 20.0]
     assert normal["ratio"] == {"median": 2.5, "low": 2.0, "high": 3.0, "pairs": [2.0, 2.5, 3.0]}

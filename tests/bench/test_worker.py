@@ -51,5 +51,7 @@ def test_errors_keep_their_class() -> None:
 def test_a_process_that_is_killed_is_an_error() -> None:
     with Worker(Subject, 1) as worker:
         for _ in range(2):
-            with pytest.raises(SegrtError, match="killed by signal 9, as happens when memory runs out"):
+            with pytest.raises(
+                SegrtError, match="killed by signal 9, as happens when memory runs out"
+            ):
                 worker.call("die")

@@ -30,7 +30,9 @@ Recipe = tuple[list[str], Callable[[Path], list[str]]]
 
 
 def _run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=180, check=False)
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=180, check=False
+    )
 
 
 def _built(*command: object) -> None:
@@ -40,7 +42,17 @@ def _built(*command: object) -> None:
 
 def _cpp(folder: Path) -> list[str]:
     flags = _run("pkg-config", "--cflags", "--libs", "cpp-httplib").stdout.split()
-    _built("g++", "-std=c++17", "-O2", "-Wall", CLIENTS / "cpp/client.cpp", "-o", folder / "client", *flags, "-pthread")
+    _built(
+        "g++",
+        "-std=c++17",
+        "-O2",
+        "-Wall",
+        CLIENTS / "cpp/client.cpp",
+        "-o",
+        folder / "client",
+        *flags,
+        "-pthread",
+    )
     return [str(folder / "client")]
 
 
@@ -52,14 +64,26 @@ def _go(folder: Path) -> list[str]:
 def _csharp(folder: Path) -> list[str]:
     shutil.copy(NEWTONSOFT, folder)
     program = folder / "Client.exe"
-    _built("mcs", f"-out:{program}", "-r:System.Net.Http.dll", f"-r:{NEWTONSOFT}", CLIENTS / "csharp/Client.cs")
+    _built(
+        "mcs",
+        f"-out:{program}",
+        "-r:System.Net.Http.dll",
+        f"-r:{NEWTONSOFT}",
+        CLIENTS / "csharp/Client.cs",
+    )
     return ["mono", str(program)]
 
 
 RECIPES: dict[str, Recipe] = {
     "python": ([], lambda _: [sys.executable, str(CLIENTS / "python/client.py")]),
-    "cpp": (["g++", "pkg-config", "/usr/include/httplib.h", "/usr/include/nlohmann/json.hpp"], _cpp),
-    "java": (["java", "javac", GSON], lambda _: ["java", "-cp", GSON, str(CLIENTS / "java/Client.java")]),
+    "cpp": (
+        ["g++", "pkg-config", "/usr/include/httplib.h", "/usr/include/nlohmann/json.hpp"],
+        _cpp,
+    ),
+    "java": (
+        ["java", "javac", GSON],
+        lambda _: ["java", "-cp", GSON, str(CLIENTS / "java/Client.java")],
+    ),
     "go": (["go"], _go),
     "csharp": (["mcs", "mono", NEWTONSOFT], _csharp),
     "node": (["node"], lambda _: ["node", str(CLIENTS / "node/client.mjs")]),
@@ -101,11 +125,15 @@ def expected(picture: Path) -> str:
     counts = np.bincount(result.labels.ravel())
     order = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
     assert len(order) > 5
-    shares = [f"{100 * counts[c] / (width * height):6.2f} %  {result.class_names[c]}" for c in order]
+    shares = [
+        f"{100 * counts[c] / (width * height):6.2f} %  {result.class_names[c]}" for c in order
+    ]
     return "\n".join([f"{width} x {height}", *shares, ""])
 
 
-def test_labels_and_picture(client: list[str], address: str, picture: Path, expected: str, tmp_path: Path) -> None:
+def test_labels_and_picture(
+    client: list[str], address: str, picture: Path, expected: str, tmp_path: Path
+) -> None:
     output = tmp_path / "result.jpg"
     done = _run(*client, address, picture, output)
     assert (done.returncode, done.stderr) == (0, "")
@@ -129,7 +157,9 @@ def test_an_error_is_the_servers_sentence(client: list[str], address: str, tmp_p
     assert not output.exists()
 
 
-def test_a_server_that_is_not_there_is_an_error(client: list[str], picture: Path, tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_an_error(
+    client: list[str], picture: Path, tmp_path: Path
+) -> None:
     done = _run(*client, "http://127.0.0.1:9", picture, tmp_path / "result.jpg")
     assert done.returncode != 0
     assert done.stderr

@@ -58,7 +58,9 @@ def test_unit_is_valid_to_systemd(tmp_path: Path) -> None:
     unit = tmp_path / "segrt.service"
     text = (DEPLOY / "segrt.service").read_text(encoding="utf-8")
     unit.write_text(text.replace("/opt/segrt/bin/segrt", str(program)), encoding="utf-8")
-    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -71,11 +73,15 @@ def test_compose() -> None:
 
 
 def test_kubernetes() -> None:
-    deployment, service = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8"))
+    deployment, service = yaml.safe_load_all(
+        (DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8")
+    )
     pod = deployment["spec"]["template"]
     (container,) = pod["spec"]["containers"]
     assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
-    assert {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness")} == {"/ready"}
+    assert {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness")} == {
+        "/ready"
+    }
     assert container["livenessProbe"]["httpGet"]["path"] == "/health"
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert pod["spec"]["securityContext"]["runAsNonRoot"]

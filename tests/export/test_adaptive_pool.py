@@ -16,8 +16,14 @@ NAME = "p2o.pd_op.pool2d.0.0"
 
 
 def _stand_in() -> onnx.ModelProto:
-    nodes = [helper.make_node("GlobalAveragePool", ["x"], [NAME]), helper.make_node("Relu", [NAME], ["y"])]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "c", None, None]) for name in ("x", "y")]
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], [NAME]),
+        helper.make_node("Relu", [NAME], ["y"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "c", None, None])
+        for name in ("x", "y")
+    ]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
@@ -45,7 +51,9 @@ def _reference(x: npt.NDArray[np.float32], bins: tuple[int, int]) -> npt.NDArray
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 40), st.integers(1, 40)),
     st.integers(0, 2**32 - 1),
 )
-def test_equals_the_definition_for_any_size(bins: tuple[int, int], shape: tuple[int, int, int, int], seed: int) -> None:
+def test_equals_the_definition_for_any_size(
+    bins: tuple[int, int], shape: tuple[int, int, int, int], seed: int
+) -> None:
     model = _stand_in()
     assert adaptive_pool.restore(model, {NAME: bins}) == (bins != (1, 1))
     onnx.checker.check_model(model, full_check=True)

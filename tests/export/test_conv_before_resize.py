@@ -21,7 +21,9 @@ def _half(net: Net, x: str) -> str:
 def _linear(net: Net, x: str, channels: int, out: int, *, bias: bool) -> str:
     """A linear layer on tokens, as the converter writes it."""
     flat = net.add("Reshape", x, net.const([0, 0, -1], np.int64))
-    tokens = net.add("MatMul", net.add("Transpose", flat, perm=[0, 2, 1]), net.weight(channels, out))
+    tokens = net.add(
+        "MatMul", net.add("Transpose", flat, perm=[0, 2, 1]), net.weight(channels, out)
+    )
     if bias:
         tokens = net.add("Add", tokens, net.weight(out))
     return net.add("Reshape", net.add("Transpose", tokens, perm=[0, 2, 1]), net.sizes(x, out))
@@ -42,13 +44,19 @@ def _head(
     """Maps at 1/stride, upsampled to the input's size, concatenated with it and convolved; returns the result."""
     inputs, total = (["x"], 3) if whole else ([], 0)
     for place, stride in enumerate(strides):
-        low = net.add("AveragePool", "x", kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1)
+        low = net.add(
+            "AveragePool", "x", kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1
+        )
         low = net.conv(low, 3, channels + place)
         if linear:
             low = _linear(net, low, channels + place, channels + place + 1, bias=bias)
         wide = channels + place + linear
         size = net.sizes("x", wide)
-        inputs.append(net.add("Resize", low, "", "", size, mode=interpolation, coordinate_transformation_mode=mode))
+        inputs.append(
+            net.add(
+                "Resize", low, "", "", size, mode=interpolation, coordinate_transformation_mode=mode
+            )
+        )
         total += wide
     concat = net.add("Concat", *inputs, axis=1)
     return net.add("Relu", net.conv(concat, total, out, bias=bias))
@@ -78,7 +86,18 @@ def test_exact_and_less_work(
     seed: int,
 ) -> None:
     net = Net(seed)
-    model = net.model(_head(net, strides, whole=whole, linear=linear, bias=bias, mode=mode, channels=channels, out=out))
+    model = net.model(
+        _head(
+            net,
+            strides,
+            whole=whole,
+            linear=linear,
+            bias=bias,
+            mode=mode,
+            channels=channels,
+            out=out,
+        )
+    )
     x = images(*shape)
     expected, work = run(model, x)[0], multiply_adds(model)
     assert conv_before_resize(model) == 1
@@ -91,7 +110,9 @@ def test_a_linear_layer_is_composed_and_goes() -> None:
     model = net.model(_head(net, [4, 8], linear=True))
     assert conv_before_resize(model) == 1
     assert not {"MatMul", "Transpose", "Reshape"} & set(kinds(model))
-    assert kinds(model).count("Conv") == 5  # two before the layers, two of them composed, one on the input itself
+    assert (
+        kinds(model).count("Conv") == 5
+    )  # two before the layers, two of them composed, one on the input itself
 
 
 def test_a_layer_with_more_inputs_than_outputs_stays() -> None:
@@ -132,7 +153,9 @@ def test_scales_instead_of_sizes() -> None:
     np.testing.assert_allclose(run(model, x)[0], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["nearest", "kernel", "group", "padding", "stride", "downsampling"])
+@pytest.mark.parametrize(
+    "case", ["nearest", "kernel", "group", "padding", "stride", "downsampling"]
+)
 def test_does_nothing_where_the_pattern_is_not_there(case: str) -> None:
     net = Net()
     if case == "nearest":

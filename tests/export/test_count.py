@@ -49,13 +49,17 @@ def test_shapes_are_those_of_a_run_through_shape_arithmetic(batch: int) -> None:
     wide = net.add("Cast", net.add("GreaterOrEqual", index, net.const([[1], [2]], np.int64)), to=1)
     model = net.model(flat, wide)
     known = shapes(model, (9, 14), batch=batch)
-    assert [known[name] for name in (flat, wide)] == [out.shape for out in run(model, images(batch, 9, 14))]
+    assert [known[name] for name in (flat, wide)] == [
+        out.shape for out in run(model, images(batch, 9, 14))
+    ]
 
 
 def test_a_shape_that_hangs_on_values_is_left_out() -> None:
     net = Net()
     found = net.add("NonZero", "x")
-    net.add("MatMul", net.add("Cast", found, to=1), net.add("Transpose", net.add("Cast", found, to=1)))
+    net.add(
+        "MatMul", net.add("Cast", found, to=1), net.add("Transpose", net.add("Cast", found, to=1))
+    )
     model = net.model("t4")
     assert found not in shapes(model)
     with pytest.raises(ValueError, match="can't be counted"):

@@ -13,7 +13,9 @@ from segrt.postprocess import labels_from_logits
 from segrt_export.passes.cut_tail import cut_tail
 
 
-def _network(tail: list[NodeProto], output: str, kind: int = TensorProto.INT64, *, stride: int = 4) -> onnx.ModelProto:
+def _network(
+    tail: list[NodeProto], output: str, kind: int = TensorProto.INT64, *, stride: int = 4
+) -> onnx.ModelProto:
     """An average pooling and a 1 x 1 convolution to five classes, with `size` and `low` for a tail to use."""
     weights = np.random.default_rng(3).standard_normal((5, 3, 1, 1)).astype(np.float32)
     constants: dict[str, Any] = {
@@ -21,7 +23,14 @@ def _network(tail: list[NodeProto], output: str, kind: int = TensorProto.INT64, 
         "other": np.array([7, 9]),
     }  # fmt: skip
     nodes = [
-        helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1),
+        helper.make_node(
+            "AveragePool",
+            ["x"],
+            ["p"],
+            kernel_shape=[stride] * 2,
+            strides=[stride] * 2,
+            ceil_mode=1,
+        ),
         helper.make_node("Conv", ["p", "w"], ["low"]),
         helper.make_node("Shape", ["x"], ["shape"]),
         helper.make_node("Slice", ["shape", "2", "4"], ["hw"]),
@@ -42,7 +51,11 @@ def _network(tail: list[NodeProto], output: str, kind: int = TensorProto.INT64, 
 
 def _resize(mode: str = "half_pixel", size: str = "size") -> NodeProto:
     return helper.make_node(
-        "Resize", ["low", "none", "none", size], ["high"], mode="linear", coordinate_transformation_mode=mode
+        "Resize",
+        ["low", "none", "none", size],
+        ["high"],
+        mode="linear",
+        coordinate_transformation_mode=mode,
     )
 
 
@@ -53,7 +66,9 @@ ARGMAX = [
 
 
 def _run(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> Any:
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )[0]
 
 
 @pytest.mark.parametrize("mode", ["half_pixel", "align_corners"])
@@ -66,7 +81,9 @@ def test_upsampling_and_argmax_go_and_come_back_in_postprocess(mode: str, stride
     assert tail.upsample == Upsample(stride=stride, align_corners=mode == "align_corners")
     assert tail.output == "logits"
     assert {n.op_type for n in model.graph.node} == {"AveragePool", "Conv", "Identity"}
-    labels, _ = labels_from_logits(_run(model, x), (53, 71), align_corners=tail.upsample.align_corners)
+    labels, _ = labels_from_logits(
+        _run(model, x), (53, 71), align_corners=tail.upsample.align_corners
+    )
     assert (labels == expected).mean() > 0.9999
 
 

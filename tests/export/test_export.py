@@ -21,7 +21,8 @@ from segrt_export.passes import adaptive_pool, check_names
 from segrt_export.program import PaddleModel, attribute, load_program, operators
 
 needs_paddle = pytest.mark.skipif(
-    not (find_spec("paddle") and find_spec("paddle2onnx")), reason="needs the export extra: pip install 'segrt[export]'"
+    not (find_spec("paddle") and find_spec("paddle2onnx")),
+    reason="needs the export extra: pip install 'segrt[export]'",
 )
 
 
@@ -30,7 +31,9 @@ def exported(paddle_lite: Path, camvid: Path, tmp_path_factory: pytest.TempPathF
     if not find_spec("paddle"):
         pytest.skip("needs the export extra: pip install 'segrt[export]'")
     out = tmp_path_factory.mktemp("exported")
-    done = CliRunner().invoke(app, [str(paddle_lite), "-o", str(out), "--verify", str(camvid / "images")])
+    done = CliRunner().invoke(
+        app, [str(paddle_lite), "-o", str(out), "--verify", str(camvid / "images")]
+    )
     assert done.exit_code == 0, done.output
     return out
 
@@ -67,7 +70,9 @@ def test_the_file_says_all_that_the_runtime_needs(exported: Path) -> None:
     dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert dims == ["N", 3, "H", "W"]
     assert {n.domain for n in model.graph.node} == {""}
-    assert {"Resize", "ArgMax"} & {n.op_type for n in model.graph.node if n.output[0] == "logits"} == set()
+    assert {"Resize", "ArgMax"} & {
+        n.op_type for n in model.graph.node if n.output[0] == "logits"
+    } == set()
 
 
 @needs_paddle
@@ -84,7 +89,9 @@ def test_an_abort_in_the_converter_is_an_error_message(paddle_lite: Path, tmp_pa
 
 
 @needs_paddle
-def test_a_wrong_conversion_is_not_written(paddle_lite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_conversion_is_not_written(
+    paddle_lite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     restore = adaptive_pool.restore
 
     def spoil(model: onnx.ModelProto, bins: dict[str, tuple[int, int]]) -> int:
@@ -107,7 +114,9 @@ def test_the_reason_is_the_telling_line() -> None:
 
 def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    done = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b"), "ResNet", "-o", str(tmp_path / "out")])
+    done = CliRunner().invoke(
+        app, [str(tmp_path / "a"), str(tmp_path / "b"), "ResNet", "-o", str(tmp_path / "out")]
+    )
     assert done.exit_code == 1
     assert "a does not exist" in done.output
     assert "b holds no Paddle inference model" in done.output
@@ -116,7 +125,16 @@ def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_an_unknown_pass_is_wrong_usage(tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        app, ["PP-LiteSeg-T", "-o", str(tmp_path), "--without", "fast", "--without", "conv_before_resize"]
+        app,
+        [
+            "PP-LiteSeg-T",
+            "-o",
+            str(tmp_path),
+            "--without",
+            "fast",
+            "--without",
+            "conv_before_resize",
+        ],
     )
     assert done.exit_code == 2
     assert "no pass is named fast" in done.output

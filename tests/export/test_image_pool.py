@@ -20,7 +20,9 @@ def _aspp(net: Net, *, spread: str, mode: str, channels: int, out: int, kernel: 
     other = net.conv("x", 3, 2)
     concat = net.add("Concat", other, wide, "x", axis=1)
     pads = [kernel // 2] * 4
-    return net.add("Relu", net.conv(concat, channels + 5, out, kernel_shape=[kernel] * 2, pads=pads))
+    return net.add(
+        "Relu", net.conv(concat, channels + 5, out, kernel_shape=[kernel] * 2, pads=pads)
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -53,7 +55,9 @@ def test_does_nothing_where_the_pattern_is_not_there(case: str) -> None:
         out = net.conv(net.add("Concat", "x", up, axis=1), 6, 2)
     else:
         mode = "tf_crop_and_resize" if case == "crop" else "half_pixel"
-        out = _aspp(net, spread="linear", mode=mode, channels=3, out=2, kernel=3 if case == "kernel" else 1)
+        out = _aspp(
+            net, spread="linear", mode=mode, channels=3, out=2, kernel=3 if case == "kernel" else 1
+        )
     model = net.model(out)
     before = model.SerializeToString()
     assert image_pool(model) == 0

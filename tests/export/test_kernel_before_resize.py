@@ -15,15 +15,25 @@ MODES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
 
 
 def _head(
-    net: Net, maps: list[int], *, size: int = 3, mode: str = "half_pixel", channels: int = 96, **options: Any
+    net: Net,
+    maps: list[int],
+    *,
+    size: int = 3,
+    mode: str = "half_pixel",
+    channels: int = 96,
+    **options: Any,
 ) -> str:
     """The input and maps at these strides, upsampled to its size, concatenated and convolved; returns the result."""
     inputs, total = ["x"], 3
     for stride in maps:
-        low = net.add("AveragePool", "x", kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1)
+        low = net.add(
+            "AveragePool", "x", kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1
+        )
         low = net.conv(low, 3, channels)
         up = net.sizes("x", channels)
-        inputs.append(net.add("Resize", low, "", "", up, mode="linear", coordinate_transformation_mode=mode))
+        inputs.append(
+            net.add("Resize", low, "", "", up, mode="linear", coordinate_transformation_mode=mode)
+        )
         total += channels
     concat = net.add("Concat", *inputs, axis=1)
     options = {"kernel_shape": [size] * 2, "pads": [size // 2] * 4, **options}

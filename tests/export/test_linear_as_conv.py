@@ -10,9 +10,15 @@ from segrt_export.count import multiply_adds
 from segrt_export.passes.linear_as_conv import linear_as_conv
 
 
-def _block(net: Net, *, channels: int = 3, wide: int = 7, ask: bool = False, bias: bool = True) -> tuple[str, str]:
+def _block(
+    net: Net, *, channels: int = 3, wide: int = 7, ask: bool = False, bias: bool = True
+) -> tuple[str, str]:
     """SegFormer's layer on tokens and depthwise convolution, as the converter writes them: tokens out, wide layer."""
-    flat = net.add("Reshape", "x" if channels == 3 else net.conv("x", 3, channels), net.const([0, 0, -1], np.int64))
+    flat = net.add(
+        "Reshape",
+        "x" if channels == 3 else net.conv("x", 3, channels),
+        net.const([0, 0, -1], np.int64),
+    )
     tokens = net.add("Relu", net.add("Transpose", flat, perm=[0, 2, 1]))
     layer = net.add("MatMul", tokens, net.weight(channels, wide))
     if bias:
@@ -21,7 +27,9 @@ def _block(net: Net, *, channels: int = 3, wide: int = 7, ask: bool = False, bia
         shape = net.add("Shape", layer)
         batch = net.add("Slice", shape, net.const([0], np.int64), net.const([1], np.int64))
         inner = net.add("Slice", shape, net.const([2], np.int64), net.const([3], np.int64))
-        size = net.add("Slice", net.add("Shape", "x"), net.const([2], np.int64), net.const([4], np.int64))
+        size = net.add(
+            "Slice", net.add("Shape", "x"), net.const([2], np.int64), net.const([4], np.int64)
+        )
         target = net.add("Concat", batch, inner, size, axis=0)
     else:
         target = net.sizes("x", wide)
@@ -39,7 +47,9 @@ def _block(net: Net, *, channels: int = 3, wide: int = 7, ask: bool = False, bia
     shape=st.tuples(st.integers(1, 2), st.integers(1, 20), st.integers(1, 20)),
     seed=st.integers(0, 1000),
 )
-def test_exact_and_no_more_work(channels: int, more: int, ask: bool, shape: tuple[int, int, int], seed: int) -> None:
+def test_exact_and_no_more_work(
+    channels: int, more: int, ask: bool, shape: tuple[int, int, int], seed: int
+) -> None:
     net = Net(seed)
     model = net.model(_block(net, channels=channels, wide=channels + more, ask=ask)[0])
     x = images(*shape)
@@ -52,7 +62,9 @@ def test_exact_and_no_more_work(channels: int, more: int, ask: bool, shape: tupl
 
 def test_every_block_is_found() -> None:
     net = Net()
-    outputs = [_block(net, wide=wide, ask=ask)[0] for wide, ask in ((4, True), (5, False), (9, True))]
+    outputs = [
+        _block(net, wide=wide, ask=ask)[0] for wide, ask in ((4, True), (5, False), (9, True))
+    ]
     model = net.model(*outputs)
     x = images(2, 9, 7)
     expected = run(model, x)
@@ -61,7 +73,9 @@ def test_every_block_is_found() -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["narrow", "no bias", "read by others", "tokens are transposed otherwise"])
+@pytest.mark.parametrize(
+    "case", ["narrow", "no bias", "read by others", "tokens are transposed otherwise"]
+)
 def test_other_graphs_stay(case: str) -> None:
     net = Net()
     if case == "narrow":

@@ -27,7 +27,9 @@ def test_open_finds_both_formats_and_the_config(tmp_path: Path) -> None:
     assert (old.name, old.program.name, old.class_names) == ("mine", "model.pdmodel", ())
 
 
-@pytest.mark.parametrize(("yml", "message"), [("a: [", "not readable YAML"), ("- 1", "must be a mapping")])
+@pytest.mark.parametrize(
+    ("yml", "message"), [("a: [", "not readable YAML"), ("- 1", "must be a mapping")]
+)
 def test_open_refuses_a_broken_config(tmp_path: Path, yml: str, message: str) -> None:
     with pytest.raises(ExportError, match=message):
         PaddleModel.open(_model(tmp_path / "m", yml=yml))

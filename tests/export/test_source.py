@@ -43,7 +43,10 @@ def test_a_tar_of_a_published_model_goes_where_the_runtime_looks(
     assert model.name == "SegFormer-B0 (slice)"
     assert model.class_names == ("road",)
     assert file == store.onnx_path(zoo.get("SegFormer-B0"))
-    assert open_source(str(tar), tmp_path / "work2", tmp_path)[1] == tmp_path / "SegFormer-B0_slice.onnx"
+    assert (
+        open_source(str(tar), tmp_path / "work2", tmp_path)[1]
+        == tmp_path / "SegFormer-B0_slice.onnx"
+    )
 
 
 def test_a_name_is_fetched(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,14 +37,24 @@ def test_unknown_names_and_wrong_class_counts(tmp_path: Path) -> None:
 @needs_paddle
 def test_a_twin_is_sane_and_its_seed_makes_it(tmp_path: Path) -> None:
     name = "SeaFormer_tiny (slice)"
-    folders = [untrained.build(name, tmp_path / str(i), seed=seed, num_classes=7) for i, seed in enumerate((1, 1, 2))]
-    digests = [hashlib.sha256((f / "inference.pdiparams").read_bytes()).hexdigest() for f in folders]
+    folders = [
+        untrained.build(name, tmp_path / str(i), seed=seed, num_classes=7)
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    digests = [
+        hashlib.sha256((f / "inference.pdiparams").read_bytes()).hexdigest() for f in folders
+    ]
     assert digests[0] == digests[1] != digests[2]
     config = yaml.safe_load((folders[0] / "inference.yml").read_text())
     assert config["PostProcess"]["label_list"] == [f"class_{i}" for i in range(7)]
     (tmp_path / "work").mkdir()
     reference = PaddleReference(PaddleModel.open(folders[0]), tmp_path / "work")
-    scene = np.random.default_rng(0).standard_normal((1, 3, 8, 12)).repeat(16, axis=2).repeat(16, axis=3)
+    scene = (
+        np.random.default_rng(0)
+        .standard_normal((1, 3, 8, 12))
+        .repeat(16, axis=2)
+        .repeat(16, axis=3)
+    )
     labels, logits = reference.run(scene.astype(np.float32).clip(-1, 1))
     assert logits is not None
     assert np.isfinite(logits).all()

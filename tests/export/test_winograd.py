@@ -15,7 +15,9 @@ from segrt_export.passes.winograd import POINTS, transforms, winograd
 CHANNELS = 192  # enough for the products saved to outweigh the tiles moved
 
 
-def _convolution(net: Net, x: str, channels: int, out: int, dilation: int = 1, **options: Any) -> str:
+def _convolution(
+    net: Net, x: str, channels: int, out: int, dilation: int = 1, **options: Any
+) -> str:
     plain = {"kernel_shape": [3, 3], "pads": [dilation] * 4, "dilations": [dilation] * 2}
     return net.conv(x, channels, out, **{**plain, **options})
 
@@ -44,11 +46,21 @@ def test_transforms_give_the_convolution(m: int) -> None:
     seed=st.integers(0, 1000),
 )
 def test_equal_and_less_work(
-    more: int, dilation: int, stride: int, bias: bool, relu: bool, shape: tuple[int, int, int], seed: int
+    more: int,
+    dilation: int,
+    stride: int,
+    bias: bool,
+    relu: bool,
+    shape: tuple[int, int, int],
+    seed: int,
 ) -> None:
     net = Net(seed)
-    small = net.add("AveragePool", "x", kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1)
-    y = _convolution(net, net.conv(small, 3, CHANNELS), CHANNELS, CHANNELS + more, dilation, bias=bias)
+    small = net.add(
+        "AveragePool", "x", kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1
+    )
+    y = _convolution(
+        net, net.conv(small, 3, CHANNELS), CHANNELS, CHANNELS + more, dilation, bias=bias
+    )
     model = net.model(net.add("Relu", y) if relu else y)
     x = images(*shape)
     expected, work = run(model, x)[0], multiply_adds(model)
@@ -67,7 +79,9 @@ def test_convolutions_over_maps_of_one_size_share_their_tiles() -> None:
     second = _convolution(net, first, CHANNELS, CHANNELS)
     smaller = net.add("MaxPool", second, kernel_shape=[2, 2], strides=[2, 2])
     model = net.model(
-        second, _convolution(net, smaller, CHANNELS, CHANNELS), _convolution(net, first, CHANNELS, CHANNELS, 2)
+        second,
+        _convolution(net, smaller, CHANNELS, CHANNELS),
+        _convolution(net, first, CHANNELS, CHANNELS, 2),
     )
     x = images(2, 18, 23)
     expected = run(model, x)
@@ -116,7 +130,9 @@ def test_a_result_that_others_read_stays() -> None:
 def test_other_convolutions_stay(options: dict[str, Any]) -> None:
     net = Net()
     options = {"channels": CHANNELS, **options}
-    model = net.model(_convolution(net, net.conv("x", 3, options["channels"]), out=CHANNELS, **options))
+    model = net.model(
+        _convolution(net, net.conv("x", 3, options["channels"]), out=CHANNELS, **options)
+    )
     before = model.SerializeToString()
     assert winograd(model) == 0
     assert model.SerializeToString() == before

@@ -41,7 +41,9 @@ def _failure(response: httpx.Response, status: int, words: str = "") -> None:
     assert "Traceback" not in body["errorMsg"]
 
 
-def test_a_paddlex_client_works_unchanged(client: TestClient, tiles: Picture, tile_labels: Picture) -> None:
+def test_a_paddlex_client_works_unchanged(
+    client: TestClient, tiles: Picture, tile_labels: Picture
+) -> None:
     answer = client.post(PATH, json={"image": b64(png(tiles))})
     assert answer.status_code == 200
     body = answer.json()
@@ -59,7 +61,9 @@ def test_a_paddlex_client_works_unchanged(client: TestClient, tiles: Picture, ti
 
 def test_forms_and_raw_bodies_answer_the_same(client: TestClient, tiles: Picture) -> None:
     data = png(tiles)
-    expected = client.post(PATH, json={"image": b64(data), "targetSize": [32, 96], "visualize": False}).json()["result"]
+    expected = client.post(
+        PATH, json={"image": b64(data), "targetSize": [32, 96], "visualize": False}
+    ).json()["result"]
     assert expected["image"] is None
     query = {"targetSize": "32,96", "visualize": "false"}
     answers = [
@@ -76,10 +80,14 @@ def test_forms_and_raw_bodies_answer_the_same(client: TestClient, tiles: Picture
         assert answer.json()["result"] == expected
 
 
-def test_label_formats_and_scores(client: TestClient, pipeline: Pipeline, tiles: Picture, tile_labels: Picture) -> None:
+def test_label_formats_and_scores(
+    client: TestClient, pipeline: Pipeline, tiles: Picture, tile_labels: Picture
+) -> None:
     ask = {"image": b64(png(tiles)), "visualize": False}
     png_map = client.post(PATH, json={**ask, "labelFormat": "png", "scores": True}).json()["result"]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(png_map["labelMap"])))), tile_labels)
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(png_map["labelMap"])))), tile_labels
+    )
     scores = Image.open(io.BytesIO(base64.b64decode(png_map["scores"])))
     assert (scores.mode, scores.size) == ("L", (96, 64))
     (result,) = pipeline.predict(tiles, scores=True)
@@ -101,11 +109,16 @@ def test_the_pipelines_labels_whatever_the_options(client: TestClient, pipeline:
         {"slide": False},
     ):
         (expected,) = pipeline.predict(
-            image, target_size=options.get("targetSize"), slide=options.get("slide"), on_error="raise"
+            image,
+            target_size=options.get("targetSize"),
+            slide=options.get("slide"),
+            on_error="raise",
         )
         assert isinstance(expected, SegResult)
         answer = client.post(PATH, json={"image": b64(png(image)), **options}).json()
-        assert np.array_equal(np.reshape(answer["result"]["labelMap"], (70, 90)), expected["pred"][0]), options
+        assert np.array_equal(
+            np.reshape(answer["result"]["labelMap"], (70, 90)), expected["pred"][0]
+        ), options
 
 
 JSON = {"Content-Type": "application/json"}
@@ -125,8 +138,16 @@ BROKEN = [
     (400, {"content": b"", "headers": JSON}, "empty"),
     (400, {"content": b"junk", "headers": OCTETS}, "not an image"),
     (400, {"content": b"junk", "headers": {"Content-Type": "multipart/form-data"}}, "multipart"),
-    (400, {"content": b"junk", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, "multipart"),
-    (415, {"content": b"a=b", "headers": {"Content-Type": "application/x-www-form-urlencoded"}}, "image file as"),
+    (
+        400,
+        {"content": b"junk", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+        "multipart",
+    ),
+    (
+        415,
+        {"content": b"a=b", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        "image file as",
+    ),
     (415, {"content": b"a"}, "(none)"),
     (422, {"json": {}}, "'image' is missing"),
     (422, {"json": []}, "JSON object"),
@@ -146,7 +167,9 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("status", "request_", "words"), BROKEN)
-def test_what_the_client_did_wrong(client: TestClient, status: int, request_: dict[str, Any], words: str) -> None:
+def test_what_the_client_did_wrong(
+    client: TestClient, status: int, request_: dict[str, Any], words: str
+) -> None:
     _failure(client.post(PATH, **request_), status, words)
 
 
@@ -155,22 +178,36 @@ def test_limits(serve: Serve, tiles: Picture) -> None:
     data = png(tiles)
     assert client.post(PATH, content=data, headers=OCTETS).status_code == 200
     _failure(client.post(PATH, content=bytes(2001), headers=OCTETS), 413, "larger than 2,000 bytes")
-    _failure(client.post(PATH, content=iter([bytes(1500)] * 2), headers=OCTETS), 413, "larger than 2,000 bytes")
+    _failure(
+        client.post(PATH, content=iter([bytes(1500)] * 2), headers=OCTETS),
+        413,
+        "larger than 2,000 bytes",
+    )
     wide = png(np.zeros((71, 100, 3), np.uint8))
     _failure(client.post(PATH, content=wide, headers=OCTETS), 413, "more than 7,000 pixels")
-    _failure(client.post(PATH, content=data, headers=OCTETS, params={"targetSize": "800,900"}), 413, "800 x 900")
+    _failure(
+        client.post(PATH, content=data, headers=OCTETS, params={"targetSize": "800,900"}),
+        413,
+        "800 x 900",
+    )
 
 
 def test_what_the_model_cannot_do_is_422(
     client: TestClient, pipeline: Pipeline, tiles: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _failure(client.post(PATH, json={"image": b64(png(tiles)), "slide": True}), 422, "no sliding window")
+    _failure(
+        client.post(PATH, json={"image": b64(png(tiles)), "slide": True}), 422, "no sliding window"
+    )
 
     def fail(batch: object) -> None:
         raise ModelError("the model can't run on an input of 1x3x64x96: why")
 
     monkeypatch.setattr(pipeline.session, "run", fail)
-    _failure(client.post(PATH, content=png(tiles), headers=OCTETS), 422, "The model can't run on an input of 1x3x64x96")
+    _failure(
+        client.post(PATH, content=png(tiles), headers=OCTETS),
+        422,
+        "The model can't run on an input of 1x3x64x96",
+    )
 
 
 def test_other_addresses(client: TestClient) -> None:
@@ -188,7 +225,11 @@ def test_the_other_pages(client: TestClient, pipeline: Pipeline) -> None:
     assert client.get("/ready").json() == {"status": "ready"}
     info = client.get("/info").json()
     assert (info["model"], info["classes"]) == ("colours", ["red", "green", "blue"])
-    assert (info["provider"], info["device"], info["mode"]) == ("CPUExecutionProvider", "cpu", "normal")
+    assert (info["provider"], info["device"], info["mode"]) == (
+        "CPUExecutionProvider",
+        "cpu",
+        "normal",
+    )
     assert info["palette"] == pipeline.palette[:3].tolist()
     for path in ("/", "/docs"):
         page = client.get(path)
@@ -228,10 +269,17 @@ def test_cors_is_off_unless_asked_for(client: TestClient, serve: Serve) -> None:
     origin = {"Origin": "https://a.example"}
     assert "access-control-allow-origin" not in client.get("/info", headers=origin).headers
     allowing = serve(cors_origins=("https://a.example",))
-    assert allowing.get("/info", headers=origin).headers["access-control-allow-origin"] == "https://a.example"
+    assert (
+        allowing.get("/info", headers=origin).headers["access-control-allow-origin"]
+        == "https://a.example"
+    )
     other = allowing.get("/info", headers={"Origin": "https://b.example"})
     assert "access-control-allow-origin" not in other.headers
-    preflight = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "Authorization"}
+    preflight = {
+        **origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "Authorization",
+    }
     assert allowing.options(PATH, headers=preflight).status_code == 200
 
 
@@ -245,7 +293,9 @@ def test_urls(serve: Serve, tiles: Picture, monkeypatch: pytest.MonkeyPatch) -> 
     assert fetch.is_public("93.184.216.34")
 
 
-def test_a_full_server_says_so_and_a_late_answer_too(serve: Serve, gate: Gate, tiles: Picture) -> None:
+def test_a_full_server_says_so_and_a_late_answer_too(
+    serve: Serve, gate: Gate, tiles: Picture
+) -> None:
     client = serve(max_queue=2, max_batch=1, timeout=1.0)
 
     def ask(_: int) -> httpx.Response:
@@ -262,7 +312,9 @@ def test_a_full_server_says_so_and_a_late_answer_too(serve: Serve, gate: Gate, t
     assert ask(0).status_code == 200  # their places are free again
 
 
-def test_a_slow_body_is_408_and_all_bodies_are_limited(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_body_is_408_and_all_bodies_are_limited(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def ask(app: Any, messages: list[dict[str, Any]]) -> int:
         status = 0
 
@@ -276,9 +328,19 @@ def test_a_slow_body_is_408_and_all_bodies_are_limited(pipeline: Pipeline, monke
             nonlocal status
             status = message.get("status", status)
 
-        scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), "query_string": b""}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": PATH,
+            "raw_path": PATH.encode(),
+            "query_string": b"",
+        }
         headers = [(b"content-type", b"image/png")]
-        await app({**scope, "headers": headers, "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
+        await app(
+            {**scope, "headers": headers, "http_version": "1.1", "asgi": {"version": "3.0"}},
+            receive,
+            send,
+        )
         return status
 
     async def both() -> None:
@@ -293,7 +355,9 @@ def test_a_slow_body_is_408_and_all_bodies_are_limited(pipeline: Pipeline, monke
     asyncio.run(both())
 
 
-def test_a_client_that_goes_away_frees_its_place(pipeline: Pipeline, gate: Gate, tiles: Picture) -> None:
+def test_a_client_that_goes_away_frees_its_place(
+    pipeline: Pipeline, gate: Gate, tiles: Picture
+) -> None:
     async def run() -> None:
         app = create_app(pipeline, Settings(max_batch=1))
         service = app.state.service
@@ -314,9 +378,19 @@ def test_a_client_that_goes_away_frees_its_place(pipeline: Pipeline, gate: Gate,
             async def send(message: Any) -> None:
                 assert message.get("status", 499) == 499
 
-            scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), "query_string": b""}
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": PATH,
+                "raw_path": PATH.encode(),
+                "query_string": b"",
+            }
             headers = [(b"content-type", b"image/png")]
-            await app({**scope, "headers": headers, "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
+            await app(
+                {**scope, "headers": headers, "http_version": "1.1", "asgi": {"version": "3.0"}},
+                receive,
+                send,
+            )
 
         asked = [asyncio.create_task(ask()) for _ in range(5)]
         while service.batcher.waiting < 2:  # one runs, two are not decoded yet
@@ -333,7 +407,11 @@ def test_a_client_that_goes_away_frees_its_place(pipeline: Pipeline, gate: Gate,
 
 
 def test_a_failure_of_the_server_shows_nothing_of_itself(
-    client: TestClient, pipeline: Pipeline, tiles: Picture, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    client: TestClient,
+    pipeline: Pipeline,
+    tiles: Picture,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
 ) -> None:
     def fail(batch: object) -> None:
         raise RuntimeError("secret")
@@ -363,7 +441,10 @@ def test_every_line_of_the_log_names_its_request(
 def test_requests_of_one_shape_run_together(serve: Serve, gate: Gate, pipeline: Pipeline) -> None:
     client = serve(max_batch=4, max_delay_ms=0)
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (size, 96, 3), np.uint8) for size in (64, 64, 64, 64, 64, 32, 64, 32, 64)]
+    images = [
+        rng.integers(0, 256, (size, 96, 3), np.uint8)
+        for size in (64, 64, 64, 64, 64, 32, 64, 32, 64)
+    ]
 
     def ask(image: Picture) -> Any:
         answer = client.post(PATH, json={"image": b64(png(image))}).json()

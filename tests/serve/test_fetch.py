@@ -46,7 +46,10 @@ def web() -> Iterator[int]:
 
 
 def _get(
-    url: str, resolve: Callable[[str, int], list[str]] | None = None, seconds: float = 5, most: int = 1000
+    url: str,
+    resolve: Callable[[str, int], list[str]] | None = None,
+    seconds: float = 5,
+    most: int = 1000,
 ) -> bytes:
     with fetch.PublicTransport(seconds, resolve or fetch.resolve) as transport:
         return download(url, transport=transport, seconds=seconds, max_bytes=most)
@@ -220,7 +223,9 @@ def test_a_name_that_changes_its_answer_gains_nothing(monkeypatch: pytest.Monkey
     assert connected == ["93.184.216.34"]
 
 
-def test_the_environments_proxies_are_not_asked(monkeypatch: pytest.MonkeyPatch, pretend: Any, web: int) -> None:
+def test_the_environments_proxies_are_not_asked(
+    monkeypatch: pytest.MonkeyPatch, pretend: Any, web: int
+) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{web}")
     _Handler.answers["/a"] = (200, {}, b"direct")

@@ -28,7 +28,9 @@ import segrt
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"),
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
+    ),
 ]
 SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
 Labels = npt.NDArray[np.int32]
@@ -77,7 +79,9 @@ class Page:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.browser.get(f"{address}/")
-        self.until(lambda: self.text("info") or self.browser.find_elements(By.CSS_SELECTOR, "dialog[open]"))
+        self.until(
+            lambda: self.text("info") or self.browser.find_elements(By.CSS_SELECTOR, "dialog[open]")
+        )
 
     def upload(self, path: Path) -> None:
         self.find("file").send_keys(str(path))
@@ -91,7 +95,9 @@ class Page:
         return np.array(values, np.uint8).reshape(height, width, 4)
 
     def slide(self, percent: int) -> None:
-        script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'));"
+        script = (
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'));"
+        )
         self.browser.execute_script(script, self.find("opacity"), percent)
 
     def file(self, button: str, path: Path) -> bytes:
@@ -136,12 +142,19 @@ def test_what_is_shown(page: Page, picture: Path, result: segrt.SegResult) -> No
         for row in page.browser.find_elements(By.CSS_SELECTOR, "#legend button")
     ]
     assert rows == [[name, f"{100 * share:.1f} %"] for name, share in result.areas().items()]
-    assert page.browser.get_log("browser") == []  # no error, and nothing that the Content-Security-Policy refused
+    assert (
+        page.browser.get_log("browser") == []
+    )  # no error, and nothing that the Content-Security-Policy refused
 
 
-def test_the_slider_mixes_photo_and_classes(page: Page, picture: Path, result: segrt.SegResult) -> None:
+def test_the_slider_mixes_photo_and_classes(
+    page: Page, picture: Path, result: segrt.SegResult
+) -> None:
     page.upload(picture)
-    photo, coloured = result.image[:, :, ::-1].astype(int), result.palette[result.labels].astype(int)
+    photo, coloured = (
+        result.image[:, :, ::-1].astype(int),
+        result.palette[result.labels].astype(int),
+    )
     for percent in (0, 30, 100):
         page.slide(percent)
         mixed = photo + (coloured - photo) * percent / 100
@@ -149,7 +162,9 @@ def test_the_slider_mixes_photo_and_classes(page: Page, picture: Path, result: s
         assert page.text("percent") == f"{percent} %"
 
 
-def test_a_class_is_hidden_and_shown_again(page: Page, picture: Path, result: segrt.SegResult) -> None:
+def test_a_class_is_hidden_and_shown_again(
+    page: Page, picture: Path, result: segrt.SegResult
+) -> None:
     page.upload(picture)
     page.slide(100)
     before = page.pixels()
@@ -164,7 +179,9 @@ def test_a_class_is_hidden_and_shown_again(page: Page, picture: Path, result: se
     assert (page.pixels() == before).all()
 
 
-def test_the_class_under_the_pointer_is_named(page: Page, picture: Path, result: segrt.SegResult) -> None:
+def test_the_class_under_the_pointer_is_named(
+    page: Page, picture: Path, result: segrt.SegResult
+) -> None:
     page.upload(picture)
     canvas = page.find("canvas")
     shown = canvas.size["width"], canvas.size["height"]
@@ -172,11 +189,15 @@ def test_the_class_under_the_pointer_is_named(page: Page, picture: Path, result:
     for x, y in ((10, 10), (100, 140), (150, 60), (190, 140), (60, 75)):
         left = (x + 0.5) * shown[0] / 200 - shown[0] / 2
         top = (y + 0.5) * shown[1] / 150 - shown[1] / 2
-        ActionChains(page.browser).move_to_element_with_offset(canvas, math.floor(left), math.floor(top)).perform()
+        ActionChains(page.browser).move_to_element_with_offset(
+            canvas, math.floor(left), math.floor(top)
+        ).perform()
         found = re.match(r"(.+) column (\d+), row (\d+),", page.text("reading"))
         assert found
         name, column, row = found[1], int(found[2]), int(found[3])
-        assert max(abs(column - 1 - x), abs(row - 1 - y)) <= 1  # the pointer stands on whole pixels of the screen
+        assert (
+            max(abs(column - 1 - x), abs(row - 1 - y)) <= 1
+        )  # the pointer stands on whole pixels of the screen
         assert name == result.class_names[result.labels[row - 1, column - 1]]
         named.add(name)
     assert len(named) > 1
@@ -187,7 +208,9 @@ def test_the_keyboard_moves_the_probe(page: Page, picture: Path, result: segrt.S
     page.upload(picture)
     view = page.find("view")
     view.send_keys(Keys.ARROW_UP)  # from the middle, a hundredth of the longer side
-    assert page.text("spoken") == f"{result.class_names[result.labels[73, 100]]}, column 101, row 74"
+    assert (
+        page.text("spoken") == f"{result.class_names[result.labels[73, 100]]}, column 101, row 74"
+    )
     view.send_keys(Keys.SHIFT, Keys.ARROW_LEFT)
     assert page.text("spoken") == f"{result.class_names[result.labels[73, 80]]}, column 81, row 74"
     for _ in range(12):
@@ -205,7 +228,9 @@ def test_downloads(page: Page, picture: Path, result: segrt.SegResult, downloads
     assert (np.asarray(overlay) == page.pixels()).all()
     answer = json.loads(page.file("save-json", downloads / "street_res.json"))
     assert answer["result"]["size"] == [150, 200]
-    assert {one["name"]: one["share"] for one in answer["result"]["classes"]} == pytest.approx(result.areas())
+    assert {one["name"]: one["share"] for one in answer["result"]["classes"]} == pytest.approx(
+        result.areas()
+    )
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -225,8 +250,12 @@ def test_no_request_leaves_the_host(page: Page, address: str, picture: Path) -> 
     page.upload(picture)
     page.find("sample").click()
     page.until(lambda: "sample.png: 960 × 720" in page.text("status"))
-    events = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
-    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    events = [
+        json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")
+    ]
+    urls = [
+        e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
+    ]
     assert f"{address}/semantic-segmentation?labelFormat=png&visualize=false" in urls
     assert {urlsplit(url).netloc for url in urls} == {urlsplit(address).netloc}
 
@@ -275,7 +304,11 @@ def test_a_token_is_asked_for(page: Page, picture: Path) -> None:
     with live.server("--token", "open sesame") as address:
         page.open(address)
         page.find("token").send_keys("wrong", Keys.ENTER)
-        page.until(lambda: page.find("token").get_property("value") == "" and page.find("token").is_displayed())
+        page.until(
+            lambda: (
+                page.find("token").get_property("value") == "" and page.find("token").is_displayed()
+            )
+        )
         page.find("token").send_keys("open sesame", Keys.ENTER)
         page.until(lambda: page.text("info"))
         page.upload(picture)

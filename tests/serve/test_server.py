@@ -35,7 +35,16 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
 def test_sigterm_under_load_loses_nothing(colour_model: Path) -> None:
-    command = [sys.executable, "-m", "segrt.cli", "serve", "--port", "0", "--model_dir", str(colour_model)]
+    command = [
+        sys.executable,
+        "-m",
+        "segrt.cli",
+        "serve",
+        "--port",
+        "0",
+        "--model_dir",
+        str(colour_model),
+    ]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     said = ""
@@ -80,7 +89,9 @@ def test_sigterm_under_load_loses_nothing(colour_model: Path) -> None:
     reader.join()
     server.stderr.close()
     taken = " ".join("".join(log).split()).split("POST ")[1:]
-    assert len(taken) == len(done) >= 40  # what the server took, it answered, and the answer arrived
+    assert (
+        len(taken) == len(done) >= 40
+    )  # what the server took, it answered, and the answer arrived
     assert all(line.startswith(f"{PATH} 200") for line in taken)
     assert done == [[48, 64]] * len(done)
 
@@ -88,7 +99,10 @@ def test_sigterm_under_load_loses_nothing(colour_model: Path) -> None:
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     file = write_colour_model(tmp_path_factory.mktemp("fuzz") / "colours.onnx")
-    app = create_app(create_pipeline(model_dir=file, device="cpu"), Settings(max_pixels=1 << 16, max_body=1 << 20))
+    app = create_app(
+        create_pipeline(model_dir=file, device="cpu"),
+        Settings(max_pixels=1 << 16, max_body=1 << 20),
+    )
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -106,7 +120,9 @@ def _mutated(body: bytes, rng: random.Random) -> bytes:
         elif kind == 2:
             data[at:at] = data[at : at + rng.randint(1, 30)]
         elif kind == 3:
-            data[at:at] = rng.choice([b'"', b"{", b"}", b"[", b"null", b"-1", b"1e999", b"\0", b"\xff\xfe", b"9" * 40])
+            data[at:at] = rng.choice(
+                [b'"', b"{", b"}", b"[", b"null", b"-1", b"1e999", b"\0", b"\xff\xfe", b"9" * 40]
+            )
         else:
             del data[rng.randrange(len(data) + 1) :]
     return bytes(data)
@@ -118,7 +134,9 @@ def test_mutated_bodies_are_the_clients_fault(fuzzed: TestClient) -> None:
     json_body = (
         f'{{"image": "{b64(picture)}", "targetSize": [32, 32], "visualize": false, "labelFormat": "rle"}}'
     ).encode()
-    form = fuzzed.build_request("POST", PATH, files={"image": ("a.png", picture)}, data={"targetSize": "32"})
+    form = fuzzed.build_request(
+        "POST", PATH, files={"image": ("a.png", picture)}, data={"targetSize": "32"}
+    )
     seeds = [
         (json_body, {"Content-Type": "application/json"}),
         (picture, {"Content-Type": "image/png"}),
@@ -132,11 +150,15 @@ def test_mutated_bodies_are_the_clients_fault(fuzzed: TestClient) -> None:
         assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
         if answer.status_code != 200:
             assert answer.json().keys() == {"logId", "errorCode", "errorMsg"}
-    assert sum(count for status, count in seen.items() if status >= 400) > 1000  # most are damaged for sure
+    assert (
+        sum(count for status, count in seen.items() if status >= 400) > 1000
+    )  # most are damaged for sure
 
 
 def test_the_openapi_document_holds(colour_model: Path) -> None:
-    app = create_app(create_pipeline(model_dir=colour_model, device="cpu"), Settings(max_pixels=1 << 16))
+    app = create_app(
+        create_pipeline(model_dir=colour_model, device="cpu"), Settings(max_pixels=1 << 16)
+    )
     api = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = 0
     for result in api.get_all_operations():
@@ -144,7 +166,9 @@ def test_the_openapi_document_holds(colour_model: Path) -> None:
         operation = result.ok()
         operations += 1
 
-        @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(
+            max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        )
         @given(operation.as_strategy())
         def check(case: schemathesis.Case[Any]) -> None:
             # Whether base64 holds an image is more than a schema can tell.

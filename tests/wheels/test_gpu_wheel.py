@@ -20,7 +20,8 @@ HERE = catalog.read()
 
 no_gpu = pytest.mark.skipif(bool(HERE.gpus), reason="there is a GPU")
 no_cuda = pytest.mark.skipif(
-    "libcublas.so.13" not in getattr(HERE.provider("CUDAExecutionProvider"), "missing", ()), reason="CUDA is installed"
+    "libcublas.so.13" not in getattr(HERE.provider("CUDAExecutionProvider"), "missing", ()),
+    reason="CUDA is installed",
 )
 
 
@@ -29,9 +30,15 @@ def test_doctor_names_each_missing_library() -> None:
     done = wheel.segrt("doctor")
     assert done.returncode == 0
     for library in ("libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.so.9"):
-        assert f"CUDAExecutionProvider: {library} is missing; run  pip install 'segrt[gpu]'" in done.stdout
+        assert (
+            f"CUDAExecutionProvider: {library} is missing; run  pip install 'segrt[gpu]'"
+            in done.stdout
+        )
     for library in ("libnvinfer.so.10", "libnvonnxparser.so.10"):
-        assert f"TensorrtExecutionProvider: {library} is missing; run  pip install 'segrt[gpu]'" in done.stdout
+        assert (
+            f"TensorrtExecutionProvider: {library} is missing; run  pip install 'segrt[gpu]'"
+            in done.stdout
+        )
     assert "normal mode would run CPUExecutionProvider" in done.stdout
 
 
@@ -51,7 +58,11 @@ def test_cpu_and_openvino_run(caplog: pytest.LogCaptureFixture) -> None:
     openvino = HERE.provider("OpenVINOExecutionProvider")
     assert openvino is not None
     # The plugin passes over CPUs that are not Intel's; doctor says so.
-    fast = "CPUExecutionProvider" if "takes no device" in openvino.error else "OpenVINOExecutionProvider"
+    fast = (
+        "CPUExecutionProvider"
+        if "takes no device" in openvino.error
+        else "OpenVINOExecutionProvider"
+    )
     for mode, provider in (("normal", "CPUExecutionProvider"), ("high-performance", fast)):
         pipeline = segrt.create_pipeline("semantic_segmentation", mode=mode)
         assert "the GPU is not used" in caplog.text
@@ -63,4 +74,6 @@ def test_cpu_and_openvino_run(caplog: pytest.LogCaptureFixture) -> None:
     assert np.mean(labels[0] == labels[1]) > 0.9999
     for backend in ("cuda", "tensorrt"):
         with pytest.raises(segrt.DeviceError, match=f"{backend} can't run here"):
-            segrt.create_pipeline("semantic_segmentation", mode="high-performance", hpi_config={"backend": backend})
+            segrt.create_pipeline(
+                "semantic_segmentation", mode="high-performance", hpi_config={"backend": backend}
+            )

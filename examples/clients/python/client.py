@@ -17,6 +17,8 @@ result = answer["result"]
 names = {one["id"]: one["name"] for one in result["classes"]}
 height, width = result["size"]
 print(f"{width} x {height}")
-for label, count in sorted(Counter(result["labelMap"]).items(), key=lambda item: (-item[1], item[0])):
+for label, count in sorted(
+    Counter(result["labelMap"]).items(), key=lambda item: (-item[1], item[0])
+):
     print(f"{100 * count / (width * height):6.2f} %  {names[label]}")
 Path(output).write_bytes(base64.b64decode(result["image"]))

@@ -58,7 +58,9 @@ class Cpu:
     def fast_bf16(self) -> bool:
         """Whether bf16 is faster than FP32. Measured with OpenVINO: with AMX, and on AMD's AVX-512 (1.9 times), yes;
         on an Intel CPU that has bf16 in AVX-512 alone, no (0.65 to 0.94 times)."""
-        return "amx_bf16" in self.features or ("avx512_bf16" in self.features and "AMD" in self.name)
+        return "amx_bf16" in self.features or (
+            "avx512_bf16" in self.features and "AMD" in self.name
+        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def onnxruntime() -> Any:
 
         ort.get_available_providers  # noqa: B018  half-removed wheels leave an empty module behind
     except (ImportError, AttributeError) as error:
-        raise MissingExtraError(f"ONNX Runtime is not usable ({error}): run  pip install 'segrt[cpu]'") from None
+        raise MissingExtraError(
+            f"ONNX Runtime is not usable ({error}): run  pip install 'segrt[cpu]'"
+        ) from None
     return ort
 
 
@@ -144,13 +148,19 @@ def read(*, gpus: bool = True, plugins: bool = True) -> Catalog:
     if gpus:
         _preload(ort)
     providers = [
-        Provider(name, missing=missing_libraries(_library(ort, name), _ALSO.get(name, ())) if gpus else ())
+        Provider(
+            name,
+            missing=missing_libraries(_library(ort, name), _ALSO.get(name, ())) if gpus else (),
+        )
         for name in built_in
     ]
     return Catalog(
         cpu=Cpu(_cpu_name(), usable_cores(), _cpu_features()),
         gpus=_gpus() if gpus else (),
-        providers=(*providers, *(provider for provider in plugged if provider.name not in built_in)),
+        providers=(
+            *providers,
+            *(provider for provider in plugged if provider.name not in built_in),
+        ),
         versions=_versions(),
     )
 
@@ -168,7 +178,11 @@ def plugin_devices(name: str, kind: str) -> list[Any]:
     if name in _built_in() or name not in {provider.name for provider in _plugins()}:
         return []
     devices = onnxruntime().get_ep_devices()
-    return [device for device in devices if device.ep_name == name and device.device.type.name.lower() == kind]
+    return [
+        device
+        for device in devices
+        if device.ep_name == name and device.device.type.name.lower() == kind
+    ]
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -177,7 +191,9 @@ def usable_cores(root: Path = Path("/")) -> int:
     Args:
         root: where /proc and /sys are.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(cores, int(_quota(root))))
 
 
@@ -191,11 +207,20 @@ def _quota(root: Path) -> float:
         base = root / "sys/fs/cgroup" / (controllers and "cpu")
         folder = base / group.strip("/")
         # A container may see its own group as the top one while /proc still gives the host's path.
-        for level in {base, folder, *(parent for parent in folder.parents if base in parent.parents)}:
+        for level in {
+            base,
+            folder,
+            *(parent for parent in folder.parents if base in parent.parents),
+        }:
             quota = _text(level / "cpu.max").split()  # version 2: "max 100000" or "150000 100000"
             if controllers:
-                quota = [*_text(level / "cpu.cfs_quota_us").split(), *_text(level / "cpu.cfs_period_us").split()]
-            if len(quota) == 2 and quota[0].isdigit() and int(quota[1]) > 0:  # "-1" and "max" mean no limit
+                quota = [
+                    *_text(level / "cpu.cfs_quota_us").split(),
+                    *_text(level / "cpu.cfs_period_us").split(),
+                ]
+            if (
+                len(quota) == 2 and quota[0].isdigit() and int(quota[1]) > 0
+            ):  # "-1" and "max" mean no limit
                 quotas.append(int(quota[0]) / int(quota[1]))
     return min(quotas)
 
@@ -210,11 +235,17 @@ def missing_libraries(library: Path | None, also: Iterable[str] = ()) -> tuple[s
     if library is None:
         return ()
     try:
-        done = subprocess.run(["ldd", str(library)], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["ldd", str(library)], capture_output=True, text=True, timeout=20, check=False
+        )
         names = [*re.findall(r"^\s*(\S+) => not found", done.stdout, re.MULTILINE), *also]
     except (OSError, subprocess.SubprocessError):  # no ldd here: the loader names the first one
         error = _load_error(str(library))
-        return tuple(re.findall(r"(lib\S+\.so[.\d]*): cannot open", error)[:1] or [error]) if error else ()
+        return (
+            tuple(re.findall(r"(lib\S+\.so[.\d]*): cannot open", error)[:1] or [error])
+            if error
+            else ()
+        )
     # ldd does not know of the libraries that pip packages brought and that are loaded by now.
     return tuple(name for name in dict.fromkeys(names) if _load_error(name))
 
@@ -244,7 +275,9 @@ def _preload(ort: Any) -> None:
         from contextlib import redirect_stdout
         from io import StringIO
 
-        with redirect_stdout(StringIO()):  # it prints what it can't find; `missing_libraries` says that better
+        with redirect_stdout(
+            StringIO()
+        ):  # it prints what it can't find; `missing_libraries` says that better
             ort.preload_dlls()
         spec = util.find_spec("tensorrt_libs")
         for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -270,7 +303,9 @@ def _plugins() -> tuple[Provider, ...]:
         try:
             plugin = import_module(module.name)
             library, names = plugin.get_library_path(), plugin.get_ep_names()
-        except Exception as error:  # a plugin is foreign code; a broken one must not break the others
+        except (
+            Exception
+        ) as error:  # a plugin is foreign code; a broken one must not break the others
             found.append(Provider(module.name, module.name, error=_line(error)))
             continue
         try:
@@ -299,14 +334,26 @@ def _gpus() -> tuple[Gpu, ...]:
             return ()
         found = []
         for index in range(number.value):
-            device, name, memory = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_size_t()
+            device, name, memory = (
+                ctypes.c_int(),
+                ctypes.create_string_buffer(256),
+                ctypes.c_size_t(),
+            )
             major, minor = ctypes.c_int(), ctypes.c_int()
             cuda.cuDeviceGet(ctypes.byref(device), index)
             cuda.cuDeviceGetName(name, len(name), device)
             cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-            cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # ..._COMPUTE_CAPABILITY_MAJOR
+            cuda.cuDeviceGetAttribute(
+                ctypes.byref(major), 75, device
+            )  # ..._COMPUTE_CAPABILITY_MAJOR
             cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
-            found.append(Gpu(name.value.decode(errors="replace"), (major.value, minor.value), memory.value >> 20))
+            found.append(
+                Gpu(
+                    name.value.decode(errors="replace"),
+                    (major.value, minor.value),
+                    memory.value >> 20,
+                )
+            )
     except (OSError, AttributeError):  # no driver, or none that has these functions
         return ()
     return tuple(found)
@@ -314,7 +361,11 @@ def _gpus() -> tuple[Gpu, ...]:
 
 def _versions() -> tuple[tuple[str, str], ...]:
     prefixes = ("onnxruntime", "tensorrt", "nvidia-cudnn", "nvidia-cublas", "nvidia-cuda-runtime")
-    found = {(str(dist.name), dist.version) for dist in metadata.distributions() if dist.name.startswith(prefixes)}
+    found = {
+        (str(dist.name), dist.version)
+        for dist in metadata.distributions()
+        if dist.name.startswith(prefixes)
+    }
     return tuple(sorted(found))
 
 
@@ -324,7 +375,9 @@ def _cpu_name() -> str:
 
 
 def _cpu_features() -> frozenset[str]:
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
+    match = re.search(
+        r"^(?:flags|Features)\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE
+    )
     return frozenset(match[1].split()) if match else frozenset()
 
 

@@ -44,16 +44,34 @@ class Backend:
 # (SeaFormer), for 0.1 to 4 s. TensorRT builds an engine for each size anyway.
 BACKENDS = {
     "tensorrt": Backend(
-        "TensorrtExecutionProvider", "gpu", ("fp16", "bf16", "tf32", "fp32"), "fixed", "pip install 'segrt[gpu]'"
+        "TensorrtExecutionProvider",
+        "gpu",
+        ("fp16", "bf16", "tf32", "fp32"),
+        "fixed",
+        "pip install 'segrt[gpu]'",
     ),
-    "cuda": Backend("CUDAExecutionProvider", "gpu", ("tf32", "fp32"), "dynamic", "pip install 'segrt[gpu]'"),
-    "openvino": Backend("OpenVINOExecutionProvider", "cpu", ("bf16", "fp32"), "repeated", "pip install 'segrt[cpu]'"),
-    "cpu": Backend("CPUExecutionProvider", "cpu", ("fp32",), "repeated", "pip install 'segrt[cpu]'"),
-    "cann": Backend("CANNExecutionProvider", "npu", ("fp16", "fp32"), "fixed", "pip install onnxruntime-cann"),
+    "cuda": Backend(
+        "CUDAExecutionProvider", "gpu", ("tf32", "fp32"), "dynamic", "pip install 'segrt[gpu]'"
+    ),
+    "openvino": Backend(
+        "OpenVINOExecutionProvider", "cpu", ("bf16", "fp32"), "repeated", "pip install 'segrt[cpu]'"
+    ),
+    "cpu": Backend(
+        "CPUExecutionProvider", "cpu", ("fp32",), "repeated", "pip install 'segrt[cpu]'"
+    ),
+    "cann": Backend(
+        "CANNExecutionProvider", "npu", ("fp16", "fp32"), "fixed", "pip install onnxruntime-cann"
+    ),
     "migraphx": Backend(
-        "MIGraphXExecutionProvider", "dcu", ("fp16", "fp32"), "fixed", "pip install onnxruntime-migraphx"
+        "MIGraphXExecutionProvider",
+        "dcu",
+        ("fp16", "fp32"),
+        "fixed",
+        "pip install onnxruntime-migraphx",
     ),
-    "rocm": Backend("ROCMExecutionProvider", "dcu", ("fp32",), "dynamic", "pip install onnxruntime-rocm"),
+    "rocm": Backend(
+        "ROCMExecutionProvider", "dcu", ("fp32",), "dynamic", "pip install onnxruntime-rocm"
+    ),
 }
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
@@ -114,7 +132,9 @@ class Plan:
 
     def __str__(self) -> str:
         where = self.device if self.device == "cpu" else f"{self.device}:{self.device_id}"
-        threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else ""
+        threads = (
+            f", {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else ""
+        )
         return f"{self.provider} {self.precision} on {where}{threads}"
 
 
@@ -153,13 +173,24 @@ class HpiConfig:
         if value is None:
             return cls()
         if not isinstance(value, dict):
-            raise ConfigError(f'hpi_config {value!r} is not a mapping: write it like {{"backend": "openvino"}}')
+            raise ConfigError(
+                f'hpi_config {value!r} is not a mapping: write it like {{"backend": "openvino"}}'
+            )
         keys = ("backend", "precision", "threads", "provider_options")
         for key in value:
             if key not in keys:
-                raise ConfigError(f"unknown key {key!r} in hpi_config{_near(key, keys)}: use {', '.join(keys)}")
-        backend, precision, threads = value.get("backend"), value.get("precision"), value.get("threads")
-        for key, got, known in (("backend", backend, tuple(BACKENDS)), ("precision", precision, PRECISIONS)):
+                raise ConfigError(
+                    f"unknown key {key!r} in hpi_config{_near(key, keys)}: use {', '.join(keys)}"
+                )
+        backend, precision, threads = (
+            value.get("backend"),
+            value.get("precision"),
+            value.get("threads"),
+        )
+        for key, got, known in (
+            ("backend", backend, tuple(BACKENDS)),
+            ("precision", precision, PRECISIONS),
+        ):
             if got is not None and got not in known:
                 raise ConfigError(
                     f"hpi_config: unknown {key} {got!r}{_near(got, known)}: use one of {', '.join(known)}"
@@ -168,13 +199,23 @@ class HpiConfig:
             known = BACKENDS[backend].precisions
             raise ConfigError(f"hpi_config: {backend} has no {precision}: use {' or '.join(known)}")
         if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):
-            raise ConfigError(f"hpi_config: threads {threads!r} is not a whole number from 1 to 1024")
+            raise ConfigError(
+                f"hpi_config: threads {threads!r} is not a whole number from 1 to 1024"
+            )
         options = value.get("provider_options") or {}
         if not isinstance(options, dict) or not all(
-            isinstance(key, str) and isinstance(item, (str, int, float, dict)) for key, item in options.items()
+            isinstance(key, str) and isinstance(item, (str, int, float, dict))
+            for key, item in options.items()
         ):
-            raise ConfigError(f"hpi_config: provider_options {options!r} does not map names to text or numbers")
-        return cls(backend, precision, threads, tuple((key, _option(item)) for key, item in options.items()))
+            raise ConfigError(
+                f"hpi_config: provider_options {options!r} does not map names to text or numbers"
+            )
+        return cls(
+            backend,
+            precision,
+            threads,
+            tuple((key, _option(item)) for key, item in options.items()),
+        )
 
 
 def plans(
@@ -207,7 +248,9 @@ def plans(
     """
     fixed = hpi_config or HpiConfig()
     if device is not None and len(device.ids) > 1:
-        raise DeviceError(f"device {str(device)!r} names several: a session runs on one, such as {device.kind}:0")
+        raise DeviceError(
+            f"device {str(device)!r} names several: a session runs on one, such as {device.kind}:0"
+        )
     if device is not None and device.kind in _MAKERS:
         raise DeviceError(
             f"device {str(device)!r} can't run: ONNX Runtime has no execution provider for {_MAKERS[device.kind]}"
@@ -225,17 +268,25 @@ def plans(
             backend, precision = name.split()
             if BACKENDS[backend].device != kind:
                 continue
-            if why := _why_not(backend, precision, index, catalog, named=name == best or bool(fixed.precision)):
+            if why := _why_not(
+                backend, precision, index, catalog, named=name == best or bool(fixed.precision)
+            ):
                 reasons[name] = why
                 continue
-            settings = replace(fixed, threads=fixed.threads or tuned.threads) if tuned and name == best else fixed
+            settings = (
+                replace(fixed, threads=fixed.threads or tuned.threads)
+                if tuned and name == best
+                else fixed
+            )
             found.append(_plan(backend, precision, index, catalog, mode, settings, cache))
     if not found:
         raise DeviceError(_refusal(device, mode, catalog, fixed, reasons))
     gpu = [why for name, why in reasons.items() if BACKENDS[name.split()[0]].device == "gpu"]
     expected = catalog.gpus or catalog.provider("CUDAExecutionProvider")
     if device is None and expected and gpu and found[0].device == "cpu":
-        found[0] = replace(found[0], note=f"the GPU is not used ({'; '.join(dict.fromkeys(gpu))}): {found[0]} runs")
+        found[0] = replace(
+            found[0], note=f"the GPU is not used ({'; '.join(dict.fromkeys(gpu))}): {found[0]} runs"
+        )
     return tuple(found)
 
 
@@ -251,7 +302,15 @@ def every(device: Device | None, catalog: Catalog, *, cache: str | None = None) 
     for backend, row in BACKENDS.items():
         for precision in row.precisions if row.device == place.kind else ():
             if not _why_not(backend, precision, normal.device_id, catalog, named=True):
-                plan = _plan(backend, precision, normal.device_id, catalog, Mode.HIGH_PERFORMANCE, HpiConfig(), cache)
+                plan = _plan(
+                    backend,
+                    precision,
+                    normal.device_id,
+                    catalog,
+                    Mode.HIGH_PERFORMANCE,
+                    HpiConfig(),
+                    cache,
+                )
                 found += [plan] if plan != normal else []
     return tuple(found)
 
@@ -262,7 +321,9 @@ def check_names(names: Iterable[str]) -> None:
     Raises:
         ValueError: a name is not a backend and one of its precisions.
     """
-    known = [f"{name} {precision}" for name, row in BACKENDS.items() for precision in row.precisions]
+    known = [
+        f"{name} {precision}" for name, row in BACKENDS.items() for precision in row.precisions
+    ]
     for name in names:
         if name not in known:
             raise ValueError(f"unknown plan {name!r}{_near(name, known)}: use {', '.join(known)}")
@@ -305,7 +366,11 @@ def _why_not(backend: str, precision: str, index: int, catalog: Catalog, *, name
 def _why_no_gpu(index: int, catalog: Catalog) -> str:
     if not catalog.gpus:
         cuda = catalog.provider("CUDAExecutionProvider")
-        driver = " and no NVIDIA driver (libcuda.so.1)" if cuda and "libcuda.so.1" in cuda.missing else ""
+        driver = (
+            " and no NVIDIA driver (libcuda.so.1)"
+            if cuda and "libcuda.so.1" in cuda.missing
+            else ""
+        )
         return f"there is no GPU that CUDA can use{driver}"
     if index >= len(catalog.gpus):
         return f"there is no GPU {index}, only {', '.join(map(str, range(len(catalog.gpus))))}"
@@ -317,24 +382,36 @@ def _why_not_on(capability: tuple[int, int], backend: str, precision: str) -> st
     generation = ".".join(map(str, capability))
     least = {"fp16": (7, 0), "bf16": (8, 0), "tf32": (8, 0)}.get(precision, (0, 0))
     if capability < least:
-        return f"{precision} needs compute capability {least[0]}.{least[1]}, this GPU has {generation}"
+        return (
+            f"{precision} needs compute capability {least[0]}.{least[1]}, this GPU has {generation}"
+        )
     if (backend, precision) == ("tensorrt", "fp32") and capability >= (8, 0):
         return "TensorRT computes FP32 as TF32 on this GPU, and ONNX Runtime can't tell it not to"
     return ""
 
 
 def _plan(
-    backend: str, precision: str, index: int, catalog: Catalog, mode: Mode, fixed: HpiConfig, cache: str | None
+    backend: str,
+    precision: str,
+    index: int,
+    catalog: Catalog,
+    mode: Mode,
+    fixed: HpiConfig,
+    cache: str | None,
 ) -> Plan:
     row, cores = BACKENDS[backend], max(1, catalog.cpu.cores)
     limited = mode is Mode.NORMAL or row.device != "cpu"
     threads = fixed.threads or (min(MAX_THREADS, cores) if limited else cores)
     options = _options(backend, precision, index, threads, cache)
     options.update(fixed.provider_options)
-    return Plan(row.provider, precision, threads, row.device, index, row.shapes, tuple(options.items()))
+    return Plan(
+        row.provider, precision, threads, row.device, index, row.shapes, tuple(options.items())
+    )
 
 
-def _options(backend: str, precision: str, index: int, threads: int, cache: str | None) -> dict[str, str]:
+def _options(
+    backend: str, precision: str, index: int, threads: int, cache: str | None
+) -> dict[str, str]:
     if backend == "openvino":
         # Without a hint OpenVINO picks bf16 by itself where the CPU has it. Given as plain options, both are ignored.
         hint = {"INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision)}
@@ -344,7 +421,10 @@ def _options(backend: str, precision: str, index: int, threads: int, cache: str 
     options = {"device_id": str(index)}
     if backend == "cuda":
         # The arena then grows by what is asked for: images of many sizes do not double it again and again.
-        options |= {"use_tf32": str(int(precision == "tf32")), "arena_extend_strategy": "kSameAsRequested"}
+        options |= {
+            "use_tf32": str(int(precision == "tf32")),
+            "arena_extend_strategy": "kSameAsRequested",
+        }
     elif backend == "tensorrt":
         options |= {f"trt_{half}_enable": "1" for half in ("fp16", "bf16") if half == precision}
         if cache:
@@ -352,16 +432,22 @@ def _options(backend: str, precision: str, index: int, threads: int, cache: str 
             options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
             options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
     elif backend == "cann":
-        options |= {"precision_mode": "force_fp16" if precision == "fp16" else "must_keep_origin_dtype"}
+        options |= {
+            "precision_mode": "force_fp16" if precision == "fp16" else "must_keep_origin_dtype"
+        }
     elif backend == "migraphx":
         options |= {"migraphx_fp16_enable": str(int(precision == "fp16"))}
     return options
 
 
-def _refusal(device: Device | None, mode: Mode, catalog: Catalog, fixed: HpiConfig, reasons: dict[str, str]) -> str:
+def _refusal(
+    device: Device | None, mode: Mode, catalog: Catalog, fixed: HpiConfig, reasons: dict[str, str]
+) -> str:
     what = " ".join(word for word in (fixed.backend, fixed.precision) if word)
     if device is not None and not reasons:
-        return f"{what or 'this mode'} does not run on device {str(device)!r}: leave out one of them"
+        return (
+            f"{what or 'this mode'} does not run on device {str(device)!r}: leave out one of them"
+        )
     asked = f"device {str(device)!r}" if device else what or "every device"
     why = "; ".join(dict.fromkeys(reasons.values())) or "no backend has that precision"
     if device is None and not what:
@@ -378,7 +464,11 @@ def _instead(mode: Mode, catalog: Catalog) -> str:
 
 
 def _option(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(int(value) if isinstance(value, bool) else value)
+    return (
+        json.dumps(value)
+        if isinstance(value, dict)
+        else str(int(value) if isinstance(value, bool) else value)
+    )
 
 
 def _near(word: object, known: Iterable[str]) -> str:

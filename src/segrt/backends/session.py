@@ -65,12 +65,21 @@ class Session:
         self.provider: str = first.get_providers()[0]
         self.precision = plan.precision
         if self.provider != plan.provider:
-            raise DeviceError(f"{plan.provider} was asked for, but ONNX Runtime runs {self.provider} instead")
+            raise DeviceError(
+                f"{plan.provider} was asked for, but ONNX Runtime runs {self.provider} instead"
+            )
         self.share = _share(first, plan.provider)
         if self.share == 0:
-            raise DeviceError(f"{plan.provider} takes no part of {file}: it would all run elsewhere")
+            raise DeviceError(
+                f"{plan.provider} takes no part of {file}: it would all run elsewhere"
+            )
         if self.share is not None and self.share < 0.5:
-            log.warning("%s takes %.0f%% of the nodes of %s, the rest is slow", self.provider, 100 * self.share, file)
+            log.warning(
+                "%s takes %.0f%% of the nodes of %s, the rest is slow",
+                self.provider,
+                100 * self.share,
+                file,
+            )
         node = _image_input(first, file)
         self._input: str = node.name
         self._output: str = first.get_outputs()[0].name
@@ -106,7 +115,9 @@ class Session:
             raise
         except Exception as error:  # onnxruntime raises a class of its own for each status code
             shape = "x".join(map(str, batch.shape))
-            raise ModelError(f"the model can't run on an input of {shape}: {_first_line(error)}") from None
+            raise ModelError(
+                f"the model can't run on an input of {shape}: {_first_line(error)}"
+            ) from None
         return output
 
     def warm_up(self, shape: Shape) -> None:
@@ -127,7 +138,9 @@ class Session:
         """With bound tensors: one copy in, one copy out, and none of the graph's other outputs."""
         ort, device = catalogs.onnxruntime(), self._gpu_memory
         binding = session.io_binding()
-        binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(batch, device, self.plan.device_id))
+        binding.bind_ortvalue_input(
+            self._input, ort.OrtValue.ortvalue_from_numpy(batch, device, self.plan.device_id)
+        )
         binding.bind_output(self._output, device, self.plan.device_id)
         session.run_with_iobinding(binding)
         output: npt.NDArray[Any] = binding.copy_outputs_to_cpu()[0]
@@ -147,7 +160,9 @@ class Session:
             if self._shapes == "repeated" and self._recent.count(shape) < _OFTEN:
                 self._any = self._any or self._build()
                 return self._any
-            if set(self._recent) == {shape}:  # so far all have one size: the session for every size can wait
+            if set(self._recent) == {
+                shape
+            }:  # so far all have one size: the session for every size can wait
                 self._any = None
             session = self._build(shape)
             self._own[shape] = session
@@ -171,13 +186,17 @@ class Session:
         if shape is not None:
             for axis, dim in self._dims.items():
                 options.add_free_dimension_override_by_name(dim, shape[axis])
-            if cache := settings.get("trt_engine_cache_path"):  # TensorRT does not tell the sizes of engines apart
+            if cache := settings.get(
+                "trt_engine_cache_path"
+            ):  # TensorRT does not tell the sizes of engines apart
                 settings["trt_engine_cache_path"] = f"{cache}/{'x'.join(map(str, shape))}"
         for key in ("trt_engine_cache_path", "trt_timing_cache_path"):
             if key in settings:
                 Path(settings[key]).mkdir(parents=True, exist_ok=True)
         try:
-            model = (float32.read(self._file) if plan.takes_float32_graph else None) or str(self._file)
+            model = (float32.read(self._file) if plan.takes_float32_graph else None) or str(
+                self._file
+            )
             providers: list[Any] = []
             if devices := catalogs.plugin_devices(plan.provider, plan.device):
                 options.add_provider_for_devices(devices[plan.device_id :][:1], settings)
@@ -185,17 +204,29 @@ class Session:
                 if plan.provider == "OpenVINOExecutionProvider":
                     settings = {"device_type": "CPU", **settings}
                 providers = [(plan.provider, settings)]
-            if plan.provider == "TensorrtExecutionProvider":  # what TensorRT leaves stays on the GPU
+            if (
+                plan.provider == "TensorrtExecutionProvider"
+            ):  # what TensorRT leaves stays on the GPU
                 providers.append(("CUDAExecutionProvider", {"device_id": str(plan.device_id)}))
             # By itself ONNX Runtime would try again on the CPU and print a line.
-            session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
+            session = ort.InferenceSession(
+                model, options, providers=providers or None, enable_fallback=0
+            )
             session._model_bytes = None  # kept for `set_providers`, and as large as the file
             return session
         except Exception as error:
             kind = type(error).__name__
-            if plan.provider == "CPUExecutionProvider" or kind in ("InvalidProtobuf", "InvalidGraph", "NoModel"):
-                raise ModelError(f"{self._file} can't be loaded by ONNX Runtime: {_first_line(error)}") from None
-            raise DeviceError(f"{plan.provider} can't start with {self._file}: {_first_line(error)}") from None
+            if plan.provider == "CPUExecutionProvider" or kind in (
+                "InvalidProtobuf",
+                "InvalidGraph",
+                "NoModel",
+            ):
+                raise ModelError(
+                    f"{self._file} can't be loaded by ONNX Runtime: {_first_line(error)}"
+                ) from None
+            raise DeviceError(
+                f"{plan.provider} can't start with {self._file}: {_first_line(error)}"
+            ) from None
 
 
 def start(
@@ -276,7 +307,11 @@ def start_all(
     if workers > 1 and hpi_config.threads is None:
         cores = catalogs.read(gpus=False, plugins=False).cpu.cores
         hpi_config = replace(hpi_config, threads=max(1, min(MAX_THREADS, cores // workers)))
-    places = [Device(device.kind, (i,)) for i in device.ids] if device and len(device.ids) > 1 else [device]
+    places = (
+        [Device(device.kind, (i,)) for i in device.ids]
+        if device and len(device.ids) > 1
+        else [device]
+    )
     first = [start(file, device=place, hpi_config=hpi_config, **options) for place in places]
     return first + [Session(file, session.plan) for _ in range(workers - 1) for session in first]
 
@@ -306,23 +341,37 @@ def engine_cache(file: Path, here: catalogs.Catalog) -> str | None:
 
     if not here.gpus or not here.provider("TensorrtExecutionProvider"):
         return None
-    wheels = "-".join(f"{name}-{version}" for name, version in here.versions if name.startswith(("onnx", "tensorrt")))
+    wheels = "-".join(
+        f"{name}-{version}"
+        for name, version in here.versions
+        if name.startswith(("onnx", "tensorrt"))
+    )
     generations = sorted({"sm{}{}".format(*gpu.compute_capability) for gpu in here.gpus})
-    key = hashlib.sha256(f"{wheels} {' '.join(gpu.name for gpu in here.gpus)}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(
+        f"{wheels} {' '.join(gpu.name for gpu in here.gpus)}".encode()
+    ).hexdigest()[:12]
     return str(store.home() / "tensorrt" / f"{model_hash(file)[:16]}-{'-'.join(generations)}-{key}")
 
 
 def _share(session: Any, provider: str) -> float | None:
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return None
-    taken = [(part.ep_name == provider, len(part.get_nodes())) for part in session.get_provider_graph_assignment_info()]
+    taken = [
+        (part.ep_name == provider, len(part.get_nodes()))
+        for part in session.get_provider_graph_assignment_info()
+    ]
     nodes = sum(count for _, count in taken)
     return sum(count for ours, count in taken if ours) / nodes if nodes else None
 
 
 def _image_input(session: Any, file: Path) -> Any:
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4 or len(outputs) < 1:
+    if (
+        len(inputs) != 1
+        or inputs[0].type != "tensor(float)"
+        or len(inputs[0].shape) != 4
+        or len(outputs) < 1
+    ):
         raise ModelError(
             f"{file} is not a segmentation model that segrt can run: it must take one float32 tensor N x 3 x H x W"
         )
@@ -331,7 +380,9 @@ def _image_input(session: Any, file: Path) -> Any:
 
 def _guess_meta(session: Any, file: Path) -> ModelMeta:
     """For an `.onnx` file that segrt-export did not make: float output means logits, integers mean labels."""
-    kind: Literal["logits", "labels"] = "logits" if "float" in session.get_outputs()[0].type else "labels"
+    kind: Literal["logits", "labels"] = (
+        "logits" if "float" in session.get_outputs()[0].type else "labels"
+    )
     return ModelMeta(name=file.stem, output=kind)
 
 

@@ -68,7 +68,9 @@ def tuning_file() -> Path:
     return store.home() / "tuning.json"
 
 
-def recall(file: Path, here: Catalog, device: Device | None, size: tuple[int, int] | None) -> HpiConfig | None:
+def recall(
+    file: Path, here: Catalog, device: Device | None, size: tuple[int, int] | None
+) -> HpiConfig | None:
     """What was found best for a model on this machine; None if it was not measured.
 
     Args:
@@ -83,7 +85,12 @@ def recall(file: Path, here: Catalog, device: Device | None, size: tuple[int, in
         if sizes:
             try:
                 return HpiConfig.parse(sizes.get(_size_key(size), list(sizes.values())[-1])["plan"])
-            except (AttributeError, TypeError, LookupError, ConfigError):  # another release wrote it, or a hand
+            except (
+                AttributeError,
+                TypeError,
+                LookupError,
+                ConfigError,
+            ):  # another release wrote it, or a hand
                 log.warning("%s is not as segrt writes it: delete it and tune again", tuning_file())
     return None
 
@@ -137,7 +144,16 @@ def tune_model(
             break
     reference = plans(Device("cpu"), Mode.NORMAL, here)[0]
     candidates = every(place, here, cache=engine_cache(file, here))
-    measured = tune(file, candidates, reference, images, pair, rounds=rounds, agreement=agreement, progress=progress)
+    measured = tune(
+        file,
+        candidates,
+        reference,
+        images,
+        pair,
+        rounds=rounds,
+        agreement=agreement,
+        progress=progress,
+    )
     return measured, remember(file, here, pair, measured)
 
 
@@ -191,7 +207,9 @@ def tune(
                 agreements[plan] = float(np.mean(same))
                 pipelines[plan] = pipeline
                 if agreements[plan] < agreement:
-                    rejected[plan] = f"only {100 * agreements[plan]:.2f}% of its labels are those of FP32"
+                    rejected[plan] = (
+                        f"only {100 * agreements[plan]:.2f}% of its labels are those of FP32"
+                    )
         except SegrtError as error:
             rejected[plan] = str(error)
         done += 1
@@ -205,7 +223,12 @@ def tune(
             done += 1
             progress(done, steps)
     return [
-        Measured(plan, median(times[plan]) if times[plan] else None, agreements.get(plan), rejected.get(plan, ""))
+        Measured(
+            plan,
+            median(times[plan]) if times[plan] else None,
+            agreements.get(plan),
+            rejected.get(plan, ""),
+        )
         for plan in candidates
     ]
 
@@ -222,11 +245,15 @@ def winner(measured: Sequence[Measured]) -> Measured:
         if one.milliseconds is not None and not one.rejected
     }
     if not times:
-        raise DeviceError(f"no plan can be used: {'; '.join(f'{one.plan.name}: {one.rejected}' for one in measured)}")
+        raise DeviceError(
+            f"no plan can be used: {'; '.join(f'{one.plan.name}: {one.rejected}' for one in measured)}"
+        )
     return measured[min(times, key=times.__getitem__)]
 
 
-def remember(file: Path, here: Catalog, size: tuple[int, int], measured: Sequence[Measured]) -> Path:
+def remember(
+    file: Path, here: Catalog, size: tuple[int, int], measured: Sequence[Measured]
+) -> Path:
     """Keep the winner for high-performance mode.
 
     Returns:
@@ -244,7 +271,8 @@ def remember(file: Path, here: Catalog, size: tuple[int, int], measured: Sequenc
         "plan": {"backend": backend, "precision": precision, "threads": best.plan.threads},
         "file": str(file),
         "measured": {
-            str(one.plan): one.rejected or {"ms": round(one.milliseconds or 0, 2), "agreement": one.agreement}
+            str(one.plan): one.rejected
+            or {"ms": round(one.milliseconds or 0, 2), "agreement": one.agreement}
             for one in measured
         },
     }
@@ -258,11 +286,15 @@ def remember(file: Path, here: Catalog, size: tuple[int, int], measured: Sequenc
             sizes[_size_key(size)] = record
             write_atomic(path, json.dumps(records, indent=1).encode())
     except OSError as error:
-        raise ConfigError(f"can't write {path}: {error.strerror or error}; set SEGRT_HOME to another folder") from None
+        raise ConfigError(
+            f"can't write {path}: {error.strerror or error}; set SEGRT_HOME to another folder"
+        ) from None
     return path
 
 
-def _labels(pipeline: Pipeline, images: Sequence[Image], size: tuple[int, int]) -> list[npt.NDArray[np.int32]]:
+def _labels(
+    pipeline: Pipeline, images: Sequence[Image], size: tuple[int, int]
+) -> list[npt.NDArray[np.int32]]:
     results = (next(pipeline.predict(image, size)) for image in images)
     return [result.labels for result in results if isinstance(result, SegResult)]
 
@@ -283,7 +315,9 @@ def _key(file: Path, here: Catalog, device: Device) -> str:
 
     gpus = [gpu.name for gpu in here.gpus] if device.kind == "gpu" else []
     hardware = [here.cpu.name, here.cpu.cores, gpus, here.versions, str(device)]
-    return f"{model_hash(file)[:16]}-{hashlib.sha256(json.dumps(hardware).encode()).hexdigest()[:16]}"
+    return (
+        f"{model_hash(file)[:16]}-{hashlib.sha256(json.dumps(hardware).encode()).hexdigest()[:16]}"
+    )
 
 
 def _size_key(size: tuple[int, int] | None) -> str:
@@ -297,6 +331,10 @@ def _read() -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        log.warning("%s can't be read (%s): what was measured is not used; delete it and tune again", path, error)
+        log.warning(
+            "%s can't be read (%s): what was measured is not used; delete it and tune again",
+            path,
+            error,
+        )
         return {}
     return content if isinstance(content, dict) else {}

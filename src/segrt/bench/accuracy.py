@@ -29,7 +29,9 @@ class ConfusionMatrix:
             ValueError: the shapes differ, or a label is neither a class nor to be ignored.
         """
         if labels.shape != truth.shape:
-            raise ValueError(f"labels of shape {truth.shape} don't fit an image of shape {labels.shape}")
+            raise ValueError(
+                f"labels of shape {truth.shape} don't fit an image of shape {labels.shape}"
+            )
         classes = len(self.counts)
         counted = truth != self.ignore_index
         true, predicted = truth[counted].astype(np.int64), labels[counted].astype(np.int64)
@@ -40,7 +42,9 @@ class ConfusionMatrix:
                     f"{what} {wrong} is none of {classes} classes, nor the label to ignore, {self.ignore_index}: "
                     "name that with --ignore-index"
                 )
-        self.counts += np.bincount(classes * true + predicted, minlength=classes**2).reshape(classes, classes)
+        self.counts += np.bincount(classes * true + predicted, minlength=classes**2).reshape(
+            classes, classes
+        )
 
     @property
     def iou(self) -> npt.NDArray[np.float64]:

@@ -66,49 +66,86 @@ def bench(
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All 18 published models.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, gpu:0, ...; the best here if not given.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, gpu:0, ...; the best here if not given.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="Modes, joined by commas.")] = "normal,high-performance",
     plan: Annotated[
         list[str] | None,
         typer.Option(
-            help="One more contender: an hpi_config as JSON. May be repeated. With --dataset: all.", show_default=False
+            help="One more contender: an hpi_config as JSON. May be repeated. With --dataset: all.",
+            show_default=False,
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Size of inference; the image's own if not given.")
+        str | None,
+        typer.Option(metavar="HxW", help="Size of inference; the image's own if not given."),
     ] = None,
     slide: Slide = None,
     images: Annotated[
-        Path | None, typer.Option(help=f"Folder of images to run in turn, the first {MAX_IMAGES}; else a sample.")
+        Path | None,
+        typer.Option(
+            help=f"Folder of images to run in turn, the first {MAX_IMAGES}; else a sample."
+        ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each contender; as many as cores, up to 8, if not given.")
+        int | None,
+        typer.Option(
+            min=1, help="Threads of each contender; as many as cores, up to 8, if not given."
+        ),
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Most timed rounds of a model.")] = 30,
     seconds: Annotated[
-        float, typer.Option(min=0, help=f"Time for the rounds of a model; it takes {MIN_ROUNDS} at least.")
+        float,
+        typer.Option(
+            min=0, help=f"Time for the rounds of a model; it takes {MIN_ROUNDS} at least."
+        ),
     ] = 30,
-    compare: Annotated[Peer | None, typer.Option(help="Take turns with Paddle Inference, on the CPU.")] = None,
+    compare: Annotated[
+        Peer | None, typer.Option(help="Take turns with Paddle Inference, on the CPU.")
+    ] = None,
     untrained: Annotated[
-        bool, typer.Option("--untrained", help="Where weights are not here, take the architecture with random ones.")
+        bool,
+        typer.Option(
+            "--untrained",
+            help="Where weights are not here, take the architecture with random ones.",
+        ),
     ] = False,
-    dataset: Annotated[Path | None, typer.Option(help="Labelled images to score every contender on.")] = None,
-    layout: Annotated[Layout, typer.Option("--format-dataset", help="How they lie on disk.")] = Layout.FOLDER,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Labelled images to score every contender on.")
+    ] = None,
+    layout: Annotated[
+        Layout, typer.Option("--format-dataset", help="How they lie on disk.")
+    ] = Layout.FOLDER,
     ignore_index: Annotated[
-        int | None, typer.Option(min=0, max=255, help="Label of the pixels that don't count.", show_default=False)
+        int | None,
+        typer.Option(
+            min=0, max=255, help="Label of the pixels that don't count.", show_default=False
+        ),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="Of what is printed.")] = Format.TABLE,
     output: Annotated[
         list[Path] | None,
-        typer.Option("-o", "--output", help="A file too: .md, .json, .csv, .txt. May be repeated.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            help="A file too: .md, .json, .csv, .txt. May be repeated.",
+            show_default=False,
+        ),
     ] = None,
-    chart: Annotated[Path | None, typer.Option("--plot", help="A chart: .png, .svg or .pdf.")] = None,
+    chart: Annotated[
+        Path | None, typer.Option("--plot", help="A chart: .png, .svg or .pdf.")
+    ] = None,
 ) -> None:
     """Measure models here: speed in each mode, beside Paddle if asked for, memory, and accuracy on a data set."""
     if all_ and names:
         raise ConfigError("name models or give --all, not both")
     if not names:
-        names = [spec.name for spec in zoo.load().models if not spec.bundled] if all_ else [zoo.DEFAULT_MODEL]
+        names = (
+            [spec.name for spec in zoo.load().models if not spec.bundled]
+            if all_
+            else [zoo.DEFAULT_MODEL]
+        )
     if compare:
         device = device or "cpu"
         _check_paddle(device, slide)
@@ -161,7 +198,12 @@ def _measure(job: Job, files: Sequence[Path], form: Format) -> tuple[Report, boo
     if report.environment.busy:
         _say("the machine is busy, so times will be too long", "yellow")
     interrupted = False
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     # Drawing takes CPU time from what is measured: once a second will do.
     with Progress(
         *columns,
@@ -173,7 +215,9 @@ def _measure(job: Job, files: Sequence[Path], form: Format) -> tuple[Report, boo
     ) as progress:
         task = progress.add_task("", total=len(job.names))
         try:
-            for rows in job.run(lambda what, done: progress.update(task, description=what, completed=done)):
+            for rows in job.run(
+                lambda what, done: progress.update(task, description=what, completed=done)
+            ):
                 report.rows.extend(rows)
                 _save(report, files, form)
         except KeyboardInterrupt:
@@ -185,11 +229,17 @@ def _measure(job: Job, files: Sequence[Path], form: Format) -> tuple[Report, boo
 
 def _check_paddle(device: str, slide: str | None) -> None:
     if slide:
-        raise ConfigError("--compare paddle runs Paddle on whole images: it can't be compared with --slide")
+        raise ConfigError(
+            "--compare paddle runs Paddle on whole images: it can't be compared with --slide"
+        )
     if Device.parse(device).kind != "cpu":
-        raise ConfigError(f"--compare paddle runs Paddle on the CPU: it can't be compared with --device {device}")
+        raise ConfigError(
+            f"--compare paddle runs Paddle on the CPU: it can't be compared with --device {device}"
+        )
     if find_spec("paddle") is None:
-        raise MissingExtraError("--compare paddle needs paddlepaddle: run  pip install 'segrt[export]'")
+        raise MissingExtraError(
+            "--compare paddle needs paddlepaddle: run  pip install 'segrt[export]'"
+        )
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -203,13 +253,17 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
-def _contenders(mode: str, plans: Sequence[str], device: str | None) -> list[tuple[str, dict[str, Any]]]:
+def _contenders(
+    mode: str, plans: Sequence[str], device: str | None
+) -> list[tuple[str, dict[str, Any]]]:
     """Label and arguments of `create_pipeline` for each contender."""
     base: dict[str, Any] = {"device": device} if device else {}
     found: list[tuple[str, dict[str, Any]]] = []
     for text in mode.split(","):
         chosen = Mode.parse(text.strip())
-        found.append((chosen.value, base if chosen is Mode.NORMAL else {**base, "mode": chosen.value}))
+        found.append(
+            (chosen.value, base if chosen is Mode.NORMAL else {**base, "mode": chosen.value})
+        )
     for text in plans:
         try:
             config = json.loads(text)
@@ -217,8 +271,13 @@ def _contenders(mode: str, plans: Sequence[str], device: str | None) -> list[tup
             config = None
         if not isinstance(config, dict):
             example = '{"backend": "openvino"}'
-            raise ConfigError(f"--plan {text!r} is not valid: give an hpi_config as JSON, as in {example}")
-        label = " ".join(str(value) for value in config.values() if not isinstance(value, (dict, list))) or text
+            raise ConfigError(
+                f"--plan {text!r} is not valid: give an hpi_config as JSON, as in {example}"
+            )
+        label = (
+            " ".join(str(value) for value in config.values() if not isinstance(value, (dict, list)))
+            or text
+        )
         found.append((label, {**base, "mode": Mode.HIGH_PERFORMANCE.value, "hpi_config": config}))
     labels = [label for label, _ in found]
     if len(set(labels)) < len(labels):
@@ -232,7 +291,10 @@ def _every(device: str | None) -> list[str]:
     from segrt.backends.plan import every
 
     offered = every(Device.parse(device) if device else None, catalog.read())[1:]
-    return [json.dumps(dict(zip(("backend", "precision"), plan.name.split(), strict=True))) for plan in offered]
+    return [
+        json.dumps(dict(zip(("backend", "precision"), plan.name.split(), strict=True)))
+        for plan in offered
+    ]
 
 
 def _photos(folder: Path | None, size: tuple[int, int] | None, work: Path) -> list[Path]:
@@ -241,13 +303,19 @@ def _photos(folder: Path | None, size: tuple[int, int] | None, work: Path) -> li
         with Image.open(SAMPLE) as image:
             image.resize((size[1], size[0]) if size else image.size).save(work / "sample.png")
         return [work / "sample.png"]
-    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = (
+        [folder]
+        if folder.is_file()
+        else sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    )
     files = files[:MAX_IMAGES]
     if not files:
         raise InputError(f"--images {folder} holds no image")
     shapes = {read_image(file).shape for file in files}
     if size is None and len(shapes) > 1:
-        raise ConfigError(f"the images of {folder} differ in size: give the size of inference with --size HxW")
+        raise ConfigError(
+            f"the images of {folder} differ in size: give the size of inference with --size HxW"
+        )
     return files
 
 
@@ -269,7 +337,9 @@ def _subtitle(report: Report) -> str:
 
 def main() -> None:
     """Entry point of the console script: errors become one line and exit status 1, wrong usage 2."""
-    logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=err, show_time=False, show_path=False)])
+    logging.basicConfig(
+        format="%(message)s", handlers=[RichHandler(console=err, show_time=False, show_path=False)]
+    )
     try:
         app()
     except (SegrtError, OSError) as error:

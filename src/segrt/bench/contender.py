@@ -104,8 +104,12 @@ class Contender(ABC):
         """
         if self._confusion is None:
             if not self.class_names:
-                raise ModelError("the model names no classes, so its labels can't be compared with a data set")
-            self._confusion = ConfusionMatrix(len(self.class_names), truth.ignore_index(len(self.class_names)))
+                raise ModelError(
+                    "the model names no classes, so its labels can't be compared with a data set"
+                )
+            self._confusion = ConfusionMatrix(
+                len(self.class_names), truth.ignore_index(len(self.class_names))
+            )
         labels, steps = self.segment(read_image(pair.image))
         try:
             self._confusion.add(labels, truth.read(pair.label))
@@ -133,7 +137,11 @@ class SegrtContender(Contender):
     """
 
     def __init__(
-        self, images: Sequence[Path], size: TargetSize, options: Mapping[str, Any], slide: str | None = None
+        self,
+        images: Sequence[Path],
+        size: TargetSize,
+        options: Mapping[str, Any],
+        slide: str | None = None,
     ) -> None:
         super().__init__(images, size)
         self._slide = slide
@@ -159,7 +167,9 @@ class SegrtContender(Contender):
             self.segment(self._images[0])
             return perf_counter() - start
         transforms = Transforms.parse(list(self._pipeline.session.meta.transforms))
-        for size in {transforms.size((image.shape[0], image.shape[1]), self._size) for image in self._images}:
+        for size in {
+            transforms.size((image.shape[0], image.shape[1]), self._size) for image in self._images
+        }:
             self._pipeline.session.warm_up((1, 3, *size))
         return perf_counter() - start
 

@@ -33,7 +33,9 @@ class Pair:
 
 # trainId of each id from 0 to 33, from labels.py of cityscapesScripts; 255 is ignored.
 _CITYSCAPES = np.full(256, 255, np.uint8)
-_CITYSCAPES[[7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]] = np.arange(19)
+_CITYSCAPES[[7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]] = np.arange(
+    19
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Truth:
         try:
             with Image.open(path) as image:
                 if image.mode not in ("L", "P"):
-                    raise InputError(f"{path} is a picture of mode {image.mode}: labels are 8-bit with one channel")
+                    raise InputError(
+                        f"{path} is a picture of mode {image.mode}: labels are 8-bit with one channel"
+                    )
                 labels = np.asarray(image, np.uint8)
         except OSError as error:
             raise InputError(f"{path} can't be read: {error}") from None
@@ -94,12 +98,20 @@ def find(folder: Path, layout: Layout) -> list[Pair]:
         pairs = [Pair(image, _cityscapes_label(folder, image)) for image in images]
         wanted = "leftImg8bit/val/<city>/*_leftImg8bit.png"
     else:
-        below = ("images", "labels") if layout is Layout.FOLDER else ("images/validation", "annotations/validation")
-        images = sorted(p for p in (folder / below[0]).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        below = (
+            ("images", "labels")
+            if layout is Layout.FOLDER
+            else ("images/validation", "annotations/validation")
+        )
+        images = sorted(
+            p for p in (folder / below[0]).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES
+        )
         pairs = [Pair(image, folder / below[1] / f"{image.stem}.png") for image in images]
         wanted = f"{below[0]}/ and {below[1]}/"
     if not pairs:
-        raise InputError(f"{folder} holds no data set laid out as {layout.value}: it needs {wanted}")
+        raise InputError(
+            f"{folder} holds no data set laid out as {layout.value}: it needs {wanted}"
+        )
     for pair in pairs:
         if not pair.label.is_file():
             raise InputError(f"{pair.image} has no labels: {pair.label} does not exist")

@@ -53,7 +53,9 @@ class Environment:
     @property
     def busy(self) -> bool:
         """Whether others kept the machine busy when the measurement began."""
-        return self.load_before is not None and self.load_before > BUSY * (len(self.pinned) or self.cores)
+        return self.load_before is not None and self.load_before > BUSY * (
+            len(self.pinned) or self.cores
+        )
 
     def finished(self) -> Environment:
         """The same, with the load average of now."""
@@ -86,7 +88,10 @@ def observe(pinned: tuple[int, ...]) -> Environment:
         gpus=_gpus(),
         cores=os.cpu_count() or 1,
         pinned=pinned,
-        governor=_read(f"/sys/devices/system/cpu/cpu{min(pinned, default=0)}/cpufreq/scaling_governor") or None,
+        governor=_read(
+            f"/sys/devices/system/cpu/cpu{min(pinned, default=0)}/cpufreq/scaling_governor"
+        )
+        or None,
         cgroup_cpus=_cgroup_cpus(),
         memory_gib=_memory(),
         system=f"{platform.platform()}, Python {platform.python_version()}",
@@ -96,7 +101,11 @@ def observe(pinned: tuple[int, ...]) -> Environment:
 
 
 def _affinity() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    return (
+        os.sched_getaffinity(0)
+        if hasattr(os, "sched_getaffinity")
+        else set(range(os.cpu_count() or 1))
+    )
 
 
 def _sibling(core: int) -> int:
@@ -128,12 +137,17 @@ def _gpus() -> tuple[str, ...]:
 def _cgroup_cpus() -> float | None:
     quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
     if not quota:  # the older hierarchy
-        quota, period = (_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
+        quota, period = (
+            _read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")
+        )
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
 def _memory() -> float | None:
-    limits = [_read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
+    limits = [
+        _read("/sys/fs/cgroup/memory.max"),
+        _read("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ]
     sizes = [int(limit) for limit in limits if limit.isdigit()]
     if hasattr(os, "sysconf"):
         sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

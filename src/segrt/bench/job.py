@@ -48,7 +48,9 @@ class Job:
     pairs: Sequence[Pair] = field(default=(), repr=False)
     truth: Truth | None = None
 
-    def run(self, told: Callable[[str, float], None] = lambda what, done: None) -> Iterator[list[Row]]:
+    def run(
+        self, told: Callable[[str, float], None] = lambda what, done: None
+    ) -> Iterator[list[Row]]:
         """Measure one model after the other.
 
         Args:
@@ -62,7 +64,9 @@ class Job:
             try:
                 model = models.find(name, untrained=self.untrained, paddle=self.paddle)
             except (SegrtError, OSError) as error:
-                yield [Row(BenchModel(name), label, error=str(error)) for label, _ in self.contenders]
+                yield [
+                    Row(BenchModel(name), label, error=str(error)) for label, _ in self.contenders
+                ]
                 continue
             yield measure(
                 model,
@@ -76,7 +80,9 @@ class Job:
             )
 
     def _entrants(self, model: BenchModel) -> list[Entrant]:
-        found = [Entrant("paddle", PaddleContender, (self.photos, self.size, model.paddle, self.threads))]
+        found = [
+            Entrant("paddle", PaddleContender, (self.photos, self.size, model.paddle, self.threads))
+        ]
         for label, options in self.contenders:
             arguments = (self.photos, self.size, {**options, "model_dir": model.onnx}, self.slide)
             found.append(Entrant(label, SegrtContender, arguments))

@@ -152,7 +152,13 @@ def _start(entrant: Entrant, row: Row) -> Worker:
 
 
 def _time(
-    name: str, workers: dict[str, Worker], rows: dict[str, Row], repeat: int, seconds: float, threads: int, told: Told
+    name: str,
+    workers: dict[str, Worker],
+    rows: dict[str, Row],
+    repeat: int,
+    seconds: float,
+    threads: int,
+    told: Told,
 ) -> None:
     taken: dict[str, list[Steps]] = {label: [] for label in workers}
     rounds = 0
@@ -161,7 +167,10 @@ def _time(
         turn = count()
 
         def run() -> float:
-            told(f"{name}: {label}", sum(map(len, taken.values())) / (len(workers) * (rounds + 1)) if rounds else 0)
+            told(
+                f"{name}: {label}",
+                sum(map(len, taken.values())) / (len(workers) * (rounds + 1)) if rounds else 0,
+            )
             steps: Steps = workers[label].call("run", next(turn))
             taken[label].append(steps)
             if len(workers) > 1:
@@ -182,7 +191,9 @@ def _time(
     expected = workers[baseline].call("labels")
     for label, worker in workers.items():
         row, timed = rows[label], taken[label][-rounds:]
-        row.steps = {step: Samples(tuple(getattr(t, step) for t in timed)) for step in Steps._fields}
+        row.steps = {
+            step: Samples(tuple(getattr(t, step) for t in timed)) for step in Steps._fields
+        }
         row.harness = harness
         row.peak_bytes = worker.call("peak_memory")
         if label != baseline:
@@ -191,7 +202,12 @@ def _time(
 
 
 def _score(
-    name: str, workers: dict[str, Worker], rows: dict[str, Row], pairs: Sequence[Pair], truth: Truth, told: Told
+    name: str,
+    workers: dict[str, Worker],
+    rows: dict[str, Row],
+    pairs: Sequence[Pair],
+    truth: Truth,
+    told: Told,
 ) -> None:
     for done, pair in enumerate(pairs):
         told(f"{name}: {pair.image.name}", done / len(pairs))

@@ -73,7 +73,11 @@ def _own(path: Path) -> BenchModel:
     is_paddle = path.is_dir() and any(path.glob("*.pdiparams"))
     with Worker(_Maker) as maker:  # Paddle stays out of this process
         onnx = maker.call("locate", path)
-    return BenchModel(path.resolve().stem if path.is_file() else path.resolve().name, onnx, path if is_paddle else None)
+    return BenchModel(
+        path.resolve().stem if path.is_file() else path.resolve().name,
+        onnx,
+        path if is_paddle else None,
+    )
 
 
 def _twin(spec: ModelSpec) -> BenchModel:
@@ -83,14 +87,18 @@ def _twin(spec: ModelSpec) -> BenchModel:
 
     folder = _kept(store.folder_name(spec.name), make)
     built = json.loads((folder / "built.json").read_text("utf-8"))
-    return BenchModel(spec.name, folder / "model.onnx", folder / "paddle", spec, untrained=True, **built)
+    return BenchModel(
+        spec.name, folder / "model.onnx", folder / "paddle", spec, untrained=True, **built
+    )
 
 
 def _unpacked(spec: ModelSpec) -> Path:
     tar = store.archive_path(spec)
     assert tar is not None
     return archive.find_model_dir(
-        _kept(f"{store.folder_name(spec.name)}-official", lambda folder: archive.unpack(tar, folder))
+        _kept(
+            f"{store.folder_name(spec.name)}-official", lambda folder: archive.unpack(tar, folder)
+        )
     )
 
 
@@ -135,13 +143,20 @@ class _Maker:
             start = perf_counter()
             build(name, folder / "paddle", class_names=class_names)
         except ImportError as error:
-            raise MissingExtraError(f"building an untrained model needs the export extra: {error}") from None
+            raise MissingExtraError(
+                f"building an untrained model needs the export extra: {error}"
+            ) from None
         built = perf_counter()
         with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
             small = Path(work) / "sample.png"
             with Image.open(SAMPLE) as image:
                 # The size of the other case that export compares: Paddle's oneDNN can go wrong when the size changes.
                 image.resize((480, 352)).save(small)
-            export(PaddleModel.open(folder / "paddle", name=name), folder / "model.onnx", images=[small], sizes=())
+            export(
+                PaddleModel.open(folder / "paddle", name=name),
+                folder / "model.onnx",
+                images=[small],
+                sizes=(),
+            )
         times = {"build_s": round(built - start, 2), "export_s": round(perf_counter() - built, 2)}
         (folder / "built.json").write_text(json.dumps(times), "utf-8")

@@ -35,10 +35,14 @@ class PaddleContender(Contender):
         ExportError: the folder holds no Paddle model.
     """
 
-    def __init__(self, images: Sequence[Path], size: TargetSize, folder: Path | None, threads: int) -> None:
+    def __init__(
+        self, images: Sequence[Path], size: TargetSize, folder: Path | None, threads: int
+    ) -> None:
         super().__init__(images, size)
         if folder is None:
-            raise ModelError("its Paddle model is not here: name the folder that holds it, or fetch it")
+            raise ModelError(
+                "its Paddle model is not here: name the folder that holds it, or fetch it"
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it would like a compiler's cache
@@ -47,7 +51,9 @@ class PaddleContender(Contender):
             from segrt_export.parity import PaddleReference
             from segrt_export.program import PaddleModel
         except ImportError as error:
-            raise MissingExtraError(f"Paddle is not usable ({error}): run  pip install 'segrt[export]'") from None
+            raise MissingExtraError(
+                f"Paddle is not usable ({error}): run  pip install 'segrt[export]'"
+            ) from None
         source = PaddleModel.open(folder)
         self.class_names = source.class_names
         self._transforms = Transforms.parse(list(source.transforms))
@@ -55,7 +61,9 @@ class PaddleContender(Contender):
         with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
             self._reference = PaddleReference(source, Path(work), threads=threads, logits=False)
         load_s = perf_counter() - start
-        self._facts = Facts(f"Paddle Inference {paddle.__version__}", "fp32", load_s, {"threads": threads})
+        self._facts = Facts(
+            f"Paddle Inference {paddle.__version__}", "fp32", load_s, {"threads": threads}
+        )
 
     def facts(self) -> Facts:
         """What runs the network."""

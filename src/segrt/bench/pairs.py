@@ -65,7 +65,9 @@ class Ratio:
         return max(self.pairs)
 
 
-def interleave(contenders: Mapping[str, Run], *, repeat: int, warmup: int = 1) -> dict[str, Samples]:
+def interleave(
+    contenders: Mapping[str, Run], *, repeat: int, warmup: int = 1
+) -> dict[str, Samples]:
     """Run all contenders in turns.
 
     Args:

@@ -31,7 +31,9 @@ def check(file: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise MissingExtraError("a chart needs matplotlib: run  pip install 'segrt[bench]'") from None
+        raise MissingExtraError(
+            "a chart needs matplotlib: run  pip install 'segrt[bench]'"
+        ) from None
 
 
 def plot(rows: Sequence[Row], file: Path, *, subtitle: str) -> bool:
@@ -52,10 +54,14 @@ def plot(rows: Sequence[Row], file: Path, *, subtitle: str) -> bool:
 
     models = list(dict.fromkeys(row.model.name for row in timed))
     labels = [
-        label for label in dict.fromkeys(row.contender for row in rows) if any(r.contender == label for r in timed)
+        label
+        for label in dict.fromkeys(row.contender for row in rows)
+        if any(r.contender == label for r in timed)
     ]
     others = [label for label in labels if label not in _COLOURS]
-    figure = Figure(figsize=(9, 1.7 + _BAR * len(models) * (len(labels) + 0.8)), layout="constrained")
+    figure = Figure(
+        figsize=(9, 1.7 + _BAR * len(models) * (len(labels) + 0.8)), layout="constrained"
+    )
     axes = figure.add_subplot()
     height = 0.84 / len(labels)
     for place, label in enumerate(labels):
@@ -67,25 +73,40 @@ def plot(rows: Sequence[Row], file: Path, *, subtitle: str) -> bool:
         reach = [[m - min(t.ms) for m, t in zip(medians, totals, strict=True)]]
         reach.append([max(0.0, t.p95 - m) for m, t in zip(medians, totals, strict=True)])
         axes.barh(at, medians, height * 0.92, color=colour, label=label)
-        axes.errorbar(medians, at, xerr=reach, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
+        axes.errorbar(
+            medians, at, xerr=reach, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5
+        )
         for y, median, total in zip(at, medians, totals, strict=True):
             text = f"{median:,.0f}" if median >= 100 else f"{median:.3g}"
             axes.annotate(
-                text, (max(median, total.p95), y), (4, 0), textcoords="offset points", va="center", fontsize=7.5
+                text,
+                (max(median, total.p95), y),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
             )
     axes.set_xscale("log")
-    values = [value for row in timed for value in (min(row.steps["total"].ms), row.steps["total"].p95)]
+    values = [
+        value for row in timed for value in (min(row.steps["total"].ms), row.steps["total"].p95)
+    ]
     axes.set_xlim(10 ** floor(log10(min(values))), max(values) * 1.8)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     names = {row.model.name: row.model.name + ("*" if row.model.untrained else "") for row in timed}
     axes.set_yticks(range(len(models)), [names[model] for model in models])
     axes.set_ylim(len(models) - 0.5, -0.5)
-    axes.set_xlabel("ms an image, end to end (log scale): median; lines from the fastest to the 95th percentile")
+    axes.set_xlabel(
+        "ms an image, end to end (log scale): median; lines from the fastest to the 95th percentile"
+    )
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    note = "\n* untrained weights: times of the architecture" if any(row.model.untrained for row in timed) else ""
+    note = (
+        "\n* untrained weights: times of the architecture"
+        if any(row.model.untrained for row in timed)
+        else ""
+    )
     axes.set_title(f"Time to segment an image\n{subtitle}{note}", loc="left", fontsize=9)
     figure.legend(loc="outside upper right", ncols=len(labels), frameon=False)
     buffer = io.BytesIO()

@@ -89,24 +89,51 @@ class Report:
             if model.build_s is not None and model.export_s is not None:
                 yield f"{name}: built in {model.build_s:.0f} s, converted and checked in {model.export_s:.0f} s."
         yield f"Machine: {env.cpu}, {', '.join([f'{env.cores} cores', *env.gpus])}, {env.memory_gib} GiB, {env.system}."
-        pinned = f"pinned to cores {', '.join(map(str, env.pinned))}" if env.pinned else "not pinned"
+        pinned = (
+            f"pinned to cores {', '.join(map(str, env.pinned))}" if env.pinned else "not pinned"
+        )
         limit = f"{env.cgroup_cpus:g} cores" if env.cgroup_cpus else "none"
         yield (
             f"{pinned}; frequency governor {env.governor or 'not shown'}; control group's CPU limit: {limit}; load "
             f"average {env.load_before} before, {env.load_after} after."
         )
-        yield "Versions: " + ", ".join(f"{name} {number}" for name, number in env.libraries.items()) + "."
+        yield (
+            "Versions: "
+            + ", ".join(f"{name} {number}" for name, number in env.libraries.items())
+            + "."
+        )
         yield f"Command: segrt-bench {self.command}"
 
     def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
         """Title, head and rows of each table."""
-        head = ["model", "mode", "runs on", "pre", "run", "post", "end to end", "p95", "spread", "images/s", "rounds"]
+        head = [
+            "model",
+            "mode",
+            "runs on",
+            "pre",
+            "run",
+            "post",
+            "end to end",
+            "p95",
+            "spread",
+            "images/s",
+            "rounds",
+        ]
         if any(row.baseline for row in self.rows):
             head += ["times as fast", "as", "same labels"]
         yield "Milliseconds an image", head, list(self._body(self._times, len(head)))
         yield (
             "Load, memory, size",
-            ["model", "mode", "weights", "load s", "first image ms", "warm-up s", "peak MB", "file MB"],
+            [
+                "model",
+                "mode",
+                "weights",
+                "load s",
+                "first image ms",
+                "warm-up s",
+                "peak MB",
+                "file MB",
+            ],
             [_cells(row, self._load) for row in self.rows if row.facts],
         )
         if any(row.confusion for row in self.rows):
@@ -121,16 +148,34 @@ class Report:
             ]
             yield "Accuracy", head, [_cells(row, _accuracy) for row in self.rows if row.confusion]
             yield from self._classes()
-        specs = {row.model.name: row.model.spec for row in self.rows if row.model.spec and not row.model.spec.bundled}
+        specs = {
+            row.model.name: row.model.spec
+            for row in self.rows
+            if row.model.spec and not row.model.spec.bundled
+        }
         if specs:
             published = zoo.load().published
             yield (
                 f"As published ({published.source}), for other hardware and an input size that is not stated: GPU "
                 f"{published.gpu}, CPU {published.cpu}. Normal: {published.normal}; high-performance: "
                 f"{published.high_performance}",
-                ["model", "mIoU %", "dataset", "CPU ms, normal / high-perf.", "GPU ms, normal / high-perf.", "MB"],
                 [
-                    [n, f"{s.miou:.2f}", s.dataset.name, _published(s.cpu_ms), _published(s.gpu_ms), _number(s.size_mb)]
+                    "model",
+                    "mIoU %",
+                    "dataset",
+                    "CPU ms, normal / high-perf.",
+                    "GPU ms, normal / high-perf.",
+                    "MB",
+                ],
+                [
+                    [
+                        n,
+                        f"{s.miou:.2f}",
+                        s.dataset.name,
+                        _published(s.cpu_ms),
+                        _published(s.gpu_ms),
+                        _number(s.size_mb),
+                    ]
                     for n, s in specs.items()
                     if s
                 ],
@@ -152,7 +197,11 @@ class Report:
         yield f"{1000 / total.median:.3g}"
         yield str(len(total.ms))
         if any(other.baseline for other in self.rows):
-            yield f"{row.ratio.median:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})" if row.ratio else ""
+            yield (
+                f"{row.ratio.median:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})"
+                if row.ratio
+                else ""
+            )
             yield row.baseline or ""
             yield "" if row.agreement is None else f"{row.agreement:.3%}"
 
@@ -170,16 +219,23 @@ class Report:
         scored: dict[tuple[str, tuple[str, ...]], list[tuple[str, Any]]] = {}
         for row in self.rows:
             if row.confusion:
-                scored.setdefault((row.model.name, row.class_names), []).append((row.contender, row.confusion.iou))
+                scored.setdefault((row.model.name, row.class_names), []).append(
+                    (row.contender, row.confusion.iou)
+                )
         for (name, classes), columns in scored.items():
-            body = [[cls, *(_percent(iou[i]) for _, iou in columns)] for i, cls in enumerate(classes)]
+            body = [
+                [cls, *(_percent(iou[i]) for _, iou in columns)] for i, cls in enumerate(classes)
+            ]
             yield f"IoU by class, %: {name}", ["class", *(label for label, _ in columns)], body
 
     def _markdown(self) -> str:
         parts = ["# segrt-bench\n"]
         for title, head, body in self._tables():
             lines = [head, ["---"] * len(head), *body]
-            cells = ("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+            cells = (
+                "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+                for line in lines
+            )
             parts.append(f"{title}:\n\n" + "\n".join(cells) + "\n")
         parts.append("\n".join(f"- {note}" for note in self.notes()) + "\n")
         return "\n".join(parts)
@@ -190,11 +246,15 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        console = Console(file=io.StringIO(), width=width, force_terminal=colour, no_color=not colour)
+        console = Console(
+            file=io.StringIO(), width=width, force_terminal=colour, no_color=not colour
+        )
         for title, head, body in self._tables():
             table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
             for place, name in enumerate(head):
-                table.add_column(Text(name), justify="left" if place < 3 else "right", overflow="fold")
+                table.add_column(
+                    Text(name), justify="left" if place < 3 else "right", overflow="fold"
+                )
             for line in body:
                 table.add_row(*map(Text, line))
             console.print(table)
@@ -216,13 +276,27 @@ class Report:
 
     def _csv(self) -> str:
         env = self.environment
-        machine = {"cpu": env.cpu, "threads": self.threads, "size": self.size, "busy": env.busy, "system": env.system}
-        machine |= {"gpus": "; ".join(env.gpus), "governor": env.governor, "cgroup_cpus": env.cgroup_cpus}
+        machine = {
+            "cpu": env.cpu,
+            "threads": self.threads,
+            "size": self.size,
+            "busy": env.busy,
+            "system": env.system,
+        }
+        machine |= {
+            "gpus": "; ".join(env.gpus),
+            "governor": env.governor,
+            "cgroup_cpus": env.cgroup_cpus,
+        }
         machine |= {"load_before": env.load_before, "load_after": env.load_after}
-        machine |= {"versions": " ".join(f"{name}={number}" for name, number in env.libraries.items())}
+        machine |= {
+            "versions": " ".join(f"{name}={number}" for name, number in env.libraries.items())
+        }
         records = [_flat(_record(row)) | machine for row in self.rows]
         out = io.StringIO()
-        writer = csv.DictWriter(out, list(dict.fromkeys(key for record in records for key in record)))
+        writer = csv.DictWriter(
+            out, list(dict.fromkeys(key for record in records for key in record))
+        )
         writer.writeheader()
         writer.writerows(records)
         return out.getvalue()
@@ -242,7 +316,9 @@ def file_bytes(row: Row) -> int:
     """Size on disk of what the row's contender loads, 0 where there is nothing."""
     if row.facts and row.facts.provider.startswith("Paddle") and row.model.paddle:
         return sum(
-            p.stat().st_size for p in row.model.paddle.iterdir() if p.suffix in (".json", ".pdmodel", ".pdiparams")
+            p.stat().st_size
+            for p in row.model.paddle.iterdir()
+            if p.suffix in (".json", ".pdmodel", ".pdiparams")
         )
     return row.model.onnx.stat().st_size if row.model.onnx and row.model.onnx.is_file() else 0
 
@@ -291,7 +367,10 @@ def _record(row: Row) -> dict[str, Any]:
             "ignore_index": matrix.ignore_index,
             "miou": _finite(matrix.miou),
             "pixel_accuracy": _finite(matrix.pixel_accuracy),
-            "iou": {name: _finite(value) for name, value in zip(row.class_names, matrix.iou, strict=True)},
+            "iou": {
+                name: _finite(value)
+                for name, value in zip(row.class_names, matrix.iou, strict=True)
+            },
             "confusion": matrix.counts.tolist(),
         }
     if spec and not spec.bundled:
@@ -326,7 +405,12 @@ def _samples(samples: Samples) -> dict[str, Any]:
 
 
 def _ratio(ratio: Ratio) -> dict[str, Any]:
-    return {"median": ratio.median, "low": ratio.low, "high": ratio.high, "pairs": list(ratio.pairs)}
+    return {
+        "median": ratio.median,
+        "low": ratio.low,
+        "high": ratio.high,
+        "pairs": list(ratio.pairs),
+    }
 
 
 def _published(ms: Timing | float | None) -> str:

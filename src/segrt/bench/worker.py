@@ -82,7 +82,10 @@ class Worker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -96,8 +99,12 @@ def _serve(pipe: Connection, make: Callable[..., object], arguments: tuple[objec
             return work(*arguments)
         except SegrtError as error:
             return error
-        except Exception as error:  # of a runtime or a file: one line of it is worth more than a dead process
-            return SegrtError(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}")
+        except (
+            Exception
+        ) as error:  # of a runtime or a file: one line of it is worth more than a dead process
+            return SegrtError(
+                f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+            )
 
     subject = answer(make, *arguments)
     pipe.send(subject if isinstance(subject, SegrtError) else None)

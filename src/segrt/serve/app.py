@@ -127,7 +127,8 @@ class Service:
                     content = await _until_gone(request, work)
             except TimeoutError:
                 raise ApiError(
-                    504, f"The answer was not ready within {self.settings.timeout:g} s: try a smaller image, or later."
+                    504,
+                    f"The answer was not ready within {self.settings.timeout:g} s: try a smaller image, or later.",
                 ) from None
             answer = _Answer(content, self.settings.timeout, partial(self._release, held, True))
             return answer
@@ -140,12 +141,17 @@ class Service:
         self._places -= place
 
     def _full(self, why: str) -> ApiError:
-        return ApiError(503, f"The server is full, {why}: try again in a second.", {"Retry-After": "1"})
+        return ApiError(
+            503, f"The server is full, {why}: try again in a second.", {"Retry-After": "1"}
+        )
 
     async def _body(self, request: Request, held: list[int]) -> bytes:
         """Read the body; `held[0]` counts its bytes among those of all bodies."""
         limit = self.settings.max_body
-        large = ApiError(413, f"The body is larger than {limit:,} bytes: send a smaller image, or JPEG instead of PNG.")
+        large = ApiError(
+            413,
+            f"The body is larger than {limit:,} bytes: send a smaller image, or JPEG instead of PNG.",
+        )
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
             raise large
@@ -161,18 +167,29 @@ class Service:
                     if self._bodies > self.settings.body_memory:
                         raise self._full("so many bytes are on their way")
         except TimeoutError:
-            raise ApiError(408, f"The body did not come within {self.settings.timeout:g} s.") from None
+            raise ApiError(
+                408, f"The body did not come within {self.settings.timeout:g} s."
+            ) from None
         if not held[0]:
             raise ApiError(400, "The body is empty: send JSON, a form, or an image file.")
         return b"".join(parts)
 
     async def _answer(
-        self, body: bytes, kind: str, content_type: str, query: dict[str, str], options: schema.Options, log_id: str
+        self,
+        body: bytes,
+        kind: str,
+        content_type: str,
+        query: dict[str, str],
+        options: schema.Options,
+        log_id: str,
     ) -> bytes:
         content: bytes | str
         if kind == schema.JSON:
             if query:
-                raise ApiError(422, "A JSON request takes its options from the body: leave the query string out.")
+                raise ApiError(
+                    422,
+                    "A JSON request takes its options from the body: leave the query string out.",
+                )
             asked = await self._coded(schema.read_json, body)
             options, content = asked, asked.image
         elif kind == schema.FORM:
@@ -209,7 +226,9 @@ class Service:
         except InputError as error:
             raise ApiError(424, f"{_capital(error)}.") from None
 
-    def _decode(self, content: bytes | str, how: How) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    def _decode(
+        self, content: bytes | str, how: How
+    ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
         data = schema.from_base64(content) if isinstance(content, str) else content
         most = self.settings.max_pixels
         try:
@@ -222,7 +241,8 @@ class Service:
         height, width = self.pipeline.transforms.size(image.shape[:2], target)
         if height * width > most:
             raise ApiError(
-                413, f"Inference at {height} x {width} is over the limit of {most:,} pixels: lower targetSize."
+                413,
+                f"Inference at {height} x {width} is over the limit of {most:,} pixels: lower targetSize.",
             )
         return image, (height, width)
 
@@ -267,7 +287,9 @@ class _Answer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with anyio.fail_after(self._seconds):
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send(
+                    {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                )
                 for begin in range(0, len(self.body), _CHUNK):
                     piece = bytes(self.body[begin : begin + _CHUNK])
                     more = begin + _CHUNK < len(self.body)
@@ -345,7 +367,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         sent = "" if found is None else found.credentials
         if not hmac.compare_digest(sent.encode(), (settings.token or "").encode()):
             raise ApiError(
-                401, "This server asks for a token: send Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"}
+                401,
+                "This server asks for a token: send Authorization: Bearer TOKEN.",
+                {"WWW-Authenticate": "Bearer"},
             )
 
     guarded = [Depends(authorise)] if settings.token is not None else []
@@ -353,10 +377,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
         known = {*statuses, *([401] if guarded else []), 500}
         found: dict[int | str, dict[str, Any]] = {
-            status: {"model": schema.Failure, "description": STATUS[status]} for status in sorted(known)
+            status: {"model": schema.Failure, "description": STATUS[status]}
+            for status in sorted(known)
         }
         if 503 in found:
-            found[503]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+            found[503]["headers"] = {
+                "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}
+            }
         return found
 
     open_answers: dict[int | str, dict[str, Any]] = {
@@ -381,7 +408,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get(
         "/ready",
         response_model=schema.State,
-        responses=open_answers | {503: {"model": schema.State, "description": "The server is about to stop."}},
+        responses=open_answers
+        | {503: {"model": schema.State, "description": "The server is about to stop."}},
         summary="Whether requests are welcome",
     )
     async def ready() -> Response:
@@ -389,7 +417,12 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             return JSONResponse({"status": "draining"}, 503)
         return JSONResponse({"status": "ready"})
 
-    @app.get("/info", responses=answers(), dependencies=guarded, summary="The model, its classes, and the limits")
+    @app.get(
+        "/info",
+        responses=answers(),
+        dependencies=guarded,
+        summary="The model, its classes, and the limits",
+    )
     async def info() -> schema.Info:
         return service.info()
 
@@ -409,7 +442,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     for file in sorted(p for p in PAGE.rglob("*") if p.is_file()):
         name = file.relative_to(PAGE).as_posix()
-        app.add_api_route("/" if name == "index.html" else f"/{name}", _file(file), include_in_schema=False)
+        app.add_api_route(
+            "/" if name == "index.html" else f"/{name}", _file(file), include_in_schema=False
+        )
     app.add_api_route("/sample.png", _file(SAMPLE), include_in_schema=False)
 
     @app.exception_handler(ApiError)
@@ -460,7 +495,13 @@ def _request_body() -> dict[str, Any]:
             },
         },
         "parameters": [
-            {"name": name, "in": "query", "required": False, "schema": text, "description": "Not with JSON."}
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "schema": text,
+                "description": "Not with JSON.",
+            }
             for name, text in texts.items()
         ],
     }
@@ -477,6 +518,8 @@ def _as_text(option: dict[str, Any]) -> dict[str, Any]:
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
         app.openapi_schema = document
     return app.openapi_schema

@@ -78,7 +78,9 @@ class Batcher:
         self._waiting: list[_Job] = []
         self._changed = Condition()
         self._closed = False
-        self._threads = [Thread(target=self._work, name=f"segrt-run-{i}", daemon=True) for i in range(workers)]
+        self._threads = [
+            Thread(target=self._work, name=f"segrt-run-{i}", daemon=True) for i in range(workers)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -131,7 +133,9 @@ class Batcher:
                     continue
                 first = self._waiting[0]
                 most = self._most(first)
-                batch = [job for job in self._waiting if job.how == first.how and job.size == first.size][:most]
+                batch = [
+                    job for job in self._waiting if job.how == first.how and job.size == first.size
+                ][:most]
                 left = first.arrived + self._delay - time.monotonic()
                 if len(batch) == most or left <= 0 or self._closed:
                     self._waiting = [job for job in self._waiting if job not in batch]
@@ -174,6 +178,8 @@ class Batcher:
                     job.done.set_exception(result.error)
                 else:
                     job.done.set_result(result)
-        except Exception as error:  # whatever it is, those who wait must hear of it, and the thread must live
+        except (
+            Exception
+        ) as error:  # whatever it is, those who wait must hear of it, and the thread must live
             for job in rest:
                 job.done.set_exception(error)

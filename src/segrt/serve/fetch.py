@@ -25,7 +25,9 @@ Resolve = Callable[[str, int], list[str]]
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 # Within 2000::/3, but what leads to IPv4 addresses, or is no host's.
-_TUNNELS = [ipaddress.ip_network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
+_TUNNELS = [
+    ipaddress.ip_network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+]
 # Public by their numbers, to some versions of Python, yet they serve the metadata of machines in two clouds.
 _METADATA = [ipaddress.ip_network(net) for net in ("168.63.129.16/32", "192.0.0.0/24")]
 
@@ -51,9 +53,13 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address)
     except ValueError:  # an IPv6 zone, as in fe80::1%eth0, of Python versions that don't read it
         return False
-    if isinstance(ip, ipaddress.IPv6Address) and (ip not in _GLOBAL_UNICAST or any(ip in net for net in _TUNNELS)):
+    if isinstance(ip, ipaddress.IPv6Address) and (
+        ip not in _GLOBAL_UNICAST or any(ip in net for net in _TUNNELS)
+    ):
         return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in net for net in _METADATA))
+    return ip.is_global and not (
+        ip.is_multicast or ip.is_reserved or any(ip in net for net in _METADATA)
+    )
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -85,7 +91,9 @@ class PublicTransport(httpx.BaseTransport):
             raise InputError(f"a URL must begin with http:// or https://, not {url.scheme}:")
         core = httpcore.Request(
             method=request.method,
-            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            url=httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
             headers=request.headers.raw,
             content=request.stream,
             extensions=request.extensions,
@@ -93,7 +101,9 @@ class PublicTransport(httpx.BaseTransport):
         with _as_httpx():
             response = self._pool.handle_request(core)
         assert isinstance(response.stream, Iterable)
-        return httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_Body(response.stream)
+        )
 
     def close(self) -> None:
         """Close all connections."""
@@ -127,8 +137,12 @@ class _PublicBackend(httpcore.SyncBackend):
         self._deadline = deadline
         self._resolve = resolve
 
-    def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-        refused = InputError(f"{host} is not an address that this server fetches from: only public ones are")
+    def connect_tcp(
+        self, host: str, port: int, *args: Any, **kwargs: Any
+    ) -> httpcore.NetworkStream:
+        refused = InputError(
+            f"{host} is not an address that this server fetches from: only public ones are"
+        )
         if _is_odd_number(host):
             raise refused
         addresses = self._resolve(host, port)
@@ -155,7 +169,9 @@ class _Limited(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, _left(self._deadline))
 
-    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Limited:
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> _Limited:
         tls = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline))
         return _Limited(tls, self._deadline)
 

@@ -18,17 +18,28 @@ class _Format(logging.Formatter):
         self._json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(
+            timespec="milliseconds"
+        )
         message = record.getMessage()
         trace = self.formatException(record.exc_info) if record.exc_info else ""
         if self._json:
-            line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": message}
+            line = {
+                "time": when,
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": message,
+            }
             line |= {"logId": log_id.get()} if log_id.get() else {}
             line |= {"trace": trace} if trace else {}
             return json.dumps(line | getattr(record, "fields", {}), ensure_ascii=False)
         # A path may hold line breaks or escape sequences that would forge lines or paint the terminal.
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-        return " ".join(filter(None, (when, record.levelname, log_id.get(), shown))) + (f"\n{trace}" if trace else "")
+        shown = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode() for c in message
+        )
+        return " ".join(filter(None, (when, record.levelname, log_id.get(), shown))) + (
+            f"\n{trace}" if trace else ""
+        )
 
 
 def set_up(*, as_json: bool) -> None:

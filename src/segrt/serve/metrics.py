@@ -24,17 +24,33 @@ class Metrics:
         ProcessCollector(registry=registry)
         self.requests = Counter("segrt_requests", "Answers.", ["path", "status"], registry=registry)
         self.seconds = Histogram(
-            "segrt_request_seconds", "Time to answer.", ["path"], buckets=_SECONDS, registry=registry
+            "segrt_request_seconds",
+            "Time to answer.",
+            ["path"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.encoding = Histogram(
-            "segrt_encode_seconds", "Time to write the JSON of an answer.", buckets=_SECONDS, registry=registry
+            "segrt_encode_seconds",
+            "Time to write the JSON of an answer.",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._batches = Histogram(
-            "segrt_batch_images", "Images of a batch.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+            "segrt_batch_images",
+            "Images of a batch.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
         )
-        self._run = Histogram("segrt_batch_seconds", "Time of a batch.", buckets=_SECONDS, registry=registry)
-        self._in_flight = Gauge("segrt_requests_in_flight", "Requests that wait or run.", registry=registry)
-        self._waiting = Gauge("segrt_images_waiting", "Images that wait for the network.", registry=registry)
+        self._run = Histogram(
+            "segrt_batch_seconds", "Time of a batch.", buckets=_SECONDS, registry=registry
+        )
+        self._in_flight = Gauge(
+            "segrt_requests_in_flight", "Requests that wait or run.", registry=registry
+        )
+        self._waiting = Gauge(
+            "segrt_images_waiting", "Images that wait for the network.", registry=registry
+        )
 
     def watch(self, in_flight: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Ask these whenever the metrics are read."""

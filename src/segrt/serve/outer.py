@@ -27,7 +27,9 @@ HEADERS = {
 }
 
 
-def failure(request_id: str, status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def failure(
+    request_id: str, status: int, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
     """The answer to a request that can't be answered; see `schema.Failure`."""
     content = {"logId": request_id, "errorCode": status, "errorMsg": message}
     return JSONResponse(content, status, headers)
@@ -84,5 +86,9 @@ class Outer:
                 "ms": round(seconds * 1000, 1),
                 "client": (scope.get("client") or ("",))[0],
             }
-            log.info("%(method)s %(path)s %(status)s %(ms)s ms %(client)s", fields, extra={"fields": fields})
+            log.info(
+                "%(method)s %(path)s %(status)s %(ms)s ms %(client)s",
+                fields,
+                extra={"fields": fields},
+            )
             log_id.reset(token)

@@ -29,19 +29,29 @@ def page(document: dict[str, Any]) -> str:
     )
 
 
-def _operation(document: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
+def _operation(
+    document: dict[str, Any], method: str, path: str, operation: dict[str, Any]
+) -> Iterator[str]:
     yield f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>\n<p>{escape(operation['summary'])}.</p>"
     if parameters := operation.get("parameters"):
         yield "<h3>Query string</h3>" + _table(
-            (p["name"], _kind(document, p["schema"]), p["schema"].get("description", "") + f" {p['description']}")
+            (
+                p["name"],
+                _kind(document, p["schema"]),
+                p["schema"].get("description", "") + f" {p['description']}",
+            )
             for p in parameters
         )
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
-        yield f"<h3>Body: <code>{escape(media)}</code></h3>" + _schema(document, content.get("schema", {}))
+        yield f"<h3>Body: <code>{escape(media)}</code></h3>" + _schema(
+            document, content.get("schema", {})
+        )
     for status, response in operation["responses"].items():
         yield f"<h3>{status}: {escape(response['description'])}</h3>"
         for media, content in response.get("content", {}).items():
-            yield f"<p><code>{escape(media)}</code></p>" + _schema(document, content.get("schema", {}))
+            yield f"<p><code>{escape(media)}</code></p>" + _schema(
+                document, content.get("schema", {})
+            )
     yield "</section>"
 
 
@@ -60,7 +70,8 @@ def _schema(document: dict[str, Any], schema: dict[str, Any]) -> str:
         (
             name + (" *" if name in needed else ""),
             _kind(document, one),
-            one.get("description", "") + (f" Default: {json.dumps(one['default'])}." if "default" in one else ""),
+            one.get("description", "")
+            + (f" Default: {json.dumps(one['default'])}." if "default" in one else ""),
         )
         for name, one in schema["properties"].items()
     )
@@ -70,7 +81,11 @@ def _kind(document: dict[str, Any], schema: dict[str, Any]) -> str:
     """The type of a value, in a few words."""
     if "$ref" in schema:
         found = _resolved(document, schema)
-        return "{" + ", ".join(found["properties"]) + "}" if "properties" in found else _kind(document, found)
+        return (
+            "{" + ", ".join(found["properties"]) + "}"
+            if "properties" in found
+            else _kind(document, found)
+        )
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_kind(document, one) for one in schema["anyOf"]))
     if "enum" in schema or "const" in schema:
@@ -88,4 +103,8 @@ def _table(rows: Any) -> str:
         f"<tr><th scope=row><code>{escape(name)}</code><td>{escape(kind)}<td>{escape(about.strip())}"
         for name, kind, about in rows
     )
-    return "<table><tr><th scope=col>name<th scope=col>type<th scope=col>meaning\n" + "\n".join(lines) + "</table>"
+    return (
+        "<table><tr><th scope=col>name<th scope=col>type<th scope=col>meaning\n"
+        + "\n".join(lines)
+        + "</table>"
+    )

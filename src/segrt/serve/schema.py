@@ -58,7 +58,9 @@ class Options(BaseModel):
         description="What `labelMap` is: `list`, the class ids row by row; `png`, a PNG whose pixel values are the "
         "class ids, base64; `rle`, COCO annotations with compressed run lengths.",
     )
-    scores: bool = Field(False, description="Whether the softmax probability of each pixel's class is given too.")
+    scores: bool = Field(
+        False, description="Whether the softmax probability of each pixel's class is given too."
+    )
     slide: dict[Literal["crop", "stride"], StrictInt | _Pair] | bool | str | None = Field(
         None,
         description='Sliding window: {"crop": 1024, "stride": 768}, each a number or [height, width]; as text, '
@@ -107,9 +109,13 @@ class ClassShare(BaseModel):
 class Result(BaseModel):
     """The labels of one image."""
 
-    labelMap: list[int] | str | list[dict[str, Any]] = Field(description="In the form that `labelFormat` asked for.")
+    labelMap: list[int] | str | list[dict[str, Any]] = Field(
+        description="In the form that `labelFormat` asked for."
+    )
     size: tuple[int, int] = Field(description="Height and width of the image.")
-    image: str | None = Field(description="The labels in the colours of the classes: a JPEG, base64.")
+    image: str | None = Field(
+        description="The labels in the colours of the classes: a JPEG, base64."
+    )
     classes: list[ClassShare] = Field(description="The classes that occur, largest first.")
     scores: str | None = Field(
         None,
@@ -146,7 +152,9 @@ class Limits(BaseModel):
     """What the server refuses or does not do."""
 
     maxBody: int = Field(description="Bytes of a request.")
-    maxPixels: int = Field(description="Pixels of an image, and of the size at which it is inferred.")
+    maxPixels: int = Field(
+        description="Pixels of an image, and of the size at which it is inferred."
+    )
     timeoutSeconds: float
     maxQueue: int = Field(description="Requests that wait or run.")
     maxBatch: int
@@ -159,8 +167,12 @@ class Info(BaseModel):
     version: str
     model: str
     classes: list[str]
-    palette: list[tuple[int, int, int]] = Field(description="Red, green and blue of each class, 0 to 255.")
-    provider: str = Field(description="The execution provider of ONNX Runtime that really runs the model.")
+    palette: list[tuple[int, int, int]] = Field(
+        description="Red, green and blue of each class, 0 to 255."
+    )
+    provider: str = Field(
+        description="The execution provider of ONNX Runtime that really runs the model."
+    )
     precision: str
     device: str
     mode: str
@@ -219,22 +231,36 @@ def read_form(body: bytes, content_type: str, query: dict[str, str]) -> tuple[Op
         files[(file.field_name or b"").decode("utf-8", "replace")] = file.file_object.read()
 
     try:
-        config = {"MAX_MEMORY_FILE_SIZE": len(body) + 1, "MAX_HEADER_COUNT": 8}  # nothing goes to the disk
+        config = {
+            "MAX_MEMORY_FILE_SIZE": len(body) + 1,
+            "MAX_HEADER_COUNT": 8,
+        }  # nothing goes to the disk
         parser = FormParser(
-            kind.decode("latin-1"), on_field, on_file, boundary=parameters.get(b"boundary"), config=config
+            kind.decode("latin-1"),
+            on_field,
+            on_file,
+            boundary=parameters.get(b"boundary"),
+            config=config,
         )
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:
         raise ApiError(400, f"The multipart body can't be read: {_sentence(error)}") from None
     if unknown := set(files) - {"image"}:
-        raise ApiError(422, f"The form holds the file {min(unknown)!r:.60}: the image must be the field 'image'.")
-    options = {**query, **{name: value.decode("utf-8", "replace") for name, value in fields.items()}}
+        raise ApiError(
+            422,
+            f"The form holds the file {min(unknown)!r:.60}: the image must be the field 'image'.",
+        )
+    options = {
+        **query,
+        **{name: value.decode("utf-8", "replace") for name, value in fields.items()},
+    }
     text = options.pop("image", None)
     content = files.get("image", text)
     if content is None:
         raise ApiError(
-            422, "The form has no field 'image': put the image file there, as with curl -F image=@photo.jpg."
+            422,
+            "The form has no field 'image': put the image file there, as with curl -F image=@photo.jpg.",
         )
     return read_options(options), content
 
@@ -260,9 +286,14 @@ def from_base64(text: str) -> bytes:
     if text[:5].lower() == "data:":
         header, comma, text = text.partition(",")
         if not comma or not header.lower().endswith(";base64"):
-            raise ApiError(400, "The data: URI in 'image' is not base64: it must be data:image/...;base64,....")
+            raise ApiError(
+                400, "The data: URI in 'image' is not base64: it must be data:image/...;base64,...."
+            )
     elif scheme := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", text):
-        raise ApiError(400, f"'image' is a URL that begins with {scheme[1][:20]}:, which is not fetched: send base64.")
+        raise ApiError(
+            400,
+            f"'image' is a URL that begins with {scheme[1][:20]}:, which is not fetched: send base64.",
+        )
     try:
         return binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except (binascii.Error, ValueError) as error:  # not ASCII is a ValueError
@@ -276,7 +307,12 @@ def encode(result: SegResult, options: Options, log_id: str) -> bytes:
         "size": result.labels.shape,
         "image": None if options.visualize is False else _base64_image(result.img["res"], "JPEG"),
         "classes": [
-            {"id": c, "name": result.class_names[c], "color": result.palette[c].tolist(), "share": share}
+            {
+                "id": c,
+                "name": result.class_names[c],
+                "color": result.palette[c].tolist(),
+                "share": share,
+            }
             for c, share in zip(classes, shares, strict=True)
         ],
     }
@@ -313,13 +349,19 @@ def _invalid(error: ValidationError) -> ApiError:
     found = error.errors(include_url=False, include_input=False)
     first = found[0]
     if first["type"] == "json_invalid":
-        return ApiError(400, f"The body is not valid JSON: {_sentence(Exception(first['ctx']['error']))}")
+        return ApiError(
+            400, f"The body is not valid JSON: {_sentence(Exception(first['ctx']['error']))}"
+        )
     if not first["loc"]:
         return ApiError(422, "The body must be a JSON object with the key 'image'.")
     name = str(first["loc"][0])[:60]
     if first["type"] == "extra_forbidden":
-        return ApiError(422, f"There is no option {name!r}: use {', '.join(SegmentRequest.model_fields)}.")
+        return ApiError(
+            422, f"There is no option {name!r}: use {', '.join(SegmentRequest.model_fields)}."
+        )
     if first["type"] == "missing":
         return ApiError(422, f"{name!r} is missing: send the image as base64.")
-    messages = dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in found if e["loc"][:1] == first["loc"][:1])
+    messages = dict.fromkeys(
+        e["msg"].removeprefix("Value error, ") for e in found if e["loc"][:1] == first["loc"][:1]
+    )
     return ApiError(422, f"{name!r} is not valid: {_sentence(Exception('; or '.join(messages)))}")

@@ -40,8 +40,12 @@ class Settings:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)} is not valid: it must be above 0")
         if not 0 <= self.max_delay_ms <= 10_000:
-            raise ConfigError(f"max_delay_ms {self.max_delay_ms:g} is not valid: it must be from 0 to 10000")
-        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
+            raise ConfigError(
+                f"max_delay_ms {self.max_delay_ms:g} is not valid: it must be from 0 to 10000"
+            )
+        if self.token is not None and not (
+            self.token.isascii() and self.token.isprintable() and self.token.strip()
+        ):
             raise ConfigError("the token is not valid: it must be printable ASCII, and not empty")
 
     @property

@@ -13,7 +13,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column, Table
 
 from segrt import zoo
@@ -38,25 +45,36 @@ class Weights(str, Enum):
 def run(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Folders or tars with a Paddle inference model, or names of `segrt models`."),
+        typer.Argument(
+            help="Folders or tars with a Paddle inference model, or names of `segrt models`."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="Where the files go; without it, a named model goes where segrt looks for it."
+            "-o",
+            "--out",
+            help="Where the files go; without it, a named model goes where segrt looks for it.",
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every model of the zoo.")] = False,
     untrained: Annotated[
-        bool, typer.Option(help="Build the named models with random weights: for timing, their labels mean nothing.")
+        bool,
+        typer.Option(
+            help="Build the named models with random weights: for timing, their labels mean nothing."
+        ),
     ] = False,
     verify: Annotated[
-        Path | None, typer.Option(help="A photo, or a folder of photos, to compare with Paddle on.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="A photo, or a folder of photos, to compare with Paddle on.", show_default=False
+        ),
     ] = None,
     opset: Annotated[int, typer.Option(min=14, max=19, help="ONNX operator set.")] = OPSET,
     weights: Annotated[Weights, typer.Option(help="float16 halves the file.")] = Weights.FLOAT32,
     without: Annotated[
-        list[str] | None, typer.Option(metavar="PASS", help="A graph rewrite to leave out; may be given again.")
+        list[str] | None,
+        typer.Option(metavar="PASS", help="A graph rewrite to leave out; may be given again."),
     ] = None,
 ) -> None:
     """Convert Paddle segmentation models to ONNX, and prove each one equal to Paddle."""
@@ -75,15 +93,24 @@ def run(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("", total=len(names))
         for name in names:
-            progress.update(task, description=escape(f"{name}: converting, then comparing with Paddle"))
+            progress.update(
+                task, description=escape(f"{name}: converting, then comparing with Paddle")
+            )
             try:
                 with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
                     source, file = open_source(name, Path(work), out, untrained=untrained)
                     result = export(
-                        source, file, images=images, opset=opset, weights=weights.value, without=without or ()
+                        source,
+                        file,
+                        images=images,
+                        opset=opset,
+                        weights=weights.value,
+                        without=without or (),
                     )
                 done.append((name, result, ""))
             except (SegrtError, OSError) as error:
@@ -119,7 +146,9 @@ def _photos(verify: Path | None) -> list[Path]:
 
 
 def _table(done: list[tuple[str, Exported | None, str]]) -> Table:
-    table = Table(Column("file", overflow="fold"), "MB", "seconds", "nodes", "agreement", "worst case")
+    table = Table(
+        Column("file", overflow="fold"), "MB", "seconds", "nodes", "agreement", "worst case"
+    )
     for name, result, _ in done:
         if result is None:
             table.add_row(escape(name), "", "", "", "failed", "")
@@ -138,7 +167,9 @@ def _table(done: list[tuple[str, Exported | None, str]]) -> Table:
 
 
 def _complain(text: str) -> None:
-    console.print(f"segrt-export: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"segrt-export: {text}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def main() -> None:

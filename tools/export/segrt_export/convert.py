@@ -22,7 +22,9 @@ def require(module: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(module) is None:
-        raise MissingExtraError(f"this needs {module}, which is not installed: run  pip install 'segrt[export]'")
+        raise MissingExtraError(
+            f"this needs {module}, which is not installed: run  pip install 'segrt[export]'"
+        )
 
 
 def convert(program: Path, params: Path, onnx_file: Path, *, opset: int) -> None:
@@ -55,23 +57,41 @@ def translate(program: Path, params: Path, folder: Path) -> Path:
 
 def _child(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "segrt_export.convert", *map(str, arguments)]
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), GLOG_minloglevel="2")
+    env = dict(
+        os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), GLOG_minloglevel="2"
+    )
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, env=env, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            env=env,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ExportError(f"converting {arguments[1]} took longer than {TIMEOUT_S} s and was stopped") from None
+        raise ExportError(
+            f"converting {arguments[1]} took longer than {TIMEOUT_S} s and was stopped"
+        ) from None
     if done.returncode:
-        how = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-        raise ExportError(f"paddle2onnx could not convert {arguments[1]} ({how}): {_reason(done.stdout + done.stderr)}")
+        how = (
+            f"killed by signal {-done.returncode}"
+            if done.returncode < 0
+            else f"exit status {done.returncode}"
+        )
+        raise ExportError(
+            f"paddle2onnx could not convert {arguments[1]} ({how}): {_reason(done.stdout + done.stderr)}"
+        )
 
 
 def _reason(output: str) -> str:
     """The line of a converter's output that says what went wrong, else its last line."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output.splitlines()]
     lines = [line for line in lines if line]
-    telling = [line for line in lines if re.search(r"\[ERROR\]|Error|not support|only support", line)]
+    telling = [
+        line for line in lines if re.search(r"\[ERROR\]|Error|not support|only support", line)
+    ]
     return (telling or lines or ["it said nothing"])[-1][:300]
 
 

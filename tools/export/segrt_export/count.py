@@ -42,12 +42,16 @@ def shapes(model: ModelProto, size: tuple[int, int] = SIZE, *, batch: int = 1) -
     types: dict[str, TypeProto] = {"": TypeProto()}
     known: dict[str, npt.NDArray[Any]] = {}
     for initializer in graph.initializer:
-        types[initializer.name] = helper.make_tensor_type_proto(initializer.data_type, list(initializer.dims))
+        types[initializer.name] = helper.make_tensor_type_proto(
+            initializer.data_type, list(initializer.dims)
+        )
         is_real = initializer.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
         if prod(initializer.dims) <= (_SCALES if is_real else _SMALL):
             known[initializer.name] = numpy_helper.to_array(initializer)
     image = graph.input[0]
-    types[image.name] = helper.make_tensor_type_proto(image.type.tensor_type.elem_type, [batch, 3, *size])
+    types[image.name] = helper.make_tensor_type_proto(
+        image.type.tensor_type.elem_type, [batch, 3, *size]
+    )
     for node in graph.node:
         inputs = [name for name in node.input if name]
         made: list[npt.NDArray[Any]] = []
@@ -56,9 +60,14 @@ def shapes(model: ModelProto, size: tuple[int, int] = SIZE, *, batch: int = 1) -
             whole = np.array(_shape(types[inputs[0]]), np.int64)
             made = [whole[options.get("start", 0) : options.get("end")]]
         elif all(name in known for name in inputs) and (inputs or node.op_type == "Constant"):
-            made = [np.asarray(value) for value in ReferenceEvaluator(node, opsets=opset).run(None, known)]
+            made = [
+                np.asarray(value)
+                for value in ReferenceEvaluator(node, opsets=opset).run(None, known)
+            ]
         for name, value in zip(node.output, made, strict=False):
-            types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            types[name] = helper.make_tensor_type_proto(
+                helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+            )
             if value.dtype.kind in "iub" and value.size <= _SMALL:
                 known[name] = value
         if made or not all(name in types for name in inputs):
@@ -66,7 +75,11 @@ def shapes(model: ModelProto, size: tuple[int, int] = SIZE, *, batch: int = 1) -
         data = {name: numpy_helper.from_array(known[name]) for name in inputs if name in known}
         schema = defs.get_schema(node.op_type, opset[node.domain], node.domain)
         kinds = {name: types[name] for name in inputs}
-        types.update(infer_node_outputs(schema, node, kinds, data, opset_imports=imports, ir_version=model.ir_version))
+        types.update(
+            infer_node_outputs(
+                schema, node, kinds, data, opset_imports=imports, ir_version=model.ir_version
+            )
+        )
     found = ((name, _shape(kind)) for name, kind in types.items() if name)
     return {name: shape for name, shape in found if shape is not None}
 
@@ -107,7 +120,9 @@ def _multiply_adds(node: NodeProto, known: dict[str, Shape]) -> int:
     try:
         left, right, out = known[node.input[0]], known[node.input[1]], known[node.output[0]]
     except KeyError as error:
-        raise ValueError(f"the shape of {error} is not known, so {node.op_type} {node.name} can't be counted") from None
+        raise ValueError(
+            f"the shape of {error} is not known, so {node.op_type} {node.name} can't be counted"
+        ) from None
     if node.op_type == "Conv":  # weight: (out, in / group, *kernel)
         return prod(out) * prod(right[1:])
     if node.op_type == "ConvTranspose":  # weight: (in, out / group, *kernel)

@@ -152,7 +152,9 @@ def _transform(
     passes: dict[str, int] = {}
     # The converter's notes on shapes are those of the Paddle program, where a stand-in may have stood.
     del model.graph.value_info[:]
-    model.CopyFrom(onnxslim.slim(model, no_shape_infer=True))  # inferring again and again takes half its time
+    model.CopyFrom(
+        onnxslim.slim(model, no_shape_infer=True)
+    )  # inferring again and again takes half its time
     tail = cut_tail(model)
     passes["cut_tail"] = int(tail.output == "logits")
     work_done = {"stock": multiply_adds(model)}
@@ -162,7 +164,9 @@ def _transform(
     model.ir_version = IR_VERSION
     _name_dimensions(model)
     model.CopyFrom(shape_inference.infer_shapes(model, strict_mode=True))
-    del model.graph.value_info[:]  # they would only hold the shapes that a later pass must keep right
+    del model.graph.value_info[
+        :
+    ]  # they would only hold the shapes that a later pass must keep right
     meta = ModelMeta(
         name=source.name,
         class_names=source.class_names,
@@ -170,7 +174,10 @@ def _transform(
         output=tail.output,
         upsample=tail.upsample,
         source=source.sha256(),
-        tools={name: version(name) for name in ("segrt", "paddle2onnx", "paddlepaddle", "onnx", "onnxslim")},
+        tools={
+            name: version(name)
+            for name in ("segrt", "paddle2onnx", "paddlepaddle", "onnx", "onnxslim")
+        },
         passes=tuple(name for name, count in passes.items() if count),
     )
     return meta, passes, work_done
@@ -195,7 +202,11 @@ def _rewrite(
 
 
 def _float32_graph(
-    model: Any, meta: ModelMeta, without: Collection[str], passes: dict[str, int], work_done: dict[str, int]
+    model: Any,
+    meta: ModelMeta,
+    without: Collection[str],
+    passes: dict[str, int],
+    work_done: dict[str, int],
 ) -> Any | None:
     """Make the graph for plans in float32 on the CPU: see `segrt.float32`.
 
@@ -232,7 +243,9 @@ def _attach(model: Any, second: Any) -> None:
     del own.graph.initializer[:]
     own.graph.initializer.extend(i for i in second.graph.initializer if i.name not in shared)
     text = base64.b64encode(own.SerializeToString()).decode()
-    onnx.helper.set_model_props(model, {item.key: item.value for item in model.metadata_props} | {float32.KEY: text})
+    onnx.helper.set_model_props(
+        model, {item.key: item.value for item in model.metadata_props} | {float32.KEY: text}
+    )
 
 
 def _name_dimensions(model: Any) -> None:
@@ -243,7 +256,9 @@ def _name_dimensions(model: Any) -> None:
         )
     dims = graph.input[0].type.tensor_type.shape.dim
     if len(dims) != 4:
-        raise ExportError(f"the model's input has {len(dims)} dimensions, not N x 3 x height x width")
+        raise ExportError(
+            f"the model's input has {len(dims)} dimensions, not N x 3 x height x width"
+        )
     for dim, name in zip((dims[0], dims[2], dims[3]), ("N", "H", "W"), strict=True):
         if not dim.dim_value > 0:
             dim.dim_param = name
@@ -253,7 +268,11 @@ def _check(model: Any) -> None:
     """Refuse a graph with anything but standard ONNX operators."""
     import onnx
 
-    foreign = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    foreign = sorted(
+        {node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    )
     if foreign:
-        raise ExportError(f"the converter left operators that are not standard ONNX: {', '.join(foreign)}")
+        raise ExportError(
+            f"the converter left operators that are not standard ONNX: {', '.join(foreign)}"
+        )
     onnx.checker.check_model(model, full_check=True)

@@ -91,7 +91,9 @@ class Builder:
     def add(self, op_type: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node with one output; returns the output's name."""
         output = output or f"{self.prefix}.{op_type}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, list(inputs), [output], name=output, **attributes))
+        self.nodes.append(
+            helper.make_node(op_type, list(inputs), [output], name=output, **attributes)
+        )
         return output
 
     def replace(self, node: NodeProto) -> None:

@@ -42,7 +42,9 @@ class PaddleReference:
         threads: as for `paddle.inference.Config.set_cpu_math_library_num_threads`.
     """
 
-    def __init__(self, source: PaddleModel, work: Path, *, threads: int = 2, logits: bool = True) -> None:
+    def __init__(
+        self, source: PaddleModel, work: Path, *, threads: int = 2, logits: bool = True
+    ) -> None:
         require("paddle")
         with _quiet():
             from paddle import inference
@@ -71,7 +73,10 @@ class PaddleReference:
         self.predictor.get_input_handle(self.predictor.get_input_names()[0]).copy_from_cpu(batch)
         with _quiet():
             self.predictor.run()
-        outputs = [self.predictor.get_output_handle(name).copy_to_cpu() for name in self.predictor.get_output_names()]
+        outputs = [
+            self.predictor.get_output_handle(name).copy_to_cpu()
+            for name in self.predictor.get_output_names()
+        ]
         labels: Labels = outputs[0].reshape(-1, *batch.shape[2:]).astype(np.int32)
         return labels, outputs[1] if self.has_logits else None
 
@@ -118,7 +123,8 @@ def compare(
     options = ort.SessionOptions()
     options.log_severity_level = 3
     sessions = {
-        name: ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"]) for name, graph in graphs.items()
+        name: ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        for name, graph in graphs.items()
     }
     first = next(iter(sessions.values()))
     meta = ModelMeta.loads(first.get_modelmeta().custom_metadata_map[KEY], file=source.name)
@@ -134,7 +140,12 @@ def compare(
             output = session.run(None, {session.get_inputs()[0].name: batch})[0]
             ours = _labels(output, meta, (batch.shape[2], batch.shape[3]))
             agreement = float((ours == theirs).mean())
-            case = {"case": name, "shape": list(batch.shape), "pixels": ours.size, "agreement": agreement}
+            case = {
+                "case": name,
+                "shape": list(batch.shape),
+                "pixels": ours.size,
+                "agreement": agreement,
+            }
             if their_logits is not None and their_logits.shape == output.shape:
                 case["max_logit_diff"] = float(np.abs(their_logits - output).max())
             cases[graph].append(case)
@@ -151,7 +162,9 @@ def _report(model: str, cases: list[dict[str, Any]], runtime: str) -> dict[str, 
     return {
         "reference": f"Paddle Inference {version('paddlepaddle')}",
         "runtime": f"onnxruntime {runtime}",
-        "agreement": float(np.average([c["agreement"] for c in cases], weights=[c["pixels"] for c in cases])),
+        "agreement": float(
+            np.average([c["agreement"] for c in cases], weights=[c["pixels"] for c in cases])
+        ),
         "worst": worst["agreement"],
         "cases": cases,
     }
@@ -164,15 +177,22 @@ def _labels(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) ->
     return labels_from_logits(output, size, align_corners=align_corners)[0]
 
 
-def _cases(images: list[Path], sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, list[npt.NDArray[np.uint8]]]]:
+def _cases(
+    images: list[Path], sizes: Sequence[tuple[int, int]]
+) -> Iterator[tuple[str, list[npt.NDArray[np.uint8]]]]:
     """Named lists of BGR images, uint8 (H, W, 3), each list of one size: a batch."""
     files = images or [SAMPLE]
     for file in files:
         yield file.name, [_bgr(Image.open(file))]
     first = Image.open(files[0])
     for height, width in sizes:
-        yield f"{files[0].name} at {height}x{width}", [_bgr(first.resize((width, height), Image.Resampling.BILINEAR))]
-    three = [Image.open(file).resize((480, 352), Image.Resampling.BILINEAR) for file in (files * 3)[:3]]
+        yield (
+            f"{files[0].name} at {height}x{width}",
+            [_bgr(first.resize((width, height), Image.Resampling.BILINEAR))],
+        )
+    three = [
+        Image.open(file).resize((480, 352), Image.Resampling.BILINEAR) for file in (files * 3)[:3]
+    ]
     yield "a batch of 3", [_bgr(image) for image in three]
 
 

@@ -31,7 +31,9 @@ class Probes:
         return found if len(found) == len(self._shapes) else ()
 
 
-def rewrite_each(model: ModelProto, name: str, rewrite: Callable[[NodeProto, Index, Probes, Builder], bool]) -> int:
+def rewrite_each(
+    model: ModelProto, name: str, rewrite: Callable[[NodeProto, Index, Probes, Builder], bool]
+) -> int:
     """Offer every node of a graph to a pass, in place.
 
     Args:
@@ -138,7 +140,10 @@ def upsampling(name: str, index: Index, probes: Probes) -> NodeProto | None:
         return None
     options = attributes(node)
     before, after = probes(node.input[0]), probes(name)
-    grows = [b[:2] == a[:2] and b[2] <= a[2] and b[3] <= a[3] and b != a for b, a in zip(before, after, strict=True)]
+    grows = [
+        b[:2] == a[:2] and b[2] <= a[2] and b[3] <= a[3] and b != a
+        for b, a in zip(before, after, strict=True)
+    ]
     affine = options.get("coordinate_transformation_mode", "half_pixel") in _AFFINE
     affine = affine and options.get("mode") == "linear" and not {"antialias", "axes"} & set(options)
     return node if affine and grows and all(grows) else None

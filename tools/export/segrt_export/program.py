@@ -48,19 +48,29 @@ class PaddleModel:
                 f"{folder} holds no Paddle inference model: it needs inference.json or inference.pdmodel, "
                 "with inference.pdiparams beside it"
             )
-        yml = program.with_suffix(".yml") if program.with_suffix(".yml").is_file() else folder / "inference.yml"
+        yml = (
+            program.with_suffix(".yml")
+            if program.with_suffix(".yml").is_file()
+            else folder / "inference.yml"
+        )
         try:
             config = yaml.safe_load(yml.read_text("utf-8")) if yml.is_file() else {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ExportError(f"{yml} is not readable YAML: {' '.join(str(error).split())}") from None
+            raise ExportError(
+                f"{yml} is not readable YAML: {' '.join(str(error).split())}"
+            ) from None
         if not isinstance(config, dict):
             raise ExportError(f"{yml} must be a mapping with the keys Deploy and PostProcess")
-        return cls(name or folder.resolve().name, program, program.with_suffix(".pdiparams"), config)
+        return cls(
+            name or folder.resolve().name, program, program.with_suffix(".pdiparams"), config
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """`PostProcess.label_list` of `inference.yml`."""
-        return tuple(str(label) for label in (self.config.get("PostProcess") or {}).get("label_list") or ())
+        return tuple(
+            str(label) for label in (self.config.get("PostProcess") or {}).get("label_list") or ()
+        )
 
     @property
     def transforms(self) -> tuple[dict[str, Any], ...]:
@@ -72,7 +82,10 @@ class PaddleModel:
 
     def sha256(self) -> dict[str, str]:
         """The sha256 of the program and of the weights, by file name."""
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (self.program, self.params)}
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in (self.program, self.params)
+        }
 
 
 def load_program(path: Path) -> dict[str, Any]:
@@ -85,7 +98,9 @@ def load_program(path: Path) -> dict[str, Any]:
         program: dict[str, Any] = json.loads(path.read_text("utf-8"))
         operators(program)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ExportError(f"{path} is not a Paddle 3 program ({type(error).__name__}: {error})") from None
+        raise ExportError(
+            f"{path} is not a Paddle 3 program ({type(error).__name__}: {error})"
+        ) from None
     return program
 
 
@@ -137,7 +152,9 @@ def add_logits_output(program: dict[str, Any]) -> bool:
     attribute(extra, "name")["D"] = "logits"
     attribute(extra, "col")["D"] = 1
     extra["I"] = [{"%": logits}]
-    extra["O"][0]["%"] = 1 + max(out["%"] for out_op in ops if out_op["#"] != "p" for out in out_op["O"])
+    extra["O"][0]["%"] = 1 + max(
+        out["%"] for out_op in ops if out_op["#"] != "p" for out in out_op["O"]
+    )
     extra["O"][0]["TT"] = next(o["TT"] for o in made_by[logits]["O"] if o["%"] == logits)
     ops.append(extra)
     return True

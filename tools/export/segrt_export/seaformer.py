@@ -125,10 +125,20 @@ VARIANTS = {
 }
 
 
-def _conv_norm(inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _conv_norm(
+    inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     """A convolution without bias that keeps the size (up to the stride), then batch norm."""
     return nn.Sequential(
-        nn.Conv2D(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias_attr=False),
+        nn.Conv2D(
+            inputs,
+            outputs,
+            kernel,
+            stride=stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias_attr=False,
+        ),
         nn.BatchNorm2D(outputs),
     )
 
@@ -162,7 +172,9 @@ class _Positions(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[2]
-        return x + F.interpolate(self.table, size=[length], mode="linear", align_corners=False, data_format="NCW")
+        return x + F.interpolate(
+            self.table, size=[length], mode="linear", align_corners=False, data_format="NCW"
+        )
 
 
 class _AxisAttention(nn.Layer):
@@ -239,7 +251,9 @@ class _Fusion(nn.Layer):
         self.gate = nn.Sequential(_conv_norm(context, outputs), nn.Hardsigmoid())
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
-        gate = F.interpolate(self.gate(context), size=detail.shape[2:], mode="bilinear", align_corners=False)
+        gate = F.interpolate(
+            self.gate(context), size=detail.shape[2:], mode="bilinear", align_corners=False
+        )
         return self.detail(detail) * gate
 
 
@@ -265,12 +279,17 @@ class SeaFormer(nn.Layer):
                 channels = outputs
             self.stages.append(nn.Sequential(*convs))
             if stage.axial is not None:
-                blocks = [_AxialBlock(channels, variant.heads, stage.axial) for _ in range(stage.axial.depth)]
+                blocks = [
+                    _AxialBlock(channels, variant.heads, stage.axial)
+                    for _ in range(stage.axial.depth)
+                ]
                 self.axials.append(nn.Sequential(*blocks))
                 fused = variant.fusion[len(self.fusions)]
                 self.fusions.append(_Fusion(detail, channels, fused))
                 detail = fused
-        self.head = nn.Sequential(_conv_norm(detail, detail, groups=detail), nn.ReLU(), nn.Dropout2D(0.1))
+        self.head = nn.Sequential(
+            _conv_norm(detail, detail, groups=detail), nn.ReLU(), nn.Dropout2D(0.1)
+        )
         self.classifier = nn.Conv2D(detail, num_classes, 1)
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -11,7 +11,9 @@ from segrt.zoo import ModelSpec
 from segrt_export.program import PaddleModel
 
 
-def open_source(text: str, work: Path, out: Path | None, *, untrained: bool = False) -> tuple[PaddleModel, Path]:
+def open_source(
+    text: str, work: Path, out: Path | None, *, untrained: bool = False
+) -> tuple[PaddleModel, Path]:
     """Find a Paddle model by folder, by archive, or by its name in the model zoo.
 
     Args:
@@ -33,18 +35,24 @@ def open_source(text: str, work: Path, out: Path | None, *, untrained: bool = Fa
         return _placed(PaddleModel.open(path), out, None)
     if path.is_file():
         if not tarfile.is_tarfile(path):
-            raise ExportError(f"{path} is neither a folder with a Paddle inference model nor a tar of one")
+            raise ExportError(
+                f"{path} is neither a folder with a Paddle inference model nor a tar of one"
+            )
         name = path.name.removesuffix(".gz").removesuffix(".tar").removesuffix("_infer")
         return _placed(_unpacked(path, work, name), out, _known(name))
     if path.suffix in (".tar", ".gz", ".json", ".pdmodel") or "/" in text:
         raise ExportError(f"{path} does not exist")
     spec = zoo.get(text)
     if spec.bundled:
-        raise ExportError(f"{spec.name} comes with segrt as an .onnx file: there is nothing to export")
+        raise ExportError(
+            f"{spec.name} comes with segrt as an .onnx file: there is nothing to export"
+        )
     if untrained:
         from segrt_export.untrained import build
 
-        return _placed(PaddleModel.open(build(spec.name, work / "untrained"), name=spec.name), out, spec)
+        return _placed(
+            PaddleModel.open(build(spec.name, work / "untrained"), name=spec.name), out, spec
+        )
     return _placed(_unpacked(store.fetch(spec), work, spec.name), out, spec)
 
 
@@ -60,9 +68,13 @@ def _known(name: str) -> ModelSpec | None:
         return None
 
 
-def _placed(model: PaddleModel, out: Path | None, spec: ModelSpec | None) -> tuple[PaddleModel, Path]:
+def _placed(
+    model: PaddleModel, out: Path | None, spec: ModelSpec | None
+) -> tuple[PaddleModel, Path]:
     if out is not None:
         return model, out / f"{store.folder_name(model.name)}.onnx"
     if spec is None:
-        raise ExportError(f"{model.name} is not a model of the zoo: say with -o where its .onnx file shall go")
+        raise ExportError(
+            f"{model.name} is not a model of the zoo: say with -o where its .onnx file shall go"
+        )
     return model, store.onnx_path(spec)

@@ -74,16 +74,24 @@ def _pp_liteseg(backbone: str, **options: Any) -> _Architecture:
 
 def _ocrnet(backbone: str) -> _Architecture:
     # The auxiliary logits weigh the pixels of each object region: they must be distinct too.
-    return _Architecture("OCRNet", backbone, ("head.aux_head.1", "head.cls_head"), options={"backbone_indices": [0]})
+    return _Architecture(
+        "OCRNet", backbone, ("head.aux_head.1", "head.cls_head"), options={"backbone_indices": [0]}
+    )
 
 
-def _deeplab(model: str, backbone: str, classifier: str, backbone_indices: list[int]) -> _Architecture:
+def _deeplab(
+    model: str, backbone: str, classifier: str, backbone_indices: list[int]
+) -> _Architecture:
     ratios = [1, 12, 24, 36]
     return _Architecture(
         model,
         backbone,
         (classifier,),
-        options={"backbone_indices": backbone_indices, "aspp_ratios": ratios, "aspp_out_channels": 256},
+        options={
+            "backbone_indices": backbone_indices,
+            "aspp_ratios": ratios,
+            "aspp_out_channels": 256,
+        },
         shrunk_options={"aspp_ratios": [1, *(ratio // _SHRINK for ratio in ratios[1:])]},
         backbone_options={"output_stride": 8, "multi_grid": [1, 2, 4]},
     )
@@ -99,7 +107,9 @@ def _deeplabv3_plus(backbone: str) -> _Architecture:
 
 def _segformer(size: int) -> _Architecture:
     options = {"embedding_dim": 256 if size < 2 else 768}
-    return _Architecture("SegFormer", f"MixVisionTransformer_B{size}", ("linear_pred",), options=options)
+    return _Architecture(
+        "SegFormer", f"MixVisionTransformer_B{size}", ("linear_pred",), options=options
+    )
 
 
 def _seaformer(variant: str) -> _Architecture:
@@ -108,7 +118,9 @@ def _seaformer(variant: str) -> _Architecture:
 
 _ARCHITECTURES: Mapping[str, _Architecture] = {
     "OCRNet_HRNet-W48": _ocrnet("HRNet_W48"),
-    "PP-LiteSeg-T": _pp_liteseg("STDC1", arm_out_chs=[32, 64, 128], seg_head_inter_chs=[32, 64, 64]),
+    "PP-LiteSeg-T": _pp_liteseg(
+        "STDC1", arm_out_chs=[32, 64, 128], seg_head_inter_chs=[32, 64, 64]
+    ),
     "Deeplabv3_Plus-R50": _deeplabv3_plus("ResNet50_vd"),
     "Deeplabv3_Plus-R101": _deeplabv3_plus("ResNet101_vd"),
     "Deeplabv3-R50": _deeplabv3("ResNet50_vd"),
@@ -162,10 +174,14 @@ def build(
     if class_names is None:
         class_names = [f"class_{i}" for i in range(num_classes or architecture.num_classes)]
     if num_classes not in (None, len(class_names)):
-        raise ValueError(f"{len(class_names)} class names for num_classes={num_classes}: give as many as classes")
+        raise ValueError(
+            f"{len(class_names)} class names for num_classes={num_classes}: give as many as classes"
+        )
     out_dir = Path(out_dir)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise FileExistsError(f"{out_dir} already holds something: name a new folder or remove it first")
+        raise FileExistsError(
+            f"{out_dir} already holds something: name a new folder or remove it first"
+        )
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as work:
         # Made one level down, as a temporary folder itself is private to its owner.
@@ -222,7 +238,9 @@ def _network(architecture: _Architecture, num_classes: int | None) -> nn.Layer:
             f"no module {error.name!r}: pip install 'segrt[export]' && pip install --no-deps paddleseg==2.8.0"
         ) from error
     backbone = getattr(models, architecture.backbone)(**architecture.backbone_options)
-    network: nn.Layer = getattr(models, architecture.model)(num_classes, backbone, **architecture.options)
+    network: nn.Layer = getattr(models, architecture.model)(
+        num_classes, backbone, **architecture.options
+    )
     return network
 
 
@@ -274,7 +292,9 @@ def _scenes(rng: np.random.Generator) -> npt.NDArray[np.float32]:
     for _ in range(_SCENES):
         regions = fields(8, rng.uniform(2, 3)).argmax(0)
         colours = rng.normal(0, 0.4) + rng.normal(0, 0.55, (8, 1)) + rng.normal(0, 0.1, (8, 3))
-        texture = rng.uniform(0.02, 0.2) * (fields(1, rng.uniform(1, 2)) + 0.3 * fields(3, rng.uniform(1, 2)))
+        texture = rng.uniform(0.02, 0.2) * (
+            fields(1, rng.uniform(1, 2)) + 0.3 * fields(3, rng.uniform(1, 2))
+        )
         scenes.append(colours[regions].transpose(2, 0, 1) + texture)
     return np.asarray(np.clip(scenes, -1, 1), np.float32)
 
@@ -304,7 +324,9 @@ def _calibrate(network: nn.Layer, classifiers: Sequence[str], rng: np.random.Gen
     momenta = [norm._momentum for norm in norms]
     for norm in norms:
         norm.train()
-        norm._momentum = 0.0  # take this pass's statistics whole, where training would mix in a tenth
+        norm._momentum = (
+            0.0  # take this pass's statistics whole, where training would mix in a tenth
+        )
     hooks = [layers[path].register_forward_pre_hook(_separate_classes) for path in classifiers]
     with paddle.no_grad():
         network(paddle.to_tensor(_scenes(rng)))
@@ -398,7 +420,11 @@ def _write_in_child(name: str, num_classes: int, seed: int, folder: Path, format
         "*rest, folder = json.loads(sys.argv[1]); untrained._write_program(*rest, pathlib.Path(folder))"
     )
     child = subprocess.run(
-        [sys.executable, "-c", code, arguments], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if child.returncode:
         raise RuntimeError(
@@ -425,7 +451,9 @@ def _write_config(name: str, class_names: Sequence[str], format: Format, folder:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m segrt_export.untrained", description="Write an untrained twin.")
+    parser = argparse.ArgumentParser(
+        prog="python -m segrt_export.untrained", description="Write an untrained twin."
+    )
     parser.add_argument("name", choices=NAMES, metavar="name", help="; ".join(NAMES))
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--seed", type=int, default=0)

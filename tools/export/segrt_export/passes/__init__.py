@@ -35,4 +35,6 @@ def check_names(names: Collection[str]) -> None:
     known = [*REWRITES, *FLOAT32_REWRITES]
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise ExportError(f"no pass is named {', '.join(unknown)}; those that can be left out: {', '.join(known)}")
+        raise ExportError(
+            f"no pass is named {', '.join(unknown)}; those that can be left out: {', '.join(known)}"
+        )

@@ -43,7 +43,9 @@ def mark(program: dict[str, Any]) -> Bins:
             continue
         sizes = values.get(op["I"][1]["%"])
         if attribute(op, "pooling_type")["D"] != "avg" or sizes is None:
-            raise ExportError("the model has an adaptive pooling that is not an average to a fixed number of bins")
+            raise ExportError(
+                "the model has an adaptive pooling that is not an average to a fixed number of bins"
+            )
         height, width = ([v["D"] for v in attribute(sizes, "value")["D"]] * 2)[:2]
         attribute(op, "adaptive")["D"] = False
         attribute(op, "global_pooling")["D"] = True
@@ -65,7 +67,9 @@ def restore(model: ModelProto, bins: Bins) -> int:
     for name, (height, width) in bins.items():
         node = made_by.get(name)
         if node is None or node.op_type != "GlobalAveragePool":
-            raise ExportError(f"expected a GlobalAveragePool that makes {name}: is this paddle2onnx 2.1.0?")
+            raise ExportError(
+                f"expected a GlobalAveragePool that makes {name}: is this paddle2onnx 2.1.0?"
+            )
         if (height, width) == (1, 1):
             continue
         build = Builder(model.graph, f"adaptive_pool.{count}")
@@ -90,6 +94,8 @@ def _matrix(build: Builder, shape: str, axis: int, bins: int) -> str:
     # ceil(a / k) of whole numbers is floor((a + k - 1) / k)
     upper = build.add("Mul", whole([[i + 1] for i in range(bins)]), n)
     last = build.add("Div", build.add("Add", upper, whole(bins - 1)), whole(bins))
-    inside = build.add("And", build.add("GreaterOrEqual", index, first), build.add("Less", index, last))
+    inside = build.add(
+        "And", build.add("GreaterOrEqual", index, first), build.add("Less", index, last)
+    )
     width = build.add("Cast", build.add("Sub", last, first), to=TensorProto.FLOAT)
     return build.add("Div", build.add("Cast", inside, to=TensorProto.FLOAT), width)

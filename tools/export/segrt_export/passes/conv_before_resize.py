@@ -45,7 +45,9 @@ def conv_before_resize(model: ModelProto) -> int:
 
 def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> bool:
     conv = over_concat(node, index, probes)
-    if conv is None or all(upsampling(branch.name, index, probes) is None for branch in conv.branches):
+    if conv is None or all(
+        upsampling(branch.name, index, probes) is None for branch in conv.branches
+    ):
         return False
     _rewrite(conv, build, index, probes)
     return True
@@ -69,7 +71,9 @@ def _rewrite(conv: OverConcat, build: Builder, index: Index, probes: Probes) -> 
     if same:
         # The size that the Resize was given may hang on a layer that is to go; a 1 x 1 convolution keeps that of its
         # input (to read it off the output would keep ONNX Runtime from joining Conv, Add and Relu into one node).
-        target = build.add("Slice", build.add("Shape", same[0].name), _whole(build, 2), _whole(build, 4))
+        target = build.add(
+            "Slice", build.add("Shape", same[0].name), _whole(build, 2), _whole(build, 4)
+        )
     for resize, branch in upsampled:
         is_bias_due = not same and not total
         low = add_pointwise(build, branch.name, branch.weight, bias if is_bias_due else None)
@@ -86,7 +90,9 @@ def _whole(build: Builder, value: int) -> str:
     return build.const([value], "int64")
 
 
-def _resize(build: Builder, resize: NodeProto, low: str, target: str, index: Index, probes: Probes) -> str:
+def _resize(
+    build: Builder, resize: NodeProto, low: str, target: str, index: Index, probes: Probes
+) -> str:
     """Upsample `low` as `resize` does; to the (height, width) in `target`, where that is given."""
     options = attributes(resize)
     if not target:
@@ -99,8 +105,12 @@ def _resize(build: Builder, resize: NodeProto, low: str, target: str, index: Ind
             target = concat.input[-1]
         else:
             target = build.add("Slice", sizes, _whole(build, 2), _whole(build, 4))
-    batch_and_channels = build.add("Slice", build.add("Shape", low), _whole(build, 0), _whole(build, 2))
-    return build.add("Resize", low, "", "", build.add("Concat", batch_and_channels, target, axis=0), **options)
+    batch_and_channels = build.add(
+        "Slice", build.add("Shape", low), _whole(build, 0), _whole(build, 2)
+    )
+    return build.add(
+        "Resize", low, "", "", build.add("Concat", batch_and_channels, target, axis=0), **options
+    )
 
 
 def _compose(branch: Branch, index: Index, probes: Probes) -> tuple[Branch, Doubles]:
@@ -125,7 +135,11 @@ def _compose(branch: Branch, index: Index, probes: Probes) -> tuple[Branch, Doub
     flat = index.behind(tokens, "Transpose", perm=[0, 2, 1])
     source = index.behind(flat, "Reshape")
     is_layer = layer is not None and layer.ndim == 2 and layer.shape[0] <= layer.shape[1]
-    if layer is None or not is_layer or not _flattens(probes(source), probes(flat), probes(branch.name)):
+    if (
+        layer is None
+        or not is_layer
+        or not _flattens(probes(source), probes(flat), probes(branch.name))
+    ):
         return branch, np.zeros(len(branch.weight))
     return Branch(source, branch.weight @ layer.astype(np.float64).T), branch.weight @ shift
 

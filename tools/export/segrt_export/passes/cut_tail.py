@@ -55,7 +55,10 @@ def cut_tail(model: ModelProto) -> Tail:
     else:
         node = None
     if node is None or (not is_labels and node.op_type != "Resize"):
-        integer = graph.output[0].type.tensor_type.elem_type in (TensorProto.INT32, TensorProto.INT64)
+        integer = graph.output[0].type.tensor_type.elem_type in (
+            TensorProto.INT32,
+            TensorProto.INT64,
+        )
         return Tail("labels" if integer else "logits", None)
     logits, upsample = node.output[0], None
     if node.op_type == "Resize":
@@ -63,7 +66,9 @@ def cut_tail(model: ModelProto) -> Tail:
         logits = node.input[0] if upsample is not None else logits
     graph.node.append(helper.make_node("Identity", [logits], ["logits"], name="logits"))
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", None, "h", "w"]))
+    graph.output.append(
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", None, "h", "w"])
+    )
     prune(graph)
     return Tail("logits", upsample)
 
@@ -85,7 +90,9 @@ def _upsample(model: ModelProto, resize: NodeProto) -> Upsample | None:
     stride = 0
     for size in ((129, 71), (96, 160)):
         image: npt.NDArray[np.float32] = np.zeros((1, 3, *size), np.float32)
-        low, high = (array.shape for array in session.run(None, {session.get_inputs()[0].name: image}))
+        low, high = (
+            array.shape for array in session.run(None, {session.get_inputs()[0].name: image})
+        )
         if tuple(high[2:]) != size or high[:2] != low[:2]:
             return None
         stride = round(size[0] / low[2])
@@ -103,5 +110,9 @@ def _session(model: ModelProto, low: str, high: str) -> Any:
     prune(probe.graph)
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is run twice, on small images
-    return ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options.graph_optimization_level = (
+        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )  # it is run twice, on small images
+    return ort.InferenceSession(
+        probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

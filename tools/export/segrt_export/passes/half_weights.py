@@ -28,7 +28,11 @@ def half_weights(model: ModelProto) -> int:
         if values.size < SMALLEST or np.abs(values).max() > np.finfo(np.float16).max:
             continue
         stored = f"{initializer.name}.half"
-        casts.append(helper.make_node("Cast", [stored], [initializer.name], name=stored, to=TensorProto.FLOAT))
+        casts.append(
+            helper.make_node(
+                "Cast", [stored], [initializer.name], name=stored, to=TensorProto.FLOAT
+            )
+        )
         initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
     nodes = [*casts, *graph.node]
     del graph.node[:]

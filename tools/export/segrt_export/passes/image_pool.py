@@ -31,7 +31,9 @@ def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> boo
     conv = over_concat(node, index, probes)
     if conv is None:
         return False
-    spread = [Branch(_source(branch.name, index, probes), branch.weight) for branch in conv.branches]
+    spread = [
+        Branch(_source(branch.name, index, probes), branch.weight) for branch in conv.branches
+    ]
     pools = [branch for branch in spread if branch.name]
     rest = [branch for branch, pool in zip(conv.branches, spread, strict=True) if not pool.name]
     if not pools or not rest:
@@ -45,7 +47,13 @@ def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> boo
 def _source(name: str, index: Index, probes: Probes) -> str:
     """The N x C x 1 x 1 map that a Resize or an Expand spreads to make `name`; empty if none does."""
     node = index.made_by(name, "Resize") or index.made_by(name, "Expand")
-    if node is None or attributes(node).get("coordinate_transformation_mode") == "tf_crop_and_resize":
+    if (
+        node is None
+        or attributes(node).get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    ):
         return ""
-    kept = [before == (*after[:2], 1, 1) for before, after in zip(probes(node.input[0]), probes(name), strict=False)]
+    kept = [
+        before == (*after[:2], 1, 1)
+        for before, after in zip(probes(node.input[0]), probes(name), strict=False)
+    ]
     return str(node.input[0]) if kept and all(kept) else ""

@@ -66,20 +66,30 @@ def _parts(node: NodeProto, index: Index, probes: Probes) -> list[_Part]:
     """The inputs of a k x k convolution that keeps the size of a concatenation; none if `node` is something else."""
     weight = index.constant(node.input[1]) if node.op_type == "Conv" else None
     concat = index.made_by(node.input[0], "Concat") if weight is not None else None
-    if weight is None or concat is None or attributes(concat)["axis"] not in (1, -3) or weight.ndim != 4:
+    if (
+        weight is None
+        or concat is None
+        or attributes(concat)["axis"] not in (1, -3)
+        or weight.ndim != 4
+    ):
         return []
     size = weight.shape[2]
     options = attributes(node)
     plain = {"strides": 1, "dilations": 1, "pads": size // 2}
     if size == 1 or size % 2 == 0 or weight.shape[3] != size or options.get("group", 1) != 1:
         return []
-    if any(set(options.get(key, (0 if key == "pads" else 1,))) != {value} for key, value in plain.items()):
+    if any(
+        set(options.get(key, (0 if key == "pads" else 1,))) != {value}
+        for key, value in plain.items()
+    ):
         return []
     channels = [probes(name)[0][1] if probes(name) else 0 for name in concat.input]
     if sum(channels) != weight.shape[1] or not all(channels):
         return []
     pieces = np.split(weight.astype(np.float64), np.cumsum(channels)[:-1], axis=1)
-    return [_part(name, piece, index, probes) for name, piece in zip(concat.input, pieces, strict=True)]
+    return [
+        _part(name, piece, index, probes) for name, piece in zip(concat.input, pieces, strict=True)
+    ]
 
 
 def _part(name: str, weight: Doubles, index: Index, probes: Probes) -> _Part:
@@ -111,12 +121,20 @@ def _rewrite(node: NodeProto, parts: list[_Part], build: Builder) -> None:
         mixed = build.add("Conv", low, build.const(taps, "float32"), kernel_shape=[1, 1])
         low_shape = build.add("Shape", low)
         width = build.add("Slice", low_shape, whole(3), whole(4))
-        rows = build.add("Reshape", mixed, build.add("Concat", whole(0, out * size, -1), width, axis=0))
+        rows = build.add(
+            "Reshape", mixed, build.add("Concat", whole(0, out * size, -1), width, axis=0)
+        )
         down = build.add("MatMul", _shifted(build, part.resize, low_shape, shape, 2, size), rows)
-        by_tap = build.add("Reshape", down, build.add("Concat", whole(0, out, size, -1), width, axis=0))
+        by_tap = build.add(
+            "Reshape", down, build.add("Concat", whole(0, out, size, -1), width, axis=0)
+        )
         columns = build.add("Transpose", by_tap, perm=[0, 1, 3, 2, 4])
         height = build.add("Slice", shape, whole(2), whole(3))
-        across.append(build.add("Reshape", columns, build.add("Concat", whole(0, out), height, whole(-1), axis=0)))
+        across.append(
+            build.add(
+                "Reshape", columns, build.add("Concat", whole(0, out), height, whole(-1), axis=0)
+            )
+        )
         below.append(_shifted(build, part.resize, low_shape, shape, 3, size))
     left = build.add("Concat", *across, axis=3) if len(across) > 1 else across[0]
     right = build.add("Concat", *below, axis=1) if len(below) > 1 else below[0]
@@ -136,13 +154,22 @@ def _shifted(build: Builder, resize: NodeProto, low: str, high: str, axis: int, 
         return build.const(values, "int64")
 
     h = build.add("Slice", low, whole(axis), whole(axis + 1))
-    index = build.add("Range", build.const(0, "int64"), build.add("Squeeze", h), build.const(1, "int64"))
+    index = build.add(
+        "Range", build.const(0, "int64"), build.add("Squeeze", h), build.const(1, "int64")
+    )
     same = build.add("Equal", build.add("Unsqueeze", index, whole(1)), index)
     identity = build.add("Unsqueeze", build.add("Cast", same, to=TensorProto.FLOAT), whole(0, 1))
-    to = build.add("Concat", whole(1, 1), build.add("Slice", high, whole(axis), whole(axis + 1)), h, axis=0)
-    matrix = build.add("Squeeze", build.add("Resize", identity, "", "", to, **attributes(resize)), whole(0, 1))
+    to = build.add(
+        "Concat", whole(1, 1), build.add("Slice", high, whole(axis), whole(axis + 1)), h, axis=0
+    )
+    matrix = build.add(
+        "Squeeze", build.add("Resize", identity, "", "", to, **attributes(resize)), whole(0, 1)
+    )
     margin = size // 2
     padded = build.add("Pad", matrix, whole(margin, 0, margin, 0))
     last = np.iinfo(np.int64).max
-    moved = [build.add("Slice", padded, whole(i), whole(i - 2 * margin or last), whole(0)) for i in range(size)]
+    moved = [
+        build.add("Slice", padded, whole(i), whole(i - 2 * margin or last), whole(0))
+        for i in range(size)
+    ]
     return build.add("Concat", *moved, axis=1)

@@ -36,21 +36,42 @@ def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> boo
     product = index.made_by(add.input[0], "MatMul") if add is not None else None
     if add is None or product is None:
         return False
-    tokens, (weight, bias) = product.input[0], (index.constant(product.input[1]), index.constant(add.input[1]))
-    if weight is None or bias is None or weight.ndim != 2 or bias.ndim != 1 or weight.shape[0] >= weight.shape[1]:
+    tokens, (weight, bias) = (
+        product.input[0],
+        (index.constant(product.input[1]), index.constant(add.input[1])),
+    )
+    if (
+        weight is None
+        or bias is None
+        or weight.ndim != 2
+        or bias.ndim != 1
+        or weight.shape[0] >= weight.shape[1]
+    ):
         return False
     shapes = [reader for reader in index.consumers[wide] if reader.op_type == "Shape"]
     alone = len(index.consumers[product.output[0]]) == len(index.consumers[transposed]) == 1
-    if not alone or len(index.consumers[wide]) != len(shapes) + 1 or any(attributes(shape) for shape in shapes):
+    if (
+        not alone
+        or len(index.consumers[wide]) != len(shapes) + 1
+        or any(attributes(shape) for shape in shapes)
+    ):
         return False
     if not _is_picture(tokens, picture.output[0], probes):
         return False
-    for count, shape in enumerate(shapes):  # what only asked for the layer's shape must not keep the layer
+    for count, shape in enumerate(
+        shapes
+    ):  # what only asked for the layer's shape must not keep the layer
         ask = Builder(build.graph, f"{build.prefix}.shape{count}")
-        outer = ask.add("Slice", ask.add("Shape", tokens), ask.const([0], "int64"), ask.const([2], "int64"))
-        ask.add("Concat", outer, ask.const([weight.shape[1]], "int64"), output=shape.output[0], axis=0)
+        outer = ask.add(
+            "Slice", ask.add("Shape", tokens), ask.const([0], "int64"), ask.const([2], "int64")
+        )
+        ask.add(
+            "Concat", outer, ask.const([weight.shape[1]], "int64"), output=shape.output[0], axis=0
+        )
         ask.replace(shape)
-    size = build.add("Slice", picture.input[1], build.const([2], "int64"), build.const([4], "int64"))
+    size = build.add(
+        "Slice", picture.input[1], build.const([2], "int64"), build.const([4], "int64")
+    )
     target = build.add("Concat", build.const([0, weight.shape[0]], "int64"), size, axis=0)
     narrow = build.add("Reshape", build.add("Transpose", tokens, perm=[0, 2, 1]), target)
     add_pointwise(build, narrow, weight.T.astype(np.float64), bias.astype(np.float64))

@@ -139,7 +139,10 @@ def _dilation(node: NodeProto, weight: Shape) -> int:
     if weight[2:] != (3, 3) or options.get("group", 1) != 1:
         return 0
     dilations = set(options.get("dilations", (1,)))
-    same = options.get("auto_pad") in ("SAME_UPPER", "SAME_LOWER") or set(options.get("pads", (0,))) == dilations
+    same = (
+        options.get("auto_pad") in ("SAME_UPPER", "SAME_LOWER")
+        or set(options.get("pads", (0,))) == dilations
+    )
     plain = same and set(options.get("strides", (1,))) == {1} and len(dilations) == 1
     return int(dilations.pop()) if plain else 0
 
@@ -153,17 +156,27 @@ def _rewrite(node: NodeProto, y: str, index: Index, build: Builder) -> None:
     """Put `y`, N x H x W x C, in the place of the convolution `node`, and of its Relu if nothing else reads that."""
     readers = index.consumers[node.output[0]]
     is_output = any(output.name == node.output[0] for output in build.graph.output)
-    relu = readers[0] if len(readers) == 1 and readers[0].op_type == "Relu" and not is_output else None
+    relu = (
+        readers[0] if len(readers) == 1 and readers[0].op_type == "Relu" and not is_output else None
+    )
     # The Relu comes before the transposition, which ONNX Runtime then joins to its own of the convolution that follows.
     result = node.output[0] if relu is None else relu.output[0]
-    build.add("Transpose", y if relu is None else build.add("Relu", y), output=result, perm=[0, 3, 1, 2])
+    build.add(
+        "Transpose", y if relu is None else build.add("Relu", y), output=result, perm=[0, 3, 1, 2]
+    )
     build.replace(node)
     if relu is not None:
         build.graph.node.remove(relu)
 
 
 def add_convolution(
-    build: Builder, x: str, weight: str, shape: tuple[int, int], tall: Axis, wide: Axis, places: Places
+    build: Builder,
+    x: str,
+    weight: str,
+    shape: tuple[int, int],
+    tall: Axis,
+    wide: Axis,
+    places: Places,
 ) -> str:
     """Add a 3 x 3 convolution without bias.
 
@@ -191,14 +204,20 @@ def add_convolution(
     taps = build.const(kernel.reshape(positions, 3, 3), "float32")
     spectrum = build.add("Einsum", taps, weight, equation="kij,ocij->kco")
 
-    pixels = build.add("Pad", build.add("Reshape", x, whole(0, -1, channels)), whole(0, 0, 0, 0, 1, 0))
+    pixels = build.add(
+        "Pad", build.add("Reshape", x, whole(0, -1, channels)), whole(0, 0, 0, 0, 1, 0)
+    )
     tiles = build.add("Gather", pixels, places.tiles, axis=1)
     tiles = build.add("Reshape", tiles, whole(0, positions, -1))
     tiles = build.add("MatMul", build.const(inputs, "float32"), tiles)
-    products = build.add("MatMul", build.add("Reshape", tiles, whole(0, positions, -1, channels)), spectrum)
+    products = build.add(
+        "MatMul", build.add("Reshape", tiles, whole(0, positions, -1, channels)), spectrum
+    )
     products = build.add("Reshape", products, whole(0, positions, -1))
     results = build.add("MatMul", build.const(outputs, "float32"), products)
-    return build.add("Gather", build.add("Reshape", results, whole(0, -1, out)), places.pixels, axis=1)
+    return build.add(
+        "Gather", build.add("Reshape", results, whole(0, -1, out)), places.pixels, axis=1
+    )
 
 
 def add_places(build: Builder, x: str, tall: Axis, wide: Axis) -> Places:
@@ -215,7 +234,9 @@ def add_places(build: Builder, x: str, tall: Axis, wide: Axis) -> Places:
     )
     # (n_h, 1, span_h, 1) and (1, n_w, 1, span_w)
     rows, inside_rows = (build.add("Unsqueeze", name, whole(1, 3)) for name in (rows, inside_rows))
-    columns, inside_columns = (build.add("Unsqueeze", name, whole(0, 2)) for name in (columns, inside_columns))
+    columns, inside_columns = (
+        build.add("Unsqueeze", name, whole(0, 2)) for name in (columns, inside_columns)
+    )
     place = build.add("Add", build.add("Mul", rows, width), columns)
     place = build.add("Where", build.add("And", inside_rows, inside_columns), place, pixels)
     tiles = build.add("Reshape", place, whole((tall.m + 2) * (wide.m + 2), -1))
@@ -224,7 +245,9 @@ def add_places(build: Builder, x: str, tall: Axis, wide: Axis) -> Places:
     down, row = _outputs(build, height, tall)
     across, column = _outputs(build, width, wide)
     down = build.add(
-        "Add", build.add("Mul", down, build.add("Mul", plane, whole(wide.m))), build.add("Mul", row, span_w)
+        "Add",
+        build.add("Mul", down, build.add("Mul", plane, whole(wide.m))),
+        build.add("Mul", row, span_w),
     )
     across = build.add("Add", build.add("Mul", across, plane), column)
     return Places(tiles, build.add("Add", build.add("Unsqueeze", down, whole(1)), across))
@@ -239,16 +262,24 @@ def _windows(build: Builder, length: str, axis: Axis) -> tuple[str, str, str]:
     """Of one axis: the coordinates that tiles see, (m + 2, span), tile by tile and in a tile by interleaved map;
     whether they lie inside; and span, the number of tiles."""
     reach = axis.m * axis.dilation
-    count = build.add("Div", build.add("Add", length, build.const([reach - 1], "int64")), build.const([reach], "int64"))
+    count = build.add(
+        "Div",
+        build.add("Add", length, build.const([reach - 1], "int64")),
+        build.const([reach], "int64"),
+    )
     span = build.add("Mul", count, build.const([axis.dilation], "int64"))
     tile = _range(build, span)
     first = build.add(
-        "Mul", build.add("Div", tile, build.const(axis.dilation, "int64")), build.const(reach - axis.dilation, "int64")
+        "Mul",
+        build.add("Div", tile, build.const(axis.dilation, "int64")),
+        build.const(reach - axis.dilation, "int64"),
     )
     taps = build.const([[(i - 1) * axis.dilation] for i in range(axis.m + 2)], "int64")
     seen = build.add("Add", build.add("Add", tile, first), taps)
     inside = build.add(
-        "And", build.add("GreaterOrEqual", seen, build.const(0, "int64")), build.add("Less", seen, length)
+        "And",
+        build.add("GreaterOrEqual", seen, build.const(0, "int64")),
+        build.add("Less", seen, length),
     )
     return seen, inside, span
 
