@@ -1,37 +1,48 @@
-"""The exceptions of segrt: one root, and a child for each thing that a caller may want to handle differently."""
+"""The exceptions of segrt: one root, and one child for each case a caller may handle differently.
+
+Each child also derives from the built-in exception that Python code expects in its place, so
+`except ValueError` catches a wrong argument.
+"""
 
 
 class SegrtError(Exception):
-    """Root of everything that segrt raises on purpose; the message is one line and says what to do next."""
+    """Root of all errors raised by segrt. The message is one line and says how to fix the problem.
+
+    Example:
+        >>> try:
+        ...     pipeline = segrt.create_pipeline(model_name="PP-LiteSeg-X")
+        ... except segrt.SegrtError as error:
+        ...     print(error)
+    """
 
 
-class ConfigError(SegrtError):
-    """A setting, a pipeline YAML or `model_zoo.yaml` is wrong; also an argument with a value that is not allowed."""
+class ConfigError(SegrtError, ValueError):
+    """An argument, a pipeline YAML or `model_zoo.yaml` is invalid."""
 
 
-class InputError(SegrtError):
+class InputError(SegrtError, ValueError):
     """An input (file, folder, array, ...) can't be read as an image."""
 
 
 class TooLargeError(InputError):
-    """An input has more pixels or bytes than are allowed."""
+    """An input has more pixels or bytes than allowed."""
 
 
-class ModelError(SegrtError):
-    """A model is unknown, not there, damaged, or not one that segrt can run."""
+class ModelError(SegrtError, ValueError):
+    """A model is unknown, missing or damaged, or segrt can't run it."""
 
 
-class DeviceError(SegrtError):
-    """The device or execution provider that was named can't run here."""
+class DeviceError(SegrtError, RuntimeError):
+    """The requested device or execution provider can't run here."""
 
 
-class ExportError(SegrtError):
-    """A Paddle model could not be converted to ONNX, or the result does not agree with Paddle."""
+class ExportError(SegrtError, RuntimeError):
+    """A Paddle model can't be converted to ONNX, or the converted model disagrees with Paddle."""
 
 
-class MissingExtraError(SegrtError):
-    """An optional package is needed; the message holds the pip command that brings it."""
+class MissingExtraError(SegrtError, ImportError):
+    """An optional package is required; the message contains the pip command that installs it."""
 
 
 class DownloadError(SegrtError):
-    """A model could not be downloaded, or what came is not what was asked for."""
+    """A model can't be downloaded, or the downloaded file is not the expected one."""

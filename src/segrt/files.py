@@ -1,7 +1,8 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Files written atomically, so that neither a reader nor a crash ever sees half of one; their hashes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,19 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, lower-case hexadecimal.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

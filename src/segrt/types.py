@@ -118,6 +118,23 @@ def parse_target_size(value: object) -> TargetSize:
     )
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse an exact inference size written as "HEIGHTxWIDTH".
+
+    Example:
+        >>> parse_size("512x1024")
+        (512, 1024)
+
+    Raises:
+        ConfigError: any other text, or a side outside 1 to `MAX_SIDE`.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    size = parse_target_size((int(match[1]), int(match[2]))) if match else None
+    if not isinstance(size, tuple):
+        raise ConfigError(f"size {text!r} is not valid: give HEIGHTxWIDTH, as in 512x1024")
+    return size
+
+
 OnError: TypeAlias = Literal["raise", "skip", "yield"]
 
 LabelFormat: TypeAlias = Literal["list", "rle", "png"]
