@@ -1,22 +1,24 @@
-"""The whole export of a trained model, compared with Paddle Inference. Needs the export extra."""
+"""Export of a trained model, compared with Paddle Inference. Requires the export extra."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
 import pytest
-from typer.testing import CliRunner
 
-from segrt import float32
+import segrt_export
+from segrt import second_graph
 from segrt.errors import ExportError
 from segrt.metadata import KEY, ModelMeta
-from segrt_export.cli import app
-from segrt_export.convert import _reason
-from segrt_export.export import export
+from segrt_export.cli import main
+from segrt_export.convert import failure_reason
+from segrt_export.exporter import export
 from segrt_export.passes import adaptive_pool, check_names
 from segrt_export.program import PaddleModel, attribute, load_program, operators
 
@@ -31,11 +33,25 @@ def exported(paddle_lite: Path, camvid: Path, tmp_path_factory: pytest.TempPathF
     if not find_spec("paddle"):
         pytest.skip("needs the export extra: pip install 'segrt[export]'")
     out = tmp_path_factory.mktemp("exported")
-    done = CliRunner().invoke(
-        app, [str(paddle_lite), "-o", str(out), "--verify", str(camvid / "images")]
+    arguments = [str(paddle_lite), "-o", str(out), "--verify", str(camvid / "images")]
+    done = subprocess.run(
+        [sys.executable, "-m", "segrt_export", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.exit_code == 0, done.output
+    assert done.returncode == 0, done.stderr
     return out
+
+
+def _run(*arguments: object) -> int:
+    """Run segrt-export in this process; returns its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["segrt-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert isinstance(done.value.code, int)
+    return done.value.code
 
 
 @needs_paddle
@@ -58,7 +74,7 @@ def test_labels_agree_with_paddle_inference(exported: Path, graph: str) -> None:
 
 
 @needs_paddle
-def test_the_file_says_all_that_the_runtime_needs(exported: Path) -> None:
+def test_the_file_contains_all_metadata_that_the_runtime_needs(exported: Path) -> None:
     model = onnx.load(str(exported / "PP-LiteSeg-T_camvid.onnx"))
     (text,) = (p.value for p in model.metadata_props if p.key == KEY)
     meta = ModelMeta.loads(text, file="x")
@@ -80,7 +96,7 @@ def test_an_abort_in_the_converter_is_an_error_message(paddle_lite: Path, tmp_pa
     broken = tmp_path / "broken"
     shutil.copytree(paddle_lite, broken, copy_function=shutil.copyfile)
     program = load_program(broken / "inference.json")
-    # An operator that no converter knows.
+    # An operator that the converter does not support.
     next(op for op in operators(program) if op["#"] == "1.relu")["#"] = "1.selu"
     (broken / "inference.json").write_text(json.dumps(program))
     with pytest.raises(ExportError, match="paddle2onnx could not convert"):
@@ -106,41 +122,72 @@ def test_a_wrong_conversion_is_not_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_reason_is_the_telling_line() -> None:
+def test_the_failure_reason_is_the_line_with_the_error() -> None:
     output = "start\n\x1b[31m[ERROR] Adaptive only support static input shape\x1b[0m\nlast\n"
-    assert _reason(output) == "[ERROR] Adaptive only support static input shape"
-    assert _reason("") == "it said nothing"
+    assert failure_reason(output) == "[ERROR] Adaptive only support static input shape"
+    assert failure_reason("") == "no output"
 
 
-def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_one_failure_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "b").mkdir()
-    done = CliRunner().invoke(
-        app, [str(tmp_path / "a"), str(tmp_path / "b"), "ResNet", "-o", str(tmp_path / "out")]
-    )
-    assert done.exit_code == 1
-    assert "a does not exist" in done.output
-    assert "b holds no Paddle inference model" in done.output
-    assert "unknown model" in done.output
+    assert _run(tmp_path / "a", tmp_path / "b", "ResNet", "-o", tmp_path / "out") == 1
+    errors = capsys.readouterr().err
+    assert "a does not exist" in errors
+    assert "b holds no Paddle inference model" in errors
+    assert "unknown model" in errors
 
 
-def test_an_unknown_pass_is_wrong_usage(tmp_path: Path) -> None:
-    done = CliRunner().invoke(
-        app,
-        [
-            "PP-LiteSeg-T",
-            "-o",
-            str(tmp_path),
-            "--without",
-            "fast",
-            "--without",
-            "conv_before_resize",
-        ],
-    )
-    assert done.exit_code == 2
-    assert "no pass is named fast" in done.output
-    assert "conv_before_resize" in done.output
+def test_an_unknown_pass_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passes = ["--without", "fast", "--without", "conv_before_resize"]
+    assert _run("PP-LiteSeg-T", "-o", tmp_path, *passes) == 2
+    errors = capsys.readouterr().err
+    assert "no pass is named fast" in errors
+    assert "conv_before_resize" in errors
     with pytest.raises(ExportError, match="no pass is named fast"):
         check_names(["fast"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "specify one or more models"),
+        (["PP-LiteSeg-T", "--all"], "not both"),
+        (["PP-LiteSeg-T", "--untrained"], "requires an output folder"),
+        (["PP-LiteSeg-T", "--opset", "13"], "opset"),
+        (["PP-LiteSeg-T", "--weights", "int8"], "float16"),
+        (["PP-LiteSeg-T", "--verify", "gone"], "contains no photo"),
+        (["PP-LiteSeg-T", "--fast"], "--fast"),
+    ],
+)
+def test_wrong_usage(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(*arguments) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_help_and_version_need_neither_onnx_nor_paddle() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('onnx', 'onnxslim', 'paddle', 'paddle2onnx'): sys.modules[name] = None\n"
+        "from segrt_export.cli import main\n"
+        "main()"
+    )
+    for option in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, option], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_package_is_named() -> None:
+    code = "import sys\nsys.modules['onnx'] = None\nimport segrt_export\nsegrt_export.export"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingExtraError: this needs onnx, which is not installed: run  pip" in done.stderr
 
 
 @needs_paddle
@@ -151,9 +198,20 @@ def test_a_pass_can_be_left_out(paddle_lite: Path, tmp_path: Path, name: str) ->
     without = export(source, tmp_path / "b.onnx", sizes=[], without=[name])
     assert set(with_it.report["passes"]) - set(without.report["passes"]) == {name}
     assert list(with_it.report["multiply_adds"]) == ["stock", "winograd"]
-    assert float32.read(with_it.file) is not None
-    assert (float32.read(without.file) is None) == (name == "winograd")
+    assert second_graph.read(with_it.file) is not None
+    assert (second_graph.read(without.file) is None) == (name == "winograd")
 
 
-def test_attribute_reads_what_is_stored() -> None:
+@needs_paddle
+def test_a_folder_is_exported_once(
+    paddle_lite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = segrt_export.export_folder(paddle_lite, tmp_path)
+    assert file.parent.parent == tmp_path
+    assert file.with_suffix(".parity.json").is_file()
+    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
+    assert segrt_export.export_folder(paddle_lite, tmp_path) == file
+
+
+def test_attribute_reads_the_stored_value() -> None:
     assert attribute({"A": [{"N": "axis", "AT": {"#": "0.a_i32", "D": 1}}]}, "axis")["D"] == 1

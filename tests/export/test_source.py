@@ -30,7 +30,7 @@ def _tar(folder: Path, path: Path) -> Path:
 def test_a_folder_needs_a_place_for_its_export(folder: Path, tmp_path: Path) -> None:
     model, file = open_source(str(folder), tmp_path / "work", tmp_path / "out")
     assert (model.name, file) == ("my_model", tmp_path / "out" / "my_model.onnx")
-    with pytest.raises(ExportError, match="say with -o"):
+    with pytest.raises(ExportError, match="specify a folder"):
         open_source(str(folder), tmp_path / "work", None)
 
 

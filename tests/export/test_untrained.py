@@ -25,20 +25,22 @@ def test_the_names_are_those_of_the_zoo() -> None:
 
 def test_unknown_names_and_wrong_class_counts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown model 'x'; known: OCRNet_HRNet-W48"):
-        untrained.build("x", tmp_path / "m")
+        untrained.build_untrained("x", tmp_path / "m")
     with pytest.raises(ValueError, match="2 class names for num_classes=3"):
-        untrained.build("PP-LiteSeg-T", tmp_path / "m", num_classes=3, class_names=["a", "b"])
+        untrained.build_untrained(
+            "PP-LiteSeg-T", tmp_path / "m", num_classes=3, class_names=["a", "b"]
+        )
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "kept").write_text("x")
-    with pytest.raises(FileExistsError, match="already holds something"):
-        untrained.build("PP-LiteSeg-T", tmp_path / "m")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        untrained.build_untrained("PP-LiteSeg-T", tmp_path / "m")
 
 
 @needs_paddle
 def test_a_twin_is_sane_and_its_seed_makes_it(tmp_path: Path) -> None:
     name = "SeaFormer_tiny (slice)"
     folders = [
-        untrained.build(name, tmp_path / str(i), seed=seed, num_classes=7)
+        untrained.build_untrained(name, tmp_path / str(i), seed=seed, num_classes=7)
         for i, seed in enumerate((1, 1, 2))
     ]
     digests = [

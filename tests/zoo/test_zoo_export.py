@@ -14,8 +14,9 @@ import onnx
 import pytest
 
 from segrt import zoo
-from segrt_export.export import export
+from segrt_export.exporter import export
 from segrt_export.program import PaddleModel
+from segrt_export.untrained import build_untrained, parameter_count
 
 pytestmark = [
     pytest.mark.zoo,
@@ -79,10 +80,8 @@ def _check(report: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_twin_exports_and_agrees_with_paddle(name: str, tmp_path: Path, out: Path) -> None:
-    from segrt_export.untrained import build
-
     spec = zoo.get(name)
-    twin = build(name, tmp_path / "twin", class_names=spec.class_names)
+    twin = build_untrained(name, tmp_path / "twin", class_names=spec.class_names)
     file = out / f"{name}.onnx"
     report = export(PaddleModel.open(twin, name=name), file, sizes=SIZES).report
     _check(report)
@@ -97,15 +96,11 @@ def test_twin_exports_and_agrees_with_paddle(name: str, tmp_path: Path, out: Pat
 
 @pytest.mark.parametrize("name", NAMES)
 def test_twin_has_as_many_parameters_as_the_official_network(name: str) -> None:
-    from segrt_export.untrained import parameter_count
-
     assert parameter_count(name) / 1e6 == pytest.approx(PARAMETERS[name], abs=0.0005)
 
 
 @pytest.mark.parametrize("name", ["PP-LiteSeg-T", "SegFormer-B0 (slice)"])
 def test_the_paddle_2_format_gives_the_same_model(name: str, tmp_path: Path) -> None:
-    from segrt_export.untrained import build
-
-    twin = build(name, tmp_path / "twin", format="pdmodel")
+    twin = build_untrained(name, tmp_path / "twin", format="pdmodel")
     assert (twin / "inference.pdmodel").is_file()
     _check(export(PaddleModel.open(twin), tmp_path / "m.onnx", sizes=SIZES).report)

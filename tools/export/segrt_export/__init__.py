@@ -1,1 +1,69 @@
-"""segrt-export: Paddle inference models to ONNX, proved equal to Paddle."""
+"""segrt-export: convert Paddle inference models to ONNX and compare the result with Paddle.
+
+Importing this package is cheap: onnx and Paddle are loaded when a name that needs them is used.
+
+Example:
+    >>> import segrt_export
+    >>> model = segrt_export.PaddleModel.open(Path("my_model"))
+    >>> segrt_export.export(model, Path("my_model.onnx")).report["parity"]["agreement"]
+    1.0
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from segrt_export.requirements import missing
+
+if TYPE_CHECKING:
+    from segrt_export.cached import export_folder
+    from segrt_export.exporter import Exported, export
+    from segrt_export.parity import SAMPLE, PaddleReference
+    from segrt_export.passes import check_names
+    from segrt_export.program import PaddleModel
+    from segrt_export.requirements import require
+    from segrt_export.seaformer import build_seaformer
+    from segrt_export.untrained import build_untrained
+
+_MODULES = {
+    "Exported": "exporter",
+    "PaddleModel": "program",
+    "PaddleReference": "parity",
+    "SAMPLE": "parity",
+    "build_seaformer": "seaformer",
+    "build_untrained": "untrained",
+    "check_names": "passes",
+    "export": "exporter",
+    "export_folder": "cached",
+    "require": "requirements",
+}
+
+__all__ = [
+    "SAMPLE",
+    "Exported",
+    "PaddleModel",
+    "PaddleReference",
+    "build_seaformer",
+    "build_untrained",
+    "check_names",
+    "export",
+    "export_folder",
+    "require",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'segrt_export' has no attribute {name!r}")
+    try:
+        module = import_module(f"segrt_export.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        raise missing(error.name) from None
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,11 +6,13 @@ import os
 import sys
 import tempfile
 import warnings
-from enum import Enum
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -23,140 +25,174 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+import segrt
+import segrt_export
 from segrt import zoo
-from segrt.errors import ExportError, SegrtError
-from segrt_export.convert import require
-from segrt_export.export import OPSET, Exported, export
+from segrt.errors import ConfigError, ExportError, SegrtError
+from segrt_export.convert import OPSET
 from segrt_export.source import open_source
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+if TYPE_CHECKING:
+    from segrt_export.exporter import Exported
+
+_MODELS = Group("Models", sort_key=1)
+_PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
 console = Console(stderr=True)
-PHOTOS = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+app = App(
+    name="segrt-export",
+    version=segrt.__version__,
+    usage="Usage: segrt-export [MODEL...] [OPTIONS]",
+    help="Convert Paddle segmentation models to ONNX and check that the labels are the same.",
+    help_flags=["-h", "--help"],
+    group_commands=Group("Other", sort_key=9),
+)
+app.register_install_completion_command(help="Install shell completion.")
 
 
-class Weights(str, Enum):
-    """How weights are stored."""
+@Parameter(name="*", group=_MODELS)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which models to export, and to where."""
 
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
+    every: Annotated[bool, Parameter(name="--all", negative="")] = False
+    """Export every model of the zoo."""
+
+    untrained: bool = False
+    """Random weights, for timing only: labels are meaningless."""
+
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], metavar="FOLDER")] = None
+    """Output folder; default for zoo models: the cache."""
 
 
-@app.command()
+@Parameter(name="*", group=Group("Conversion", sort_key=2))
+@dataclass(frozen=True, kw_only=True)
+class ConversionOptions:
+    """How models are converted and checked."""
+
+    verify: Annotated[Path | None, Parameter(metavar="PATH")] = None
+    """Photo, or folder of photos, to compare with Paddle on."""
+
+    opset: Annotated[int, Parameter(validator=Number(gte=14, lte=19))] = OPSET
+    """ONNX operator set, 14 to 19."""
+
+    weights: Literal["float32", "float16"] = "float32"
+    """Data type of stored weights; float16 halves the file."""
+
+    without: Annotated[list[str] | None, Parameter(negative="", metavar="PASS")] = None
+    """Graph rewrite to leave out; repeatable."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The export of one model, or the reason why it failed."""
+
+    name: str
+    exported: Exported | None = None
+    error: str = ""
+
+
+@app.default
 def run(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Folders or tars with a Paddle inference model, or names of `segrt models`."
+    *names: Annotated[
+        str,
+        Parameter(
+            group=_MODELS,
+            metavar="MODEL",
+            help="Folder or tar archive with a Paddle inference model, or name of a zoo model.",
         ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--out",
-            help="Where the files go; without it, a named model goes where segrt looks for it.",
-        ),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every model of the zoo.")] = False,
-    untrained: Annotated[
-        bool,
-        typer.Option(
-            help="Build the named models with random weights: for timing, their labels mean nothing."
-        ),
-    ] = False,
-    verify: Annotated[
-        Path | None,
-        typer.Option(
-            help="A photo, or a folder of photos, to compare with Paddle on.", show_default=False
-        ),
-    ] = None,
-    opset: Annotated[int, typer.Option(min=14, max=19, help="ONNX operator set.")] = OPSET,
-    weights: Annotated[Weights, typer.Option(help="float16 halves the file.")] = Weights.FLOAT32,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PASS", help="A graph rewrite to leave out; may be given again."),
-    ] = None,
-) -> None:
-    """Convert Paddle segmentation models to ONNX, and prove each one equal to Paddle."""
-    names = [spec.name for spec in zoo.load().models if not spec.bundled] if every else models or []
-    if not names or (every and models) or (untrained and out is None):
-        _complain("name one or more models, or --all for every one; --untrained needs -o")
-        raise typer.Exit(2)
-    if without:
-        _check_passes(without)
-    images = _photos(verify)
-    done: list[tuple[str, Exported | None, str]] = []
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=len(names))
+    ],
+    models: ModelOptions = ModelOptions(),
+    conversion: ConversionOptions = ConversionOptions(),
+) -> int:
+    """Convert models; returns the exit status."""
+    if models.every and names:
+        raise ConfigError("specify models or --all, not both")
+    if not models.every and not names:
+        raise ConfigError("specify one or more models, or --all")
+    if models.untrained and models.out is None:
+        raise ConfigError("--untrained requires an output folder: specify it with -o")
+    _check_passes(conversion.without or ())
+    images = _photos(conversion.verify)
+    if models.every:
+        names = tuple(spec.name for spec in zoo.load().models if not spec.bundled)
+    outcomes = []
+    with _progress_bar() as bar:
+        task = bar.add_task("", total=len(names))
         for name in names:
-            progress.update(
-                task, description=escape(f"{name}: converting, then comparing with Paddle")
-            )
-            try:
-                with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
-                    source, file = open_source(name, Path(work), out, untrained=untrained)
-                    result = export(
-                        source,
-                        file,
-                        images=images,
-                        opset=opset,
-                        weights=weights.value,
-                        without=without or (),
-                    )
-                done.append((name, result, ""))
-            except (SegrtError, OSError) as error:
-                done.append((name, None, str(error)))
-            progress.advance(task)
-    console.print(_table(done))
-    for name, exported, reason in done:
-        if exported is None:
-            _complain(f"{name}: {reason}")
-    raise typer.Exit(1 if any(exported is None for _, exported, _ in done) else 0)
+            bar.update(task, description=escape(f"{name}: converting, then comparing with Paddle"))
+            outcomes.append(_export(name, models, conversion, images))
+            bar.advance(task)
+    console.print(_table(outcomes))
+    failed = [outcome for outcome in outcomes if outcome.exported is None]
+    for outcome in failed:
+        _complain(f"{outcome.name}: {outcome.error}")
+    return 1 if failed else 0
 
 
-def _check_passes(names: list[str]) -> None:
-    require("onnx")
-    from segrt_export.passes import check_names
-
+def _check_passes(names: Collection[str]) -> None:
+    if not names:
+        return
     try:
-        check_names(names)
+        segrt_export.check_names(names)
     except ExportError as error:
-        _complain(str(error))
-        raise typer.Exit(2) from None
+        raise ConfigError(str(error)) from None
 
 
 def _photos(verify: Path | None) -> list[Path]:
     if verify is None:
         return []
     files = [verify] if verify.is_file() else sorted(verify.glob("*"))
-    photos = [file for file in files if file.suffix.lower() in PHOTOS]
+    photos = [file for file in files if file.suffix.lower() in _PHOTO_SUFFIXES]
     if not photos:
-        _complain(f"{verify} holds no photo to compare on")
-        raise typer.Exit(2)
+        raise ConfigError(f"--verify {verify} contains no photo")
     return photos
 
 
-def _table(done: list[tuple[str, Exported | None, str]]) -> Table:
+def _export(
+    name: str, models: ModelOptions, conversion: ConversionOptions, images: Sequence[Path]
+) -> _Outcome:
+    try:
+        with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
+            source, file = open_source(name, Path(work), models.out, untrained=models.untrained)
+            exported = segrt_export.export(
+                source,
+                file,
+                images=images,
+                opset=conversion.opset,
+                weights=conversion.weights,
+                without=conversion.without or (),
+            )
+    except (SegrtError, OSError) as error:
+        return _Outcome(name, error=str(error))
+    return _Outcome(name, exported)
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _table(outcomes: Sequence[_Outcome]) -> Table:
     table = Table(
         Column("file", overflow="fold"), "MB", "seconds", "nodes", "agreement", "worst case"
     )
-    for name, result, _ in done:
-        if result is None:
-            table.add_row(escape(name), "", "", "", "failed", "")
+    for outcome in outcomes:
+        if outcome.exported is None:
+            table.add_row(escape(outcome.name), "", "", "", "failed", "")
             continue
-        report = result.report
+        report = outcome.exported.report
         parities = [report[key] for key in ("parity", "parity_float32") if key in report]
         table.add_row(
-            escape(str(result.file)),
+            escape(str(outcome.exported.file)),
             f"{report['bytes'] / 1e6:.1f}",
             f"{report['export_seconds']:.1f}",
             f"{report['nodes']['converter']} -> {report['nodes']['exported']}",
@@ -173,12 +209,16 @@ def _complain(text: str) -> None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    # Paddle and its converter log to the console; the table is what the user wants to see.
+    """Run the command: errors become one line and exit status 1, or 2 for wrong usage."""
+    # Keep the console free of log messages of Paddle and its converter.
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.filterwarnings("ignore", message="No ccache found")
     try:
-        app()
-    except (SegrtError, OSError) as error:
-        _complain(str(error))
-        sys.exit(1)
+        app(exit_on_error=False, print_error=False)
+    except (CycloptsError, SegrtError, OSError) as error:
+        _complain(" ".join(str(error).splitlines()))
+        sys.exit(2 if isinstance(error, (CycloptsError, ConfigError)) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Runs paddle2onnx in a child process: it ends its whole process on what it can't convert."""
+"""Runs paddle2onnx in a child process, because it aborts its process on unsupported operators."""
 
 from __future__ import annotations
 
@@ -8,54 +8,63 @@ import subprocess
 import sys
 from pathlib import Path
 
-from segrt.errors import ExportError, MissingExtraError
+from segrt.errors import ExportError
+from segrt_export.requirements import require
 
+OPSET = 17
+"""Default ONNX operator set."""
 TIMEOUT_S = 600
+"""Seconds after which a conversion is stopped."""
 
 
-def require(module: str) -> None:
-    """Make sure that a package of the export extra is there, without importing it.
-
-    Raises:
-        MissingExtraError: it is not.
-    """
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise MissingExtraError(
-            f"this needs {module}, which is not installed: run  pip install 'segrt[export]'"
-        )
-
-
-def convert(program: Path, params: Path, onnx_file: Path, *, opset: int) -> None:
+def convert(program: Path, params: Path, onnx_file: Path, *, opset: int = OPSET) -> None:
     """Convert a Paddle 3 program to ONNX with paddle2onnx, without its optimiser.
 
+    Example:
+        >>> convert(Path("inference.json"), Path("inference.pdiparams"), Path("model.onnx"))
+
     Raises:
-        ExportError: the converter failed, was killed or took longer than `TIMEOUT_S`; the message quotes it.
+        ExportError: the converter failed, was killed or took longer than `TIMEOUT_S`; the message
+            contains the relevant line of its output.
         MissingExtraError: paddle2onnx or paddlepaddle is not installed.
     """
     require("paddle2onnx")
-    _child("convert", program, params, onnx_file, str(opset))
+    _run_child("convert", program, params, onnx_file, str(opset))
     if not onnx_file.is_file():
-        raise ExportError(f"paddle2onnx wrote nothing for {program}")
+        raise ExportError(f"paddle2onnx wrote no file for {program}")
 
 
 def translate(program: Path, params: Path, folder: Path) -> Path:
-    """Translate a Paddle 2 program (`.pdmodel`) to the Paddle 3 form.
+    """Translate a Paddle 2 program (`.pdmodel`) to the Paddle 3 format.
 
     Returns:
-        Path: `inference.json` in `folder`, with `inference.pdiparams` beside it.
+        Path: `inference.json` in `folder`, next to `inference.pdiparams`.
 
     Raises:
         ExportError: Paddle can't read the program.
         MissingExtraError: paddlepaddle is not installed.
     """
     require("paddle")
-    _child("translate", program, params, folder / "inference")
+    _run_child("translate", program, params, folder / "inference")
     return folder / "inference.json"
 
 
-def _child(*arguments: str | Path) -> None:
+def failure_reason(output: str) -> str:
+    """The line of a converter's output that states the error; by default its last line.
+
+    Example:
+        >>> failure_reason("start\\n[ERROR] no such operator\\nlast")
+        '[ERROR] no such operator'
+    """
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output.splitlines()]
+    lines = [line for line in lines if line]
+    errors = [
+        line for line in lines if re.search(r"\[ERROR\]|Error|not support|only support", line)
+    ]
+    return (errors or lines or ["no output"])[-1][:300]
+
+
+def _run_child(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "segrt_export.convert", *map(str, arguments)]
     env = dict(
         os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), GLOG_minloglevel="2"
@@ -74,25 +83,14 @@ def _child(*arguments: str | Path) -> None:
         raise ExportError(
             f"converting {arguments[1]} took longer than {TIMEOUT_S} s and was stopped"
         ) from None
-    if done.returncode:
-        how = (
-            f"killed by signal {-done.returncode}"
-            if done.returncode < 0
-            else f"exit status {done.returncode}"
-        )
-        raise ExportError(
-            f"paddle2onnx could not convert {arguments[1]} ({how}): {_reason(done.stdout + done.stderr)}"
-        )
-
-
-def _reason(output: str) -> str:
-    """The line of a converter's output that says what went wrong, else its last line."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output.splitlines()]
-    lines = [line for line in lines if line]
-    telling = [
-        line for line in lines if re.search(r"\[ERROR\]|Error|not support|only support", line)
-    ]
-    return (telling or lines or ["it said nothing"])[-1][:300]
+    if done.returncode > 0:
+        status = f"exit status {done.returncode}"
+    elif done.returncode < 0:
+        status = f"killed by signal {-done.returncode}"
+    else:
+        return
+    reason = failure_reason(done.stdout + done.stderr)
+    raise ExportError(f"paddle2onnx could not convert {arguments[1]} ({status}): {reason}")
 
 
 def _main(task: str, program: str, params: str, target: str, opset: str = "") -> None:

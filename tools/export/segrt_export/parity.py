@@ -1,4 +1,4 @@
-"""Proves an exported model equal to Paddle: the share of pixels that get the same label from both."""
+"""Parity reports: the share of pixels to which an exported model and Paddle assign one label."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,40 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segrt import sources
 from segrt.errors import ExportError
 from segrt.metadata import KEY, ModelMeta
 from segrt.postprocess import labels_from_logits, resize_labels
 from segrt.preprocess import Transforms
-from segrt_export.convert import require
 from segrt_export.program import PaddleModel, add_logits_output, paddle3_program
+from segrt_export.requirements import require
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 AWKWARD_SIZES = ((333, 517), (97, 211), (720, 960))
-"""(height, width): odd, small, and not a multiple of the deepest stride."""
-SAMPLE = Path(sources.__file__).with_name("models") / "sample.png"
+"""(height, width): odd, small, and not a multiple of the largest stride."""
+SAMPLE = Path(str(files("segrt") / "models" / "sample.png"))
+"""The sample image of the package, a street scene."""
 THRESHOLD = 0.999
-"""Least share of equal labels in each case. Exact passes reach 1.0 but for ties of the last float32 bit."""
+"""Minimum share of equal labels in each case. Exact passes reach 1.0, except for logits that differ
+only in the last bit of float32."""
 
 
 class PaddleReference:
-    """A Paddle Inference predictor for one model, on the CPU.
+    """A Paddle Inference predictor on the CPU.
+
+    Example:
+        >>> reference = PaddleReference(PaddleModel.open(Path("my_model")), Path("work"))
+        >>> labels, logits = reference.run(np.zeros((1, 3, 64, 96), np.float32))
 
     Args:
         source: the model.
-        work: a folder for a program that also returns the network's logits.
-        threads: as for `paddle.inference.Config.set_cpu_math_library_num_threads`.
+        work: existing folder for the modified program, which is needed only during construction.
+        threads: number of CPU threads.
+        logits: also return the network's logits, if the program computes them.
+
+    Raises:
+        MissingExtraError: paddlepaddle is not installed.
     """
 
     def __init__(
@@ -68,7 +78,7 @@ class PaddleReference:
         """Run a batch, float32 (N, 3, H, W).
 
         Returns:
-            tuple: labels, int32 (N, H, W); and the network's logits, float32 (N, C, h, w), where the program has them.
+            tuple: labels, int32 (N, H, W), and the network's logits, float32 (N, C, h, w), or None.
         """
         self.predictor.get_input_handle(self.predictor.get_input_names()[0]).copy_from_cpu(batch)
         with _quiet():
@@ -83,15 +93,15 @@ class PaddleReference:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Paddle's native chatter off the console: it writes to the file descriptors themselves."""
-    with open(os.devnull, "wb") as nowhere, ExitStack() as restore:
+    """Suppress the messages of Paddle's native code, which writes to the file descriptors."""
+    with open(os.devnull, "wb") as null, ExitStack() as restore:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         for descriptor in (1, 2):
             saved = os.dup(descriptor)
             restore.callback(os.close, saved)  # callbacks run last first
             restore.callback(os.dup2, saved, descriptor)
-            os.dup2(nowhere.fileno(), descriptor)
+            os.dup2(null.fileno(), descriptor)
         yield
 
 
@@ -102,21 +112,22 @@ def compare(
     images: Sequence[Path],
     sizes: Sequence[tuple[int, int]],
 ) -> dict[str, dict[str, Any]]:
-    """Compare an exported model with Paddle Inference on real images, at their own and at awkward sizes.
+    """Compare an exported model with Paddle Inference on images of several sizes.
 
     Args:
         source: the Paddle model.
-        graphs: the exported model, in each form that a plan may run, by a name of it.
-        work: a folder for temporary files.
-        images: photos; without any, the sample image that comes with segrt.
-        sizes: (height, width) to which the first of them is resized for further cases.
+        graphs: the serialized ONNX models to compare, by report key.
+        work: folder for temporary files.
+        images: photos; by default the sample image of the package.
+        sizes: (height, width) of further cases, to which the first image is resized.
 
     Returns:
-        dict: a report by the name of each graph: `cases`, each with size, pixels, `agreement` (share of equal labels)
-        and `max_logit_diff` (where both have logits of one size); and `agreement` over all pixels.
+        dict: one report for each of `graphs`. It contains `agreement`, the share of equal labels
+        over all pixels, and `cases`, each with its shape, pixels, `agreement` and, if both models
+        return logits of the same size, `max_logit_diff`.
 
     Raises:
-        ExportError: a case is below `THRESHOLD`.
+        ExportError: the agreement of a case is below `THRESHOLD`.
     """
     import onnxruntime as ort
 
@@ -156,8 +167,8 @@ def _report(model: str, cases: list[dict[str, Any]], runtime: str) -> dict[str, 
     worst = min(cases, key=lambda c: float(c["agreement"]))
     if worst["agreement"] < THRESHOLD:
         raise ExportError(
-            f"{model}: the exported model agrees with Paddle on {worst['agreement']:.4%} of the pixels of "
-            f"{worst['case']}, less than {THRESHOLD:.1%}; nothing was written"
+            f"{model}: the exported model agrees with Paddle on {worst['agreement']:.4%} of the"
+            f" pixels of {worst['case']}, less than {THRESHOLD:.1%}; nothing was written"
         )
     return {
         "reference": f"Paddle Inference {version('paddlepaddle')}",
@@ -180,20 +191,17 @@ def _labels(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) ->
 def _cases(
     images: list[Path], sizes: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[str, list[npt.NDArray[np.uint8]]]]:
-    """Named lists of BGR images, uint8 (H, W, 3), each list of one size: a batch."""
-    files = images or [SAMPLE]
-    for file in files:
+    """Batches with their names; a batch is a list of BGR images, uint8 (H, W, 3), of one size."""
+    images = images or [SAMPLE]
+    for file in images:
         yield file.name, [_bgr(Image.open(file))]
-    first = Image.open(files[0])
     for height, width in sizes:
-        yield (
-            f"{files[0].name} at {height}x{width}",
-            [_bgr(first.resize((width, height), Image.Resampling.BILINEAR))],
-        )
-    three = [
-        Image.open(file).resize((480, 352), Image.Resampling.BILINEAR) for file in (files * 3)[:3]
-    ]
-    yield "a batch of 3", [_bgr(image) for image in three]
+        yield f"{images[0].name} at {height}x{width}", [_resized(images[0], height, width)]
+    yield "a batch of 3", [_resized(file, 352, 480) for file in (images * 3)[:3]]
+
+
+def _resized(file: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
+    return _bgr(Image.open(file).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _bgr(image: Image.Image) -> npt.NDArray[np.uint8]:

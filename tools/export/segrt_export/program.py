@@ -1,8 +1,7 @@
-"""A Paddle inference model on disk: its files, its `inference.yml`, and small edits of its Paddle 3 program."""
+"""A Paddle inference model on disk: its files, `inference.yml`, and edits of its program."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from segrt import files
 from segrt.errors import ExportError
 from segrt_export.convert import translate
 
@@ -18,13 +18,17 @@ Op = dict[str, Any]
 
 @dataclass(frozen=True)
 class PaddleModel:
-    """The files of one inference model.
+    """The files of a Paddle inference model.
+
+    Example:
+        >>> PaddleModel.open(Path("PP-LiteSeg-T_camvid")).class_names[:2]
+        ('Sky', 'Building')
 
     Attributes:
-        name: what the exported file will be called.
+        name: name of the model and of its exported file.
         program: `inference.json` (Paddle 3) or `*.pdmodel` (Paddle 2).
         params: the weights, `*.pdiparams`.
-        config: the parsed `inference.yml`, empty where there is none.
+        config: the parsed `inference.yml`; empty if the file is missing.
     """
 
     name: str
@@ -36,8 +40,13 @@ class PaddleModel:
     def open(cls, folder: Path, *, name: str | None = None) -> PaddleModel:
         """Find the model's files in `folder`.
 
+        Args:
+            folder: contains the program, its weights and, usually, `inference.yml`.
+            name: the model's name; by default that of the folder.
+
         Raises:
-            ExportError: the folder, its program, its weights or a readable `inference.yml` is missing.
+            ExportError: the folder, its program or its weights are missing, or its `inference.yml`
+                can't be read.
         """
         if not folder.is_dir():
             raise ExportError(f"{folder} is not a folder with a Paddle inference model")
@@ -45,14 +54,12 @@ class PaddleModel:
         program = next((p for p in programs if p.with_suffix(".pdiparams").is_file()), None)
         if program is None:
             raise ExportError(
-                f"{folder} holds no Paddle inference model: it needs inference.json or inference.pdmodel, "
-                "with inference.pdiparams beside it"
+                f"{folder} holds no Paddle inference model: it needs inference.json or"
+                " inference.pdmodel, and inference.pdiparams"
             )
-        yml = (
-            program.with_suffix(".yml")
-            if program.with_suffix(".yml").is_file()
-            else folder / "inference.yml"
-        )
+        yml = program.with_suffix(".yml")
+        if not yml.is_file():
+            yml = folder / "inference.yml"
         try:
             config = yaml.safe_load(yml.read_text("utf-8")) if yml.is_file() else {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -68,31 +75,27 @@ class PaddleModel:
     @property
     def class_names(self) -> tuple[str, ...]:
         """`PostProcess.label_list` of `inference.yml`."""
-        return tuple(
-            str(label) for label in (self.config.get("PostProcess") or {}).get("label_list") or ()
-        )
+        listed = (self.config.get("PostProcess") or {}).get("label_list")
+        return tuple(str(label) for label in listed or ())
 
     @property
     def transforms(self) -> tuple[dict[str, Any], ...]:
-        """The transforms of `inference.yml`: under `Deploy`, or under `PreProcess.transform_ops` in some exports."""
+        """`Deploy.transforms` of `inference.yml`, or `PreProcess.transform_ops` in some exports."""
         listed = (self.config.get("Deploy") or {}).get("transforms") or (
             (self.config.get("PreProcess") or {}).get("transform_ops")
         )
         return tuple(listed or ({"type": "Normalize"},))
 
     def sha256(self) -> dict[str, str]:
-        """The sha256 of the program and of the weights, by file name."""
-        return {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in (self.program, self.params)
-        }
+        """The SHA-256 of the program and of the weights, by file name."""
+        return {path.name: files.sha256(path) for path in (self.program, self.params)}
 
 
 def load_program(path: Path) -> dict[str, Any]:
     """Read a Paddle 3 program.
 
     Raises:
-        ExportError: the file is not one.
+        ExportError: the file is not a Paddle 3 program.
     """
     try:
         program: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -105,11 +108,14 @@ def load_program(path: Path) -> dict[str, Any]:
 
 
 def paddle3_program(source: PaddleModel, work: Path) -> tuple[dict[str, Any], Path]:
-    """The model's program in the Paddle 3 form, and the weights file that goes with it.
+    """The model's program in the Paddle 3 format, and the file of its weights.
 
     Args:
         source: the model.
-        work: a folder where a Paddle 2 model is translated to.
+        work: folder for the translated program of a Paddle 2 model.
+
+    Raises:
+        ExportError: the program can't be read or translated.
     """
     if source.program.suffix != ".pdmodel":
         return load_program(source.program), source.params
@@ -120,22 +126,22 @@ def paddle3_program(source: PaddleModel, work: Path) -> tuple[dict[str, Any], Pa
 
 
 def operators(program: dict[str, Any]) -> list[Op]:
-    """The operators of a program's main block, in the order they run."""
+    """The operators of a program's main block, in execution order."""
     ops: list[Op] = program["program"]["regions"][0]["blocks"][0]["ops"]
     return ops
 
 
 def attribute(op: Op, name: str) -> dict[str, Any]:
-    """The attribute `name` of `op`, as stored: its value is under "D"."""
+    """The attribute `name` of `op` as stored: the value is under the key "D"."""
     found: dict[str, Any] = next(a["AT"] for a in op["A"] if a["N"] == name)
     return found
 
 
 def add_logits_output(program: dict[str, Any]) -> bool:
-    """Let a program that ends in [bilinear_interp ->] argmax also fetch the network's own logits, in place.
+    """Make a program that ends in [bilinear_interp ->] argmax also return its logits, in place.
 
     Returns:
-        bool: False where the program does not end that way; it is then unchanged.
+        bool: False if the program ends otherwise and is unchanged.
     """
     ops = operators(program)
     made_by = {out["%"]: op for op in ops if op["#"] != "p" for out in op["O"]}

@@ -1,14 +1,14 @@
-"""SeaFormer in Paddle: the four networks that PaddleSeg's released package (2.8.0) does not hold.
+"""SeaFormer in Paddle: the four networks that are missing from PaddleSeg's last release (2.8.0).
 
-Paper: Wan, Huang, Lu, Yu, Zhang, "SeaFormer: Squeeze-enhanced Axial Transformer for Mobile Semantic Segmentation",
-ICLR 2023, https://arxiv.org/abs/2301.13156. The sizes are those published for ADE20K (PaddleSeg `configs/seaformer`,
-https://github.com/fudan-zvg/SeaFormer).
+Paper: Wan, Huang, Lu, Yu, Zhang, "SeaFormer: Squeeze-enhanced Axial Transformer for Mobile Semantic
+Segmentation", ICLR 2023, https://arxiv.org/abs/2301.13156. The sizes are those published for ADE20K
+(PaddleSeg `configs/seaformer`, https://github.com/fudan-zvg/SeaFormer).
 
-Two roads share the first three strides: a detail map kept at 1/8, and a context road that goes on to 1/64 with axial
-attention. The head lets each context map gate the detail map.
+Two branches share the first three strides: the detail branch stays at 1/8, and the context branch
+continues to 1/64 with axial attention. In the head, each context map gates the detail map.
 
-Height and width are read off the tensors, never fixed, and reshapes spell batch and length as run-time values: so the
-exported program has the same dynamic shape arithmetic as the published models, which a converter must cope with.
+Height and width are read from the tensors, and reshapes use batch and length as run-time values.
+The exported program therefore contains the same dynamic shape arithmetic as the published models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-# Positions per squeezed axis that the network learns; other lengths are interpolated from these.
+# Learned positions per squeezed axis; other lengths are interpolated from them.
 _POSITIONS = 16
 
 
@@ -29,8 +29,8 @@ class Axial:
 
     Attributes:
         depth: Number of blocks.
-        key_dim: Channels of one head's query and key; its value has twice as many.
-        mlp_ratio: Hidden channels of the feed-forward part over the stage's channels.
+        key_dim: Channels of the query and key of one head; its value has twice as many.
+        mlp_ratio: Ratio of the hidden channels of the feed-forward part to those of the stage.
     """
 
     depth: int
@@ -44,7 +44,7 @@ class Stage:
 
     Attributes:
         convs: Inverted residuals as (kernel, expansion, out channels, stride).
-        axial: Transformer blocks behind them; None for the first, purely convolutional stages.
+        axial: The transformer blocks that follow; None for the first, purely convolutional stages.
     """
 
     convs: tuple[tuple[int, int, int, int], ...]
@@ -62,7 +62,7 @@ class Variant:
 
     Attributes:
         stem: Channels of the first convolution (stride 2).
-        stages: The backbone; the second one ends at stride 8 and gives the detail map.
+        stages: The backbone; the second stage ends at stride 8 and outputs the detail map.
         heads: Attention heads of every transformer block.
         fusion: Channels of the detail map after each fusion, one per stage that has a transformer.
     """
@@ -128,7 +128,7 @@ VARIANTS = {
 def _conv_norm(
     inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """A convolution without bias that keeps the size (up to the stride), then batch norm."""
+    """A convolution without bias and with "same" padding, then batch norm."""
     return nn.Sequential(
         nn.Conv2D(
             inputs,
@@ -144,7 +144,7 @@ def _conv_norm(
 
 
 class _InvertedResidual(nn.Layer):
-    """MobileNetV2's block: widen by a 1x1, filter per channel, narrow by a 1x1 (https://arxiv.org/abs/1801.04381)."""
+    """MobileNetV2's block: 1x1 expansion, depthwise filter, 1x1 projection (arXiv 1801.04381)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class _InvertedResidual(nn.Layer):
 
 
 class _Positions(nn.Layer):
-    """Learnt positions along one axis, added after linear interpolation to that axis' length."""
+    """Learned positions along one axis, interpolated linearly to its length and added."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class _Positions(nn.Layer):
 
 
 class _AxisAttention(nn.Layer):
-    """Self-attention between the rows, or between the columns, of a map whose other axis was averaged away."""
+    """Self-attention between the rows, or the columns, of a map averaged over the other axis."""
 
     def __init__(self, heads: int, key_dim: int) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class _AxisAttention(nn.Layer):
 
         Args:
             query: (N, heads * key_dim, H, W); `key` has the same shape, `value` twice the channels.
-            across: The axis to average away: 3 to attend between rows, 2 between columns.
+            across: The axis to average over: 3 to attend between rows, 2 between columns.
 
         Returns:
             (N, 2 * heads * key_dim, H, 1) or (N, ..., 1, W): broadcasts against `value`.
@@ -211,7 +211,7 @@ class _AxisAttention(nn.Layer):
 
 
 class _AxialBlock(nn.Layer):
-    """Squeeze-enhanced axial attention (paper, section 3.2), then a feed-forward part with a 3x3 inside."""
+    """Squeeze-enhanced axial attention (section 3.2), then a feed-forward part with a 3x3."""
 
     def __init__(self, channels: int, heads: int, axial: Axial) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class _AxialBlock(nn.Layer):
         self.rows = _AxisAttention(heads, axial.key_dim)
         self.columns = _AxisAttention(heads, axial.key_dim)
         self.gate = nn.Sequential(nn.ReLU6(), _conv_norm(values, channels), nn.Hardsigmoid())
-        # Detail enhancement: averaging whole rows and columns loses what is local; this branch brings it back.
+        # Detail enhancement: restores the local information lost by averaging rows and columns.
         detail = 2 * keys + values
         self.detail = nn.Sequential(
             _conv_norm(detail, detail, 3, groups=detail), nn.ReLU6(), _conv_norm(detail, channels)
@@ -262,7 +262,7 @@ class SeaFormer(nn.Layer):
 
     Args:
         variant: The sizes, one of `VARIANTS`.
-        num_classes: Classes to tell apart.
+        num_classes: Number of classes.
     """
 
     def __init__(self, variant: Variant, num_classes: int) -> None:
@@ -299,7 +299,7 @@ class SeaFormer(nn.Layer):
             x: float32 (N, 3, H, W), RGB, (value / 255 - 0.5) / 0.5.
 
         Returns:
-            One tensor in a list, as PaddleSeg's networks answer: float32 (N, num_classes, H, W).
+            A list of one tensor, as PaddleSeg's networks do: float32 (N, num_classes, H, W).
         """
         first_axial = len(self.stages) - len(self.axials)
         y = self.stem(x)
@@ -311,7 +311,21 @@ class SeaFormer(nn.Layer):
             if i >= first_axial:
                 y = self.axials[i - first_axial](y)
                 contexts.append(y)
-        for fusion, context in zip(self.fusions, contexts):  # noqa: B905  Paddle traces no keywords of zip
+        # Paddle can't trace keyword arguments of zip.
+        for fusion, context in zip(self.fusions, contexts):  # noqa: B905
             detail = fusion(detail, context)
         logits = self.classifier(self.head(detail))
         return [F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)]
+
+
+def build_seaformer(variant: str, num_classes: int) -> SeaFormer:
+    """A SeaFormer whose weights are those of Paddle's initialisers.
+
+    Example:
+        >>> network = build_seaformer("tiny", 150)
+
+    Args:
+        variant: Key of `VARIANTS`.
+        num_classes: Number of classes.
+    """
+    return SeaFormer(VARIANTS[variant], num_classes)

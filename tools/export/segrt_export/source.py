@@ -1,4 +1,4 @@
-"""What the user names on the command line of segrt-export becomes a Paddle model and a place for its export."""
+"""Resolves an argument of segrt-export to a Paddle model and the path of its export."""
 
 from __future__ import annotations
 
@@ -9,72 +9,75 @@ from segrt import archive, store, zoo
 from segrt.errors import ExportError, ModelError
 from segrt.zoo import ModelSpec
 from segrt_export.program import PaddleModel
+from segrt_export.untrained import build_untrained
 
 
 def open_source(
     text: str, work: Path, out: Path | None, *, untrained: bool = False
 ) -> tuple[PaddleModel, Path]:
-    """Find a Paddle model by folder, by archive, or by its name in the model zoo.
+    """Open a Paddle model by folder, archive, or name in the model zoo.
+
+    Example:
+        >>> model, file = open_source("PP-LiteSeg-T", Path("work"), Path("out"))
+        >>> file
+        PosixPath('out/PP-LiteSeg-T.onnx')
 
     Args:
-        text: a folder with an inference model; a `.tar` as PaddleX publishes them; or a name, which is downloaded.
-        work: a folder for what is unpacked or built; the caller removes it.
-        out: folder of the export; None puts a model of the zoo where the runtime looks for it.
-        untrained: build the named model with random weights instead of downloading it.
+        text: a folder with an inference model, a `.tar` as published by PaddleX, or the name of a
+            model, which is downloaded.
+        work: folder for unpacked or generated files; the caller deletes it.
+        out: folder of the export; None for a model of the zoo to export it to the cache, where
+            segrt finds it by name.
+        untrained: generate the named model with random weights instead of downloading it.
 
     Returns:
-        tuple: the model, and the path that its `.onnx` file shall have.
+        tuple: the model, and the path of its `.onnx` file.
 
     Raises:
-        ExportError: it is none of these, or `out` is missing for a model that is not of the zoo.
-        ModelError: the archive is damaged or hostile; the name is not known.
-        DownloadError: it can't be downloaded.
+        ExportError: `text` is none of these, or `out` is None for a model outside of the zoo.
+        ModelError: the archive is damaged or unsafe, or the name is unknown.
+        DownloadError: the model can't be downloaded.
     """
     path = Path(text)
     if path.is_dir():
-        return _placed(PaddleModel.open(path), out, None)
+        return _with_target(PaddleModel.open(path), out, None)
     if path.is_file():
         if not tarfile.is_tarfile(path):
             raise ExportError(
-                f"{path} is neither a folder with a Paddle inference model nor a tar of one"
+                f"{path} is neither a folder with a Paddle inference model nor a tar archive of one"
             )
         name = path.name.removesuffix(".gz").removesuffix(".tar").removesuffix("_infer")
-        return _placed(_unpacked(path, work, name), out, _known(name))
+        return _with_target(_unpack(path, work, name), out, _find_spec(name))
     if path.suffix in (".tar", ".gz", ".json", ".pdmodel") or "/" in text:
         raise ExportError(f"{path} does not exist")
     spec = zoo.get(text)
     if spec.bundled:
-        raise ExportError(
-            f"{spec.name} comes with segrt as an .onnx file: there is nothing to export"
-        )
+        raise ExportError(f"{spec.name} comes with segrt as an .onnx file and needs no export")
     if untrained:
-        from segrt_export.untrained import build
-
-        return _placed(
-            PaddleModel.open(build(spec.name, work / "untrained"), name=spec.name), out, spec
-        )
-    return _placed(_unpacked(store.fetch(spec), work, spec.name), out, spec)
+        folder = build_untrained(spec.name, work / "untrained")
+        return _with_target(PaddleModel.open(folder, name=spec.name), out, spec)
+    return _with_target(_unpack(store.fetch(spec), work, spec.name), out, spec)
 
 
-def _unpacked(tar: Path, work: Path, name: str) -> PaddleModel:
+def _unpack(tar: Path, work: Path, name: str) -> PaddleModel:
     archive.unpack(tar, work / "unpacked")
     return PaddleModel.open(archive.find_model_dir(work / "unpacked"), name=name)
 
 
-def _known(name: str) -> ModelSpec | None:
+def _find_spec(name: str) -> ModelSpec | None:
     try:
         return zoo.get(name)
     except ModelError:
         return None
 
 
-def _placed(
+def _with_target(
     model: PaddleModel, out: Path | None, spec: ModelSpec | None
 ) -> tuple[PaddleModel, Path]:
     if out is not None:
         return model, out / f"{store.folder_name(model.name)}.onnx"
     if spec is None:
         raise ExportError(
-            f"{model.name} is not a model of the zoo: say with -o where its .onnx file shall go"
+            f"{model.name} is not a model of the zoo: specify a folder for its .onnx file with -o"
         )
     return model, store.onnx_path(spec)

@@ -1,16 +1,19 @@
-"""Untrained twins: each of the 18 networks with random weights, as a Paddle inference model.
+"""Untrained models: each of the 18 networks with random weights, as a Paddle inference model.
 
-A twin has the layers, the shapes and the export form of the published model, but was never trained. So it serves to
-test conversion and to measure speed where the real weights are not at hand, and says nothing on accuracy.
+An untrained model has the layers, shapes and file format of the published model. It serves to test
+the conversion and to measure speed when the real weights are not available; it says nothing about
+accuracy.
 
-The weights are made sane, not only random. Convolutions are drawn after He et al. (https://arxiv.org/abs/1502.01852),
-batch-norm statistics are measured on made-up scenes, and the last layer is turned and scaled until its logits lie
-clearly apart. Otherwise activations die out or overflow within a hundred layers, one class wins everywhere, and nearly
-tied logits make the label maps of two correct runtimes differ.
+Purely random weights would not do: activations vanish or overflow within a hundred layers, one
+class wins everywhere, and almost equal logits make the labels of two correct runtimes differ. So
+convolutions are initialised after He et al. (https://arxiv.org/abs/1502.01852), batch-norm
+statistics are measured on synthetic scenes, and the last layer is rotated and scaled until its
+logits are well separated.
 
-Needs paddlepaddle, and paddleseg installed without its outdated pins (`pip install --no-deps paddleseg==2.8.0`).
+Requires paddlepaddle, and paddleseg installed without its outdated pins
+(`pip install --no-deps paddleseg==2.8.0`).
 
-    python -m segrt_export.untrained "SegFormer-B0 (slice)" ./twin
+    python -m segrt_export.untrained "SegFormer-B0 (slice)" ./untrained
 """
 
 from __future__ import annotations
@@ -30,17 +33,20 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+import segrt_export
+
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
 Format = Literal["json", "pdmodel"]
 
-# Standard deviation that each class's logit gets on the calibration scenes, in logit units. With 19 classes it leaves
-# about 0.003% of the pixels with a margin below 1e-4, where float rounding may decide between two classes.
+# Standard deviation of each class's logit on the calibration scenes. With 19 classes, about 0.003%
+# of the pixels have a margin below 1e-4, where float rounding may decide between two classes.
 _LOGIT_SPREAD = 8.0
 
-# Calibration scenes: many, since layers behind a global pooling see one value per scene; and a quarter of 512 x 1024
-# in each direction, so that SegFormer-B5 takes seconds. Dilations must shrink likewise, or they reach only padding.
+# Many calibration scenes, because layers after a global pooling see one value per scene. Their size
+# is a quarter of 512 x 1024 in each direction, so that SegFormer-B5 takes seconds; dilations are
+# divided by the same factor, or they would reach only padding.
 _SCENES, _HEIGHT, _WIDTH = 12, 128, 256
 _SHRINK = 4
 
@@ -50,13 +56,14 @@ class _Architecture:
     """One network in PaddleSeg's terms.
 
     Attributes:
-        model: Class in `paddleseg.models`; "SeaFormer" is ours.
-        backbone: Class or factory in `paddleseg.models.backbones`; for SeaFormer, the name of the variant.
-        classifiers: Paths of the layers that give logits at inference, auxiliary ones that feed the last included.
+        model: Class in `paddleseg.models`, or "SeaFormer" (`segrt_export.seaformer`).
+        backbone: Class or factory in `paddleseg.models.backbones`, or the variant of SeaFormer.
+        classifiers: Paths of the layers that return logits at inference, including auxiliary
+            classifiers that later layers read.
         num_classes: 19 for Cityscapes, 150 for ADE20K.
-        options: Arguments of the model, those of its published configuration.
-        shrunk_options: Those that differ in the network which stands in for it on the small calibration scenes.
-        backbone_options: Arguments of the backbone, likewise.
+        options: Arguments of the model in its published configuration.
+        shrunk_options: Arguments that differ for calibration on small scenes.
+        backbone_options: Arguments of the backbone in the published configuration.
     """
 
     model: str
@@ -73,7 +80,7 @@ def _pp_liteseg(backbone: str, **options: Any) -> _Architecture:
 
 
 def _ocrnet(backbone: str) -> _Architecture:
-    # The auxiliary logits weigh the pixels of each object region: they must be distinct too.
+    # The auxiliary logits weight the pixels of each object region, so they must be distinct too.
     return _Architecture(
         "OCRNet", backbone, ("head.aux_head.1", "head.cls_head"), options={"backbone_indices": [0]}
     )
@@ -135,10 +142,10 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
 }
 
 NAMES: tuple[str, ...] = tuple(_ARCHITECTURES)
-"""The 18 names as PaddleX publishes them, blanks included."""
+"""The 18 names as published by PaddleX, including spaces."""
 
 
-def build(
+def build_untrained(
     name: str,
     out_dir: Path,
     *,
@@ -147,44 +154,46 @@ def build(
     class_names: Sequence[str] | None = None,
     format: Literal["json", "pdmodel"] = "json",
 ) -> Path:
-    """Write the untrained twin of a model.
+    """Write a model with random weights.
 
-    The files are those of a PaddleX model: `inference.json` (Paddle 3 program) or `inference.pdmodel` (Paddle 2),
-    `inference.pdiparams`, `inference.yml`. The program takes `x`, float32 (N, 3, H, W) with N, H and W free, RGB,
-    (value / 255 - 0.5) / 0.5, and answers int32 (N, H, W), class ids in [0, num_classes).
+    The files are those of a PaddleX model: `inference.json` (Paddle 3 program) or
+    `inference.pdmodel` (Paddle 2), `inference.pdiparams` and `inference.yml`. The input of the
+    program is `x`, float32 (N, 3, H, W) of any N, H and W, RGB, (value / 255 - 0.5) / 0.5; the
+    output is int32 (N, H, W), class ids in [0, num_classes).
+
+    Example:
+        >>> build_untrained("SegFormer-B0 (slice)", Path("untrained"))
+        PosixPath('untrained')
 
     Args:
         name: One of `NAMES`.
-        out_dir: Folder to create; it appears only when the model is whole.
-        seed: The same seed gives the same weights.
-        num_classes: Classes to tell apart; by default as published (19, SeaFormer 150).
-        class_names: One name per class; by default "class_0" and on.
-        format: Form of the program.
+        out_dir: Folder to create; it appears only once the model is complete.
+        seed: Seed of the weights.
+        num_classes: Number of classes; by default as published (19, SeaFormer 150).
+        class_names: One name per class; by default "class_0", "class_1", ...
+        format: Format of the program.
 
     Returns:
         `out_dir`.
 
     Raises:
         ValueError: `name` is unknown, or `class_names` and `num_classes` disagree.
-        FileExistsError: `out_dir` already holds something.
-        ImportError: paddlepaddle or paddleseg is missing.
-        RuntimeError: The child process that writes the other program form failed; the message ends with its output.
+        FileExistsError: `out_dir` exists and is not empty.
+        ImportError: paddlepaddle or paddleseg is not installed.
+        RuntimeError: The child process that writes the other program format failed.
     """
     architecture = _architecture(name)
     if class_names is None:
         class_names = [f"class_{i}" for i in range(num_classes or architecture.num_classes)]
     if num_classes not in (None, len(class_names)):
         raise ValueError(
-            f"{len(class_names)} class names for num_classes={num_classes}: give as many as classes"
+            f"{len(class_names)} class names for num_classes={num_classes}: specify one per class"
         )
-    out_dir = Path(out_dir)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise FileExistsError(
-            f"{out_dir} already holds something: name a new folder or remove it first"
-        )
+        raise FileExistsError(f"{out_dir} is not empty: specify a new folder, or delete it first")
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as work:
-        # Made one level down, as a temporary folder itself is private to its owner.
+        # A subfolder, because only its owner may read the temporary folder itself.
         folder = Path(work) / "model"
         folder.mkdir()
         if _can_write(format):
@@ -193,7 +202,7 @@ def build(
             _write_in_child(name, len(class_names), seed, folder, format)
         _write_config(name, class_names, format, folder)
         if out_dir.exists():
-            out_dir.rmdir()  # empty, as seen above; not every system replaces a folder
+            out_dir.rmdir()  # it is empty; not every system can replace a folder
         os.replace(folder, out_dir)
     return out_dir
 
@@ -201,8 +210,12 @@ def build(
 def parameter_count(name: str) -> int:
     """Count a model's parameters as PaddleSeg does.
 
-    That is with batch-norm statistics and with heads that serve training only (PP-LiteSeg has two): the published
-    model holds a little less.
+    The count includes batch-norm statistics and heads that are only used in training (PP-LiteSeg
+    has two), so the published model contains slightly fewer.
+
+    Example:
+        >>> parameter_count("SegFormer-B0 (slice)")
+        3719667
 
     Args:
         name: One of `NAMES`.
@@ -212,7 +225,7 @@ def parameter_count(name: str) -> int:
 
     Raises:
         ValueError: `name` is unknown.
-        ImportError: paddlepaddle or paddleseg is missing.
+        ImportError: paddlepaddle or paddleseg is not installed.
     """
     network = _network(_architecture(name), None)
     return sum(int(parameter.size) for parameter in network.parameters())
@@ -225,17 +238,16 @@ def _architecture(name: str) -> _Architecture:
 
 
 def _network(architecture: _Architecture, num_classes: int | None) -> nn.Layer:
-    """Build the network with whatever weights its constructor gives."""
+    """Build the network with the weights of its initialisers."""
     num_classes = num_classes or architecture.num_classes
     if architecture.model == "SeaFormer":
-        from segrt_export import seaformer
-
-        return seaformer.SeaFormer(seaformer.VARIANTS[architecture.backbone], num_classes)
+        return segrt_export.build_seaformer(architecture.backbone, num_classes)
     try:
         from paddleseg import models
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"no module {error.name!r}: pip install 'segrt[export]' && pip install --no-deps paddleseg==2.8.0"
+            f"this needs {error.name}, which is not installed: run  pip install 'segrt[export]' &&"
+            " pip install --no-deps paddleseg==2.8.0"
         ) from error
     backbone = getattr(models, architecture.backbone)(**architecture.backbone_options)
     network: nn.Layer = getattr(models, architecture.model)(
@@ -245,7 +257,7 @@ def _network(architecture: _Architecture, num_classes: int | None) -> nn.Layer:
 
 
 def _randomise(network: nn.Layer, rng: np.random.Generator) -> None:
-    """Draw every parameter anew, so that nothing depends on Paddle's own random state."""
+    """Draw all parameters, so that none depends on Paddle's own random state."""
     from paddle import nn
 
     for layer in network.sublayers(include_self=True):
@@ -258,26 +270,28 @@ def _randomise(network: nn.Layer, rng: np.random.Generator) -> None:
                 fan_in = shape[0] if isinstance(layer, nn.Linear) else int(np.prod(shape[1:]))
                 values = rng.standard_normal(shape, np.float32) * np.sqrt(2 / fan_in)
             elif is_norm and key == "bias":
-                # ReLU cuts off half of a signal around zero, and the next batch norm stretches what is left: float
-                # rounding then grows layer by layer, as it does not in trained networks. So most stays above zero.
+                # ReLU removes half of a signal around zero, and the next batch norm amplifies the
+                # rest, so that float rounding would grow from layer to layer, unlike in trained
+                # networks. This keeps most of the signal above zero.
                 values = rng.normal(1.0, 0.1, shape)
             elif key in ("_mean", "_variance"):
                 values = np.full(shape, key == "_variance")  # measured later
             else:
-                # Not zero: a converter that drops or misplaces a bias must change the labels.
+                # Not zero, so that a converter that drops or swaps a bias changes the labels.
                 values = rng.normal(0, 0.1, shape)
             parameter.set_value(values.astype(np.float32))
 
 
 def _scenes(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Make up scenes with about the brightness, contrast and edges of street photographs.
+    """Synthetic scenes with roughly the brightness, contrast and edges of street photographs.
 
-    Smooth random fields, whose spectra fall as a power of the frequency (photographs': Field, JOSA A 4, 1987), divide a
-    scene into regions; each gets its colour, and all a texture. Brightness differs much between scenes, as between
-    day and dusk: a random network amplifies whatever lies outside of what its batch norms have seen.
+    Smooth random fields, whose spectra fall with a power of the frequency like those of photographs
+    (Field, JOSA A 4, 1987), divide a scene into regions of one colour with a common texture.
+    Brightness varies between scenes as much as between day and dusk, because a random network
+    amplifies inputs outside the range that its batch norms were calibrated on.
 
     Returns:
-        float32, (_SCENES, 3, _HEIGHT, _WIDTH), normalised as the networks want it: in [-1, 1].
+        float32, (_SCENES, 3, _HEIGHT, _WIDTH), normalised for the networks: in [-1, 1].
     """
     frequency = np.hypot(np.fft.fftfreq(_HEIGHT)[:, None], np.fft.rfftfreq(_WIDTH))
     frequency[0, 0] = 1.0
@@ -300,10 +314,10 @@ def _scenes(rng: np.random.Generator) -> npt.NDArray[np.float32]:
 
 
 def _separate_classes(classifier: nn.Layer, inputs: tuple[Tensor, ...]) -> None:
-    """Set a 1x1 convolution's weights so that no class wins everywhere. Runs just before the layer does.
+    """Set the weights of a 1x1 convolution so that no class wins everywhere; a forward pre-hook.
 
-    Each class's weights are made orthogonal to every scene's mean feature, so that its logit has mean zero in each (a
-    layer without bias allows no other way), and scaled to `_LOGIT_SPREAD`.
+    The weights of each class are made orthogonal to the mean feature of every scene, so that its
+    logit has mean zero in each scene even without a bias, and scaled to `_LOGIT_SPREAD`.
     """
     features = inputs[0].numpy().astype(np.float64).reshape(_SCENES, inputs[0].shape[1], -1)
     weights = classifier.weight.numpy()[:, :, 0, 0].astype(np.float64)
@@ -314,19 +328,17 @@ def _separate_classes(classifier: nn.Layer, inputs: tuple[Tensor, ...]) -> None:
 
 
 def _calibrate(network: nn.Layer, classifiers: Sequence[str], rng: np.random.Generator) -> None:
-    """Measure batch-norm statistics and set the classifiers, in one pass over the scenes."""
+    """Measure batch-norm statistics and set the classifiers in one pass over the scenes."""
     import paddle
     from paddle import nn
 
     layers = dict(network.named_sublayers())
     norms = [layer for layer in layers.values() if isinstance(layer, nn.BatchNorm2D)]
-    network.eval()  # no dropout, no heads that serve training only
+    network.eval()  # no dropout, no training-only heads
     momenta = [norm._momentum for norm in norms]
     for norm in norms:
         norm.train()
-        norm._momentum = (
-            0.0  # take this pass's statistics whole, where training would mix in a tenth
-        )
+        norm._momentum = 0.0  # use the statistics of this pass alone; training mixes in a tenth
     hooks = [layers[path].register_forward_pre_hook(_separate_classes) for path in classifiers]
     with paddle.no_grad():
         network(paddle.to_tensor(_scenes(rng)))
@@ -337,28 +349,30 @@ def _calibrate(network: nn.Layer, classifiers: Sequence[str], rng: np.random.Gen
     network.eval()
 
 
-def _sane_network(architecture: _Architecture, num_classes: int | None, seed: int) -> nn.Layer:
-    """Build the network with weights that are random, the same for the same seed, and sane."""
+def _calibrated_network(
+    architecture: _Architecture, num_classes: int | None, seed: int
+) -> nn.Layer:
+    """Build the network with random, calibrated weights that depend on the seed alone."""
     rng = np.random.default_rng(seed)
     shrunk = replace(architecture, options={**architecture.options, **architecture.shrunk_options})
-    stand_in = _network(shrunk, num_classes)
-    _randomise(stand_in, rng)
-    _calibrate(stand_in, architecture.classifiers, rng)
+    small = _network(shrunk, num_classes)
+    _randomise(small, rng)
+    _calibrate(small, architecture.classifiers, rng)
     if shrunk == architecture:
-        return stand_in
+        return small
     network = _network(architecture, num_classes)
-    network.set_state_dict(stand_in.state_dict())
+    network.set_state_dict(small.state_dict())
     network.eval()
     return network
 
 
 def _write_program(name: str, num_classes: int, seed: int, folder: Path) -> None:
-    """Write `inference.json` or `inference.pdmodel`, whichever this process is set to, and `inference.pdiparams`."""
+    """Write the program in the format that this process's Paddle is set to, and the weights."""
     import paddle
     from paddle import nn
 
     class LabelMap(nn.Layer):
-        """The network with the argmax that PaddleSeg's own export appends."""
+        """The network, followed by the argmax that PaddleSeg's own export appends."""
 
         def __init__(self, network: nn.Layer) -> None:
             super().__init__()
@@ -368,10 +382,11 @@ def _write_program(name: str, num_classes: int, seed: int, folder: Path) -> None
             return paddle.argmax(self.network(x)[0], axis=1, dtype="int32")
 
     device = paddle.get_device()
-    paddle.set_device("cpu")  # the same weights, whether a GPU is here or not
+    paddle.set_device("cpu")  # for the same weights with and without a GPU
     try:
-        with paddle.utils.unique_name.guard():  # names count from zero, so one seed gives one file
-            network = _sane_network(_architecture(name), num_classes, seed)
+        # Names are numbered from zero, so that the file depends on the seed alone.
+        with paddle.utils.unique_name.guard():
+            network = _calibrated_network(_architecture(name), num_classes, seed)
             if not _can_write("json"):
                 _trace_as_paddle_2(network)
             spec = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
@@ -383,7 +398,7 @@ def _write_program(name: str, num_classes: int, seed: int, folder: Path) -> None
 
 
 def _trace_as_paddle_2(network: nn.Layer) -> None:
-    """Go round what Paddle 3 can't trace into the old form any more, both in PP-LiteSeg: size checks and sigmoid."""
+    """Replace the parts of PP-LiteSeg that Paddle 3 can't trace: size checks and sigmoid."""
     import paddle
     from paddle.base.layer_helper import LayerHelper
 
@@ -396,11 +411,11 @@ def _trace_as_paddle_2(network: nn.Layer) -> None:
     for layer in network.sublayers():
         if hasattr(layer, "check"):
             layer.check = paddle.jit.not_to_static(layer.check)
-    paddle.nn.functional.sigmoid = sigmoid  # in a process that writes one program and ends
+    paddle.nn.functional.sigmoid = sigmoid  # this process writes one program and exits
 
 
 def _can_write(format: Format) -> bool:
-    """Whether this process's Paddle writes that form; it is set once, when Paddle is first imported."""
+    """Whether this process's Paddle writes that format, which is fixed when Paddle is imported."""
     import paddle
 
     flag = "FLAGS_enable_pir_api"
@@ -416,8 +431,9 @@ def _write_in_child(name: str, num_classes: int, seed: int, folder: Path, format
     }
     arguments = json.dumps([name, num_classes, seed, str(folder.resolve())])
     code = (
-        "import json, pathlib, sys; from segrt_export import untrained; "
-        "*rest, folder = json.loads(sys.argv[1]); untrained._write_program(*rest, pathlib.Path(folder))"
+        "import json, pathlib, sys; from segrt_export import untrained;"
+        "*rest, folder = json.loads(sys.argv[1]);"
+        "untrained._write_program(*rest, pathlib.Path(folder))"
     )
     child = subprocess.run(
         [sys.executable, "-c", code, arguments],
@@ -428,12 +444,13 @@ def _write_in_child(name: str, num_classes: int, seed: int, folder: Path, format
     )
     if child.returncode:
         raise RuntimeError(
-            f"writing {name} as {format} failed (exit status {child.returncode}):\n{child.stderr[-2000:]}"
+            f"writing {name} as {format} failed (exit status {child.returncode}):\n"
+            f"{child.stderr[-2000:]}"
         )
 
 
 def _write_config(name: str, class_names: Sequence[str], format: Format, folder: Path) -> None:
-    """Write `inference.yml`, which describes the model to PaddleX and to segrt."""
+    """Write `inference.yml`, the description that PaddleX and segrt read."""
     config = {
         "Global": {"model_name": name.removesuffix("(slice)").rstrip()},
         "Deploy": {
@@ -452,7 +469,7 @@ def _write_config(name: str, class_names: Sequence[str], format: Format, folder:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m segrt_export.untrained", description="Write an untrained twin."
+        prog="python -m segrt_export.untrained", description="Write a model with random weights."
     )
     parser.add_argument("name", choices=NAMES, metavar="name", help="; ".join(NAMES))
     parser.add_argument("out_dir", type=Path)
@@ -460,7 +477,7 @@ def _main() -> None:
     parser.add_argument("--num-classes", type=int)
     parser.add_argument("--format", choices=("json", "pdmodel"), default="json")
     options = parser.parse_args()
-    print(build(**vars(options)))
+    print(build_untrained(**vars(options)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""Converts a folder with a Paddle model on first use, and keeps the result in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import segrt_export
+from segrt import store
+from segrt.errors import MissingExtraError, ModelError
+from segrt_export.program import PaddleModel
+from segrt_export.requirements import require
+
+log = logging.getLogger("segrt")
+
+
+def export_folder(folder: Path, cache: Path) -> Path:
+    """Export the Paddle model in a folder, unless the cache already contains it.
+
+    Example:
+        >>> export_folder(Path("my_model"), Path("cache"))
+        PosixPath('cache/my_model-0123456789abcdef/model.onnx')
+
+    Args:
+        folder: a Paddle inference model.
+        cache: folder for exported models; created if missing. A model whose program or weights
+            have changed is exported again.
+
+    Returns:
+        Path: the `.onnx` file.
+
+    Raises:
+        ExportError: the folder contains no Paddle model, or the export failed.
+        ModelError: the model is not in the cache and the export extra is not installed.
+    """
+    source = PaddleModel.open(folder)
+    digest = hashlib.sha256("".join(source.sha256().values()).encode()).hexdigest()
+    file = cache / f"{store.folder_name(source.name)}-{digest[:16]}" / "model.onnx"
+    if file.is_file():
+        return file
+    try:
+        require("paddle2onnx")
+        log.warning("%s is a Paddle model: converting it to %s, this once", folder, file)
+        segrt_export.export(source, file)
+    except MissingExtraError as error:
+        raise ModelError(
+            f"{folder} contains a Paddle model, which must be converted to ONNX first, and {error};"
+            f" or convert it elsewhere with  segrt-export {folder} -o OUT  and pass the .onnx file"
+            " as model_dir"
+        ) from None
+    return file

@@ -1,0 +1,266 @@
+"""Exports a Paddle inference model: one self-contained `.onnx` file and its parity report."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import onnx
+from onnx import ModelProto, helper, shape_inference
+
+from segrt import second_graph
+from segrt.errors import ExportError
+from segrt.files import write_atomic
+from segrt.metadata import KEY, ModelMeta
+from segrt_export.convert import OPSET, convert
+from segrt_export.count import multiply_adds
+from segrt_export.parity import AWKWARD_SIZES, compare
+from segrt_export.passes import FLOAT32_REWRITES, REWRITES, adaptive_pool, check_names
+from segrt_export.passes.cut_tail import cut_tail
+from segrt_export.passes.half_weights import half_weights
+from segrt_export.program import PaddleModel, paddle3_program
+from segrt_export.requirements import require
+
+IR_VERSION = 9
+"""The newest IR version that every ONNX Runtime since 1.17 reads."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export.
+
+    Attributes:
+        name: the model's name.
+        file: the `.onnx` file.
+        report_file: the parity report, JSON.
+        report: the content of the report.
+    """
+
+    name: str
+    file: Path
+    report_file: Path
+    report: dict[str, Any]
+
+
+@dataclass
+class _Rewrites:
+    """Runs graph rewrites and records their effect.
+
+    Attributes:
+        without: names of the rewrites to leave out.
+        passes: how often each pass applied.
+        multiply_adds: multiply-adds for one 512 x 1024 image: "stock" before the rewrites, then
+            after each rewrite that applied.
+    """
+
+    without: Collection[str]
+    passes: dict[str, int] = field(default_factory=dict)
+    multiply_adds: dict[str, int] = field(default_factory=dict)
+
+    def run(self, model: ModelProto, rewrites: Mapping[str, Callable[[ModelProto], int]]) -> None:
+        """Run `rewrites` on `model`, in place."""
+        for name, rewrite in rewrites.items():
+            if name not in self.without:
+                self.passes[name] = rewrite(model)
+                if self.passes[name]:
+                    self.multiply_adds[name] = multiply_adds(model)
+
+
+def export(
+    source: PaddleModel,
+    file: Path,
+    *,
+    images: Sequence[Path] = (),
+    sizes: Sequence[tuple[int, int]] = AWKWARD_SIZES,
+    opset: int = OPSET,
+    weights: Literal["float32", "float16"] = "float32",
+    without: Collection[str] = (),
+) -> Exported:
+    """Convert a model, compare it with Paddle Inference, and write the `.onnx` file.
+
+    The parity report is written next to it, with the suffix `.parity.json`.
+
+    Example:
+        >>> exported = export(PaddleModel.open(Path("my_model")), Path("out/my_model.onnx"))
+        >>> exported.report["parity"]["agreement"]
+        1.0
+
+    Args:
+        source: the Paddle model.
+        file: path of the `.onnx` file; missing folders are created.
+        images: photos to compare on; by default the sample image of the package.
+        sizes: (height, width) of further comparisons.
+        opset: ONNX operator set of the result.
+        weights: data type of stored weights. "float16" halves the file and rounds each weight to
+            11 significant bits.
+        without: rewrites to leave out, keys of `segrt_export.passes.REWRITES` and
+            `FLOAT32_REWRITES`.
+
+    Returns:
+        Exported: the paths of both files, and the report.
+
+    Raises:
+        ExportError: `without` contains an unknown name, the converter fails, the result is not
+            plain ONNX, or its labels differ from Paddle's on more pixels than
+            `segrt_export.parity.THRESHOLD` allows. Nothing is written in that case.
+        MissingExtraError: the export extra is not installed.
+    """
+    for module in ("onnxslim", "onnxruntime"):
+        require(module)
+    check_names(without)
+    with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
+        graphs, report = _convert(source, Path(work), opset, weights, without)
+        report |= compare(source, graphs, Path(work), images, sizes)
+    report_file = file.with_suffix(".parity.json")
+    write_atomic(file, graphs["parity"])
+    write_atomic(report_file, (json.dumps(report, indent=2) + "\n").encode())
+    return Exported(source.name, file, report_file, report)
+
+
+def _convert(
+    source: PaddleModel, work: Path, opset: int, weights: str, without: Collection[str]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Convert the model.
+
+    Returns:
+        tuple: the models to compare with Paddle, by report key ("parity" is the content of the
+        `.onnx` file), and the report without the results of that comparison.
+    """
+    started = perf_counter()
+    model, raw_nodes = _to_onnx(source, work, opset)
+    rewrites = _Rewrites(without)
+    meta = _transform(model, source, weights, rewrites)
+    graphs = _serialize(model, meta, rewrites)
+    return graphs, {
+        "model": source.name,
+        "source": meta.source,
+        "tools": meta.tools,
+        "opset": opset,
+        "weights": weights,
+        "passes": rewrites.passes,
+        "multiply_adds": rewrites.multiply_adds,
+        "nodes": {"converter": raw_nodes, "exported": len(model.graph.node)},
+        "bytes": len(graphs["parity"]),
+        "export_seconds": round(perf_counter() - started, 2),
+    }
+
+
+def _to_onnx(source: PaddleModel, work: Path, opset: int) -> tuple[ModelProto, int]:
+    """The converted model, before any pass, and the converter's number of nodes."""
+    program, params = paddle3_program(source, work)
+    bins = adaptive_pool.mark(program)
+    marked, raw = work / "marked.json", work / "raw.onnx"
+    marked.write_text(json.dumps(program), "utf-8")
+    convert(marked, params, raw, opset=opset)
+    model = onnx.load(str(raw))
+    nodes = len(model.graph.node)
+    adaptive_pool.restore(model, bins)
+    return model, nodes
+
+
+def _transform(
+    model: ModelProto, source: PaddleModel, weights: str, rewrites: _Rewrites
+) -> ModelMeta:
+    """Run the passes on `model`, in place, and return its metadata."""
+    import onnxslim
+
+    # The converter's shapes are those of the marked program, not of the model's own operators.
+    del model.graph.value_info[:]
+    # Repeated shape inference would take half of onnxslim's time.
+    model.CopyFrom(onnxslim.slim(model, no_shape_infer=True))
+    tail = cut_tail(model)
+    rewrites.passes["cut_tail"] = int(tail.output == "logits")
+    rewrites.multiply_adds["stock"] = multiply_adds(model)
+    rewrites.run(model, REWRITES)
+    if weights == "float16":
+        rewrites.passes["half_weights"] = half_weights(model)
+    model.ir_version = IR_VERSION
+    _name_dimensions(model)
+    model.CopyFrom(shape_inference.infer_shapes(model, strict_mode=True))
+    # Inferred shapes of inner tensors would have to be kept correct by every later pass.
+    del model.graph.value_info[:]
+    packages = ("segrt", "paddle2onnx", "paddlepaddle", "onnx", "onnxslim")
+    return ModelMeta(
+        name=source.name,
+        class_names=source.class_names,
+        transforms=source.transforms,
+        output=tail.output,
+        upsample=tail.upsample,
+        source=source.sha256(),
+        tools={name: version(name) for name in packages},
+        passes=tuple(name for name, count in rewrites.passes.items() if count),
+    )
+
+
+def _serialize(model: ModelProto, meta: ModelMeta, rewrites: _Rewrites) -> dict[str, bytes]:
+    """The content of the `.onnx` file, "parity", and the model of its second graph, if any."""
+    helper.set_model_props(model, {KEY: meta.model_dump_json(exclude_defaults=True)})
+    _check(model)
+    second = _second_graph(model, meta, rewrites)
+    if second is None:
+        return {"parity": model.SerializeToString()}
+    _check(second)
+    _attach(model, second)
+    data = model.SerializeToString()
+    assembled = second_graph.assemble(memoryview(data))
+    assert assembled is not None
+    return {"parity": data, "parity_float32": assembled}
+
+
+def _second_graph(model: ModelProto, meta: ModelMeta, rewrites: _Rewrites) -> ModelProto | None:
+    """The graph for FP32 plans on the CPU (see `segrt.second_graph`); None if it is the same."""
+    second = ModelProto()
+    second.CopyFrom(model)
+    rewrites.run(second, FLOAT32_REWRITES)
+    applied = tuple(name for name in FLOAT32_REWRITES if rewrites.passes.get(name))
+    meta = meta.model_copy(update={"passes": (*meta.passes, *applied)})
+    helper.set_model_props(second, {KEY: meta.model_dump_json(exclude_defaults=True)})
+    return second if applied else None
+
+
+def _attach(model: ModelProto, second: ModelProto) -> None:
+    """Store the second graph in the metadata of `model`, without the weights that both share."""
+    shared = {initializer.name for initializer in model.graph.initializer}
+    own = ModelProto()
+    own.CopyFrom(second)
+    del own.graph.initializer[:]
+    own.graph.initializer.extend(i for i in second.graph.initializer if i.name not in shared)
+    text = base64.b64encode(own.SerializeToString()).decode()
+    props = {item.key: item.value for item in model.metadata_props}
+    helper.set_model_props(model, props | {second_graph.KEY: text})
+
+
+def _name_dimensions(model: ModelProto) -> None:
+    graph = model.graph
+    if len(graph.input) != 1 or len(graph.output) != 1:
+        raise ExportError(
+            "segrt runs models with one input and one output; this one has"
+            f" {len(graph.input)} and {len(graph.output)}"
+        )
+    dims = graph.input[0].type.tensor_type.shape.dim
+    if len(dims) != 4:
+        raise ExportError(
+            f"the model's input has {len(dims)} dimensions, not N x 3 x height x width"
+        )
+    for dim, name in zip((dims[0], dims[2], dims[3]), ("N", "H", "W"), strict=True):
+        if not dim.dim_value > 0:
+            dim.dim_param = name
+
+
+def _check(model: ModelProto) -> None:
+    """Refuse a graph with anything but standard ONNX operators."""
+    foreign = sorted(
+        {node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    )
+    if foreign:
+        raise ExportError(
+            f"the converter left operators that are not standard ONNX: {', '.join(foreign)}"
+        )
+    onnx.checker.check_model(model, full_check=True)
