@@ -1,6 +1,6 @@
-"""Where the time goes: the share of each operator on ONNX Runtime's CPU provider, before and after the rewrites.
+"""The share of each operator in the time of ONNX Runtime's CPU provider, with and without rewrites.
 
-Takes the same files as `rewrites.py`:
+Uses the same files as `rewrites.py`:
 
     python benchmarks/operators.py build/stock/*.onnx > benchmarks/results/profile.md
 """
@@ -13,16 +13,17 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime as ort
+from common import arguments_for_files, noise
 
 from segrt_export.passes import FLOAT32_REWRITES, REWRITES
 
 HEAD = """# Share of each operator
 
-Made by `benchmarks/operators.py`: ONNX Runtime's own profile of its CPU provider, its fused operators by their names
-there, one {height}x{width} image, {threads} threads, the fastest of {repeat} runs. Operators under 2% are left out.
+Made by `benchmarks/operators.py` from ONNX Runtime's profile of its CPU provider, which includes
+its fused operators: one {height}x{width} image, {threads} threads, the fastest of {repeat} runs.
+Operators below 2% are omitted.
 
 | model | graph | ms | share of the time |
 |---|---|---|---|"""
@@ -40,21 +41,17 @@ def profile(model: onnx.ModelProto, options: argparse.Namespace, work: Path) -> 
     session = ort.InferenceSession(
         model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
     )
-    x = (
-        np.random.default_rng(0)
-        .standard_normal((1, 3, options.height, options.width))
-        .astype(np.float32)
-    )
+    x = noise(3, options.height, options.width)
     for _ in range(options.repeat + 1):
         session.run(None, {"x": x})
     events = json.loads(Path(session.end_profiling()).read_text())
     runs: list[Counter[str]] = []
     for event in sorted((e for e in events if "ts" in e), key=lambda e: float(e["ts"])):
-        if event["name"] == "model_run":  # begins before its nodes do
+        if event["name"] == "model_run":  # starts before its nodes
             runs.append(Counter())
         elif event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             runs[-1][event["args"]["op_name"]] += event["dur"]
-    return min(runs[1:], key=lambda run: run.total())  # the first one allocates
+    return min(runs[1:], key=lambda run: run.total())  # the first run allocates
 
 
 def row(name: str, graph: str, times: Counter[str]) -> str:
@@ -67,14 +64,8 @@ def row(name: str, graph: str, times: Counter[str]) -> str:
 
 
 def main() -> None:
-    """Print the table for the files that are named."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--height", type=int, default=512)
-    parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--repeat", type=int, default=5)
+    """Print the table for the given files."""
+    parser = arguments_for_files(__doc__, repeat=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     print(HEAD.format(**vars(options)), flush=True)

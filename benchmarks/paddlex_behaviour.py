@@ -1,10 +1,11 @@
-"""What PaddleX 3.7.2 does in the 16 cases of docs/coming-from-paddlex.md: run, not read.
+"""Run PaddleX 3.7.2 in the 16 cases of docs/coming-from-paddlex.md and print what it does.
 
     make .venv-paddlex/.ready
-    .venv-paddlex/bin/python benchmarks/paddlex_behaviour.py MODEL      # a folder with a Paddle inference model
+    .venv-paddlex/bin/python benchmarks/paddlex_behaviour.py MODEL
 
-Case 13 needs `paddlex[serving]`, case 16 `paddle2onnx` in the same environment; a case that can't run says so. Each
-case prints its title, then what happened: what came out, what was raised, and what PaddleX logged.
+MODEL is a folder with a Paddle inference model. Case 13 requires `paddlex[serving]` and case 16
+`paddle2onnx` in the same environment; a case that can't run prints why. Each case prints its title,
+its results, the exceptions raised, and what PaddleX logged.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ import yaml
 from PIL import Image
 
 os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
-# With oneDNN, PP-LiteSeg fails when a second size follows the first (RuntimeError: std::exception), which would hide
-# the cases behind one cause.
+# With oneDNN, PP-LiteSeg fails on the second image size (RuntimeError: std::exception), which would
+# hide the behaviour to show.
 os.environ.setdefault("PADDLE_PDX_ENABLE_MKLDNN_BYDEFAULT", "False")
 
 CASES: dict[int, tuple[str, Callable[[], None]]] = {}
@@ -56,18 +57,18 @@ def case(number: int, title: str) -> Callable[[Callable[[], None]], Callable[[],
 
 
 def main() -> None:
-    """Run all cases, or those named."""
+    """Run all cases, or those requested."""
     global MODEL, WORK  # noqa: PLW0603
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
-        "model", type=Path, help="a folder with a Paddle inference model of PP-LiteSeg"
+        "model", type=Path, help="folder with a Paddle inference model of PP-LiteSeg"
     )
     parser.add_argument(
         "--case",
         type=int,
         action="append",
         choices=range(1, 17),
-        help="only this one; may be repeated",
+        help="run only this case; repeatable",
     )
     chosen = parser.parse_args()
     MODEL = chosen.model.absolute()
@@ -83,7 +84,7 @@ def main() -> None:
             if chosen.case and number not in chosen.case:
                 continue
             print(f"\n## {number}. {title}")
-            with listening():
+            with showing_log():
                 function()
 
 
@@ -95,8 +96,8 @@ def say(text: object) -> None:
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Repeat PaddleX's warnings and errors as they come."""
+def showing_log() -> Iterator[None]:
+    """Print PaddleX's warnings and errors."""
 
     class Repeat(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -112,7 +113,7 @@ def listening() -> Iterator[None]:
 
 
 def config(**module: Any) -> dict[str, Any]:
-    """A pipeline of the model."""
+    """A pipeline configuration for the model."""
     name = yaml.safe_load((MODEL / "inference.yml").read_text("utf-8"))["Global"]["model_name"]
     settings = {"module_name": "semantic_segmentation", "model_name": name, "model_dir": str(MODEL)}
     settings |= {"batch_size": 1, "target_size": None, **module}
@@ -123,14 +124,14 @@ def config(**module: Any) -> dict[str, Any]:
 
 
 def pipeline(device: str = "cpu", **module: Any) -> Any:
-    """PaddleX's pipeline with the model."""
+    """PaddleX's pipeline for the model."""
     from paddlex import create_pipeline
 
     return create_pipeline(config=config(**module), device=device)
 
 
 def image(name: str, size: tuple[int, int] = (128, 128), seed: int = 0) -> str:
-    """A file with coloured blocks of (height, width); gives its path."""
+    """Write an image of coloured blocks; returns its path."""
     path = WORK / name
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(
@@ -141,19 +142,19 @@ def image(name: str, size: tuple[int, int] = (128, 128), seed: int = 0) -> str:
 
 
 def names(pipe: Any, source: object) -> list[str | None]:
-    """The file that each result says that it is of."""
+    """The `input_path` of each result."""
     return [
         r["input_path"] and os.path.relpath(r["input_path"], WORK) for r in pipe.predict(source)
     ]
 
 
 def count(pipe: Any, source: object, **options: Any) -> int:
-    """How many results come."""
+    """Number of results."""
     return len(list(pipe.predict(source, **options)))
 
 
 def attempt(what: str, function: Callable[..., object], *arguments: Any, **options: Any) -> None:
-    """Say what a call gives or raises."""
+    """Print what a call returns or raises."""
     try:
         say(f"{what} -> {function(*arguments, **options)}")
     except Exception as error:
@@ -162,7 +163,7 @@ def attempt(what: str, function: Callable[..., object], *arguments: Any, **optio
 
 @contextmanager
 def site() -> Iterator[str]:
-    """The URL of a server of the working folder, whatever the query string."""
+    """Serve the working folder, ignoring query strings; yields the URL."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
@@ -207,7 +208,7 @@ def _predict_arguments() -> None:
 
 
 def _find(thing: Any, name: str) -> Any:
-    """The attribute of that name, here or in what `thing` wraps."""
+    """The attribute with this name, of `thing` or of an object that it wraps."""
     if name in vars(thing):
         return vars(thing)[name]
     for value in vars(thing).values():
@@ -310,9 +311,8 @@ def _json() -> None:
     (result,) = pipeline().predict(image("big.png", (1024, 2048)))
     begin = time.perf_counter()
     result.save_to_json("out")
-    say(
-        f"{Path('out/big_res.json').stat().st_size / 1e6:.1f} MB in {time.perf_counter() - begin:.1f} s"
-    )
+    seconds = time.perf_counter() - begin
+    say(f"{Path('out/big_res.json').stat().st_size / 1e6:.1f} MB in {seconds:.1f} s")
 
 
 @case(10, "A batch of images of different sizes")
@@ -342,62 +342,53 @@ def _serving() -> None:
     except ImportError:
         say("not run: paddlex[serving] is not installed")
         return
-    import requests
-
     Path("p.yaml").write_text(yaml.safe_dump(config()))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "paddlex",
-        "--serve",
-        "--pipeline",
-        "p.yaml",
-        "--device",
-        "cpu",
-    ]
+    command = [sys.executable, "-m", "paddlex", "--serve", "--pipeline", "p.yaml"]
+    command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
     with open("server.log", "wb") as log:
-        server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log
-        )
-    url = f"http://127.0.0.1:{port}"
+        server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        for _ in range(120):
-            try:
-                requests.get(f"{url}/health", timeout=1)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.5)
-        buffer = io.BytesIO()
-        Image.open(image("a.png")).save(buffer, "PNG")
-        good = base64.b64encode(buffer.getvalue()).decode()
-        with site() as files:
-            bodies = {
-                "a picture": good,
-                "base64 that is none": "@@@",
-                "base64 of text": base64.b64encode(b"hello").decode(),
-                "a URL that answers 404": f"{files}/gone.png",
-                "a URL on this machine's own network (127.0.0.1)": f"{files}/a.png",
-                "a body of 128 MiB that is no picture": "A" * (128 << 20),
-            }
-            for what, value in bodies.items():
-                answer = requests.post(
-                    f"{url}/semantic-segmentation", json={"image": value}, timeout=120
-                )
-                body = answer.json()
-                said = {key: body.get(key) for key in ("errorCode", "errorMsg")}
-                say(f"{what} -> {answer.status_code} {json.dumps(said)}")
+        _send_requests(f"http://127.0.0.1:{port}")
     finally:
         server.terminate()
         server.wait(30)
     from paddlex.inference.serving.basic_serving import _app
     from paddlex.utils.flags import SERVING_SERIAL_PIPELINE_CALLS
 
-    say(
-        f"calls are made one at a time, in one thread: {SERVING_SERIAL_PIPELINE_CALLS} ({_app.__name__})"
-    )
+    serial = f"{SERVING_SERIAL_PIPELINE_CALLS} ({_app.__name__})"
+    say(f"calls are made one at a time, in one thread: {serial}")
+
+
+def _send_requests(url: str) -> None:
+    import requests
+
+    for _ in range(120):
+        try:
+            requests.get(f"{url}/health", timeout=1)
+            break
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    buffer = io.BytesIO()
+    Image.open(image("a.png")).save(buffer, "PNG")
+    with site() as files:
+        bodies = {
+            "a picture": base64.b64encode(buffer.getvalue()).decode(),
+            "base64 that is none": "@@@",
+            "base64 of text": base64.b64encode(b"hello").decode(),
+            "a URL that answers 404": f"{files}/gone.png",
+            "a URL on this machine's own network (127.0.0.1)": f"{files}/a.png",
+            "a body of 128 MiB that is no picture": "A" * (128 << 20),
+        }
+        for what, value in bodies.items():
+            answer = requests.post(
+                f"{url}/semantic-segmentation", json={"image": value}, timeout=120
+            )
+            body = answer.json()
+            fields = {key: body.get(key) for key in ("errorCode", "errorMsg")}
+            say(f"{what} -> {answer.status_code} {json.dumps(fields)}")
 
 
 @case(14, "A GPU that is not there")
@@ -429,9 +420,8 @@ def _accelerated() -> None:
 
     (file,) = Path(paddlex.__file__).parent.rglob("hpi_model_info_collection.json")
     table = json.loads(file.read_text("utf-8"))["cpu_x64"]["paddle311"]
-    say(
-        f"high-performance plugin, PP-LiteSeg-T: {table['PP-LiteSeg-T']}; SegFormer-B0: {table['SegFormer-B0']}"
-    )
+    backends = "; ".join(f"{name}: {table[name]}" for name in ("PP-LiteSeg-T", "SegFormer-B0"))
+    say(f"high-performance plugin, {backends}")
     try:
         say(f"paddle2onnx {version('paddle2onnx')}")
     except ImportError:
@@ -447,9 +437,8 @@ def _accelerated() -> None:
         text=True,
         check=False,
     )
-    say(
-        f"paddle2onnx ends with status {done.returncode}; out.onnx written: {Path('out.onnx').exists()}"
-    )
+    written = Path("out.onnx").exists()
+    say(f"paddle2onnx ends with status {done.returncode}; out.onnx written: {written}")
     for line in (done.stdout + done.stderr).splitlines():
         if "Paddle2ONNX]" in line or "abort signal" in line:
             say(line)

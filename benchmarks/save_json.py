@@ -1,8 +1,9 @@
-"""Time `save_to_json` of a label map of 2048 x 1024 in each of its formats.
+"""Time `save_to_json` for a label map of 2048 x 1024 in each label format.
 
     python benchmarks/save_json.py [--classes 19] [--repeat 20]
 
-The labels are those of smoothed noise. "json.dumps" is the plain way to the list: `json.dumps(result.json["res"])`.
+The labels are those of smoothed noise. "json.dumps" is the standard library's way to write the
+list: `json.dumps(result.json["res"])`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segrt.render import voc_palette
+from segrt.palette import voc_palette
 from segrt.result import SegResult, Timings
 
 
 def make_result(classes: int, height: int = 1024, width: int = 2048) -> SegResult:
-    """A result with regions of some hundred pixels."""
+    """A result with regions of a few hundred pixels."""
     noise = (
         np.random.default_rng(0)
         .standard_normal((classes, height // 8, width // 8))
@@ -46,7 +47,7 @@ def make_result(classes: int, height: int = 1024, width: int = 2048) -> SegResul
 
 
 def main() -> None:
-    """Print one line a format: fastest and median milliseconds, and the size of the file."""
+    """Print a line per format: fastest and median milliseconds, and the size of the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--classes", type=int, default=19)
     parser.add_argument("--repeat", type=int, default=20)
@@ -68,8 +69,8 @@ def main() -> None:
                 save()
                 seconds.append(time.perf_counter() - start)
             print(
-                f"{name:15} fastest {min(seconds) * 1e3:8.1f} ms   median {np.median(seconds) * 1e3:8.1f} ms"
-                f"   {file.stat().st_size / 1e6:7.2f} MB"
+                f"{name:15} fastest {min(seconds) * 1e3:8.1f} ms   "
+                f"median {np.median(seconds) * 1e3:8.1f} ms   {file.stat().st_size / 1e6:7.2f} MB"
             )
 
 

@@ -1,13 +1,16 @@
 """Peak memory and time of a sliding window over a large image.
 
-    python benchmarks/slide_memory.py [--side 20000] [--slide 1024,768] [--source npy|raw|tiles|deflate|lzw|png]
-        [--model_dir MODEL.onnx | --classes 150 [--logits_stride 8]] [-o benchmarks/results/slide_memory.md]
+    python benchmarks/slide_memory.py [--side 20000] [--slide 1024,768] \\
+        [--source npy|raw|tiles|deflate|lzw|png] \\
+        [--model_dir MODEL.onnx | --classes 150 [--logits_stride 8]] \\
+        [-o benchmarks/results/slide_memory.md]
 
-The image is noise that repeats, in a temporary file: a NumPy array that is mapped into memory, or a TIFF (uncompressed
-or compressed strips, or uncompressed tiles) or PNG given by its path. With `--classes`, the model is a single random
-convolution whose logits are at 1/logits_stride: the memory of a window does not depend on what its network computes.
+The image is repeated noise in a temporary file: a memory-mapped NumPy array, or the path of a TIFF
+(uncompressed or compressed strips, or uncompressed tiles) or PNG file. With `--classes`, the model
+is a single random convolution with logits at 1/logits_stride: the memory of a sliding window does
+not depend on what the network computes.
 
-The peak is that of the resident set: mapped pages count while they are in memory, though the system can drop them.
+The peak is that of the resident set, which includes mapped pages that the system could drop.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from rich.progress import Progress
 
 import segrt
 from segrt.bench.contender import peak_memory
+from segrt.metadata import KEY, ModelMeta, Upsample
 
 SOURCES = {"npy": "npy", "raw": "tif", "tiles": "tif", "deflate": "tif", "lzw": "tif", "png": "png"}
 _WRITE = """
@@ -38,7 +42,7 @@ Image.fromarray(np.load(source, mmap_mode="r")).save(target, compression=compres
 
 
 def write_image(folder: Path, side: int, source: str) -> Path:
-    """Write the image; whatever needs memory to do so runs in a process of its own."""
+    """Write the image; steps that need memory run in a separate process."""
     array = folder / "image.npy"
     image = np.lib.format.open_memmap(array, "w+", np.uint8, (side, side, 3))
     noise = np.random.default_rng(0).integers(0, 256, (64, side, 3), np.uint8)
@@ -60,10 +64,8 @@ def write_image(folder: Path, side: int, source: str) -> Path:
 
 
 def write_model(file: Path, classes: int, stride: int) -> Path:
-    """Write a network of one convolution, with segrt's metadata."""
+    """Write a model with a single convolution and segrt's metadata."""
     from onnx import TensorProto, helper, numpy_helper, save_model
-
-    from segrt.metadata import KEY, ModelMeta, Upsample
 
     weight = (
         np.random.default_rng(0).standard_normal((classes, 3, stride, stride)).astype(np.float32)
@@ -85,7 +87,7 @@ def write_model(file: Path, classes: int, stride: int) -> Path:
 
 
 def main() -> None:
-    """Measure, and print one row of a table."""
+    """Measure, and print a row of the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--slide", default="1024,768")
@@ -93,7 +95,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int)
     parser.add_argument("--logits_stride", type=int, default=8)
     parser.add_argument("--model_dir")
-    parser.add_argument("-o", "--output", type=Path, help="a Markdown table to add a row to")
+    parser.add_argument("-o", "--output", type=Path, help="a Markdown table to append a row to")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, Progress() as bar:
         folder, model = Path(temporary), arguments.model_dir
@@ -116,8 +118,8 @@ def main() -> None:
         assert isinstance(result, segrt.SegResult)
         seconds = time.perf_counter() - start
     row = (
-        f"| {arguments.side} x {arguments.side} | {arguments.source} | {pipeline.model_name} | {arguments.slide} |"
-        f" {peak_memory() / 2**30:.2f} | {before:.2f} | {seconds:.0f} |"
+        f"| {arguments.side} x {arguments.side} | {arguments.source} | {pipeline.model_name} | "
+        f"{arguments.slide} | {peak_memory() / 2**30:.2f} | {before:.2f} | {seconds:.0f} |"
     )
     print(row)
     if arguments.output:

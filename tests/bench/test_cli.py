@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import write_colour_model
 
+import segrt
+
 COMMAND = [sys.executable, "-m", "segrt.bench.cli"]
 
 
@@ -20,7 +22,7 @@ def _bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_measures_a_model_and_says_why_another_fails(colour_model: Path, tmp_path: Path) -> None:
+def test_reports_a_good_model_and_why_another_fails(colour_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     done = _bench(
         colour_model,
@@ -50,7 +52,7 @@ def test_measures_a_model_and_says_why_another_fails(colour_model: Path, tmp_pat
     assert bad["ms"] == {}
 
 
-def test_a_sliding_window_is_measured(colour_model: Path, tmp_path: Path) -> None:
+def test_measures_a_sliding_window(colour_model: Path, tmp_path: Path) -> None:
     whole = write_colour_model(tmp_path / "whole.onnx", labels=True)
     common = [
         "--mode",
@@ -71,7 +73,7 @@ def test_a_sliding_window_is_measured(colour_model: Path, tmp_path: Path) -> Non
     assert "nothing to average in a window" in bad["error"]
 
 
-def test_the_data_set_gives_what_the_model_card_says(camvid: Path) -> None:
+def test_data_set_reproduces_the_model_card(camvid: Path) -> None:
     done = _bench(
         "--mode",
         "normal",
@@ -85,7 +87,7 @@ def test_the_data_set_gives_what_the_model_card_says(camvid: Path) -> None:
         "json",
     )
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]  # of every plan that the machine offers
+    rows = json.loads(done.stdout)["rows"]  # one for each available plan
     assert rows[0]["provider"] == "CPUExecutionProvider"
     for row in rows:
         assert row["accuracy"]["images"] == 40
@@ -94,7 +96,7 @@ def test_the_data_set_gives_what_the_model_card_says(camvid: Path) -> None:
         assert row["accuracy"]["pixel_accuracy"] == pytest.approx(0.8582, abs=tolerance)
 
 
-def test_ctrl_c_prints_what_is_done(colour_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_prints_the_results_so_far(colour_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     many = [
         *COMMAND,
@@ -123,23 +125,75 @@ def test_ctrl_c_prints_what_is_done(colour_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--size", "huge"], 2, "--size 'huge' is not valid"),
+        (["--size", "huge"], 2, "size 'huge' is not valid"),
         (["--slide", "huge"], 2, "slide 'huge' is not valid"),
         (["--compare", "paddle", "--slide", "512,512"], 2, "can't be compared with --slide"),
         (["--mode", "fast"], 2, "unknown mode 'fast'"),
         (["--mode", "normal,normal"], 2, "two contenders are alike"),
         (["--plan", "[]"], 2, "--plan '[]' is not valid"),
+        (["--plan", '{"backend": "openvin"}'], 2, "did you mean 'openvino'?"),
+        (["--nosuch"], 2, "Unknown option: --nosuch"),
+        (["--repeat", "0"], 2, "--repeat"),
+        (["--ignore-index", "256"], 2, "--ignore-index"),
+        (["--format", "xml"], 2, "--format"),
+        (["--format-dataset", "coco"], 2, "ade20k"),
+        (["-o"], 2, "requires an argument"),
         (["--all", "PP-LiteSeg-T"], 2, "not both"),
         (["--threads", "9999"], 2, "--threads 9999 is not valid"),
         (["--compare", "paddle", "--device", "gpu:0"], 2, "can't be compared"),
         (["--plot", "chart.bmp"], 2, "must end in .png"),
-        (["--images", os.devnull + "x"], 1, "holds no image"),
-        (["--dataset", "nowhere"], 1, "nowhere holds no data set"),
+        (["--images", os.devnull + "x"], 1, "contains no image"),
+        (["--dataset", "nowhere"], 1, "nowhere contains no data set"),
     ],
 )
-def test_wrong_usage_is_one_line(arguments: list[str], status: int, words: str) -> None:
+def test_usage_error_is_one_line(arguments: list[str], status: int, words: str) -> None:
     done = _bench(*arguments)
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_every_spelling_of_an_option(colour_model: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.md", "b.csv", "c.txt")]
+    done = _bench(
+        "--mode=normal",
+        "--device=cpu",
+        colour_model,
+        "--plan",
+        '{"backend": "cpu", "threads": 1}',
+        "--plan={backend: cpu, precision: fp32}",
+        "--size=64X96",
+        "--seconds",
+        "0.1",
+        "--repeat=1",
+        "--threads=1",
+        "--format_dataset",
+        "ade20k",
+        "--format=json",
+        f"--output={files[0]}",
+        "-o",
+        files[1],
+        "--output",
+        files[2],
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["mode"] for row in rows] == ["normal", "cpu 1", "cpu fp32"]
+    assert all(file.is_file() for file in files)
+
+
+def test_help_and_version() -> None:
+    shown = subprocess.run(
+        [*COMMAND, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "80"},
+    ).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    for option in ("--all", "--format-dataset", "-o", "--plot", "--compare", "--ignore-index"):
+        assert option in shown
+    assert "--format_dataset" not in shown
+    assert _bench("-h").returncode == 0
+    assert _bench("--version").stdout.strip() == segrt.__version__

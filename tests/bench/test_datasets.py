@@ -58,7 +58,7 @@ def test_the_label_to_ignore() -> None:
 
 def test_says_what_is_missing(tmp_path: Path) -> None:
     for layout in Layout:
-        with pytest.raises(InputError, match=f"laid out as {layout.value}"):
+        with pytest.raises(InputError, match=f"in the layout {layout.value!r}"):
             find(tmp_path, layout)
     _png(tmp_path / "images/a.png", 0)
     with pytest.raises(InputError, match=r"a\.png has no labels"):

@@ -1,4 +1,4 @@
-"""With contenders that only pretend: their times are made up, so nothing here depends on a clock."""
+"""Measuring with fake contenders, whose times are made up, so that no test depends on a clock."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from PIL import Image
 from segrt.bench import measure as module
 from segrt.bench.contender import Contender, Facts, Steps
 from segrt.bench.datasets import Truth, find
-from segrt.bench.measure import Entrant, measure, overhead_ms
+from segrt.bench.measure import Entrant, Settings, measure, overhead_ms
 from segrt.bench.models import BenchModel
 from segrt.errors import DeviceError, ModelError
 
-MODEL = BenchModel("pretended")
+MODEL = BenchModel("fake")
 
 
-class Pretended(Contender):
-    """Says that it took `ms`, gives every pixel the class `label`, and fails at the turn `fails`."""
+class Fake(Contender):
+    """Reports `ms` and, below the first row, `label`; fails in run number `fails`."""
 
     class_names = ("zero", "one")
 
@@ -32,7 +32,7 @@ class Pretended(Contender):
             raise DeviceError("no such device")
 
     def facts(self) -> Facts:
-        return Facts("PretendedExecutionProvider", "fp32", 0.5, {"threads": 2})
+        return Facts("FakeExecutionProvider", "fp32", 0.5, {"threads": 2})
 
     def segment(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int32], Steps]:
         labels = np.full(image.shape[:2], self._label, np.int32)
@@ -46,7 +46,7 @@ class Pretended(Contender):
 
 
 @pytest.fixture(autouse=True)
-def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE_S", 0)
 
 
@@ -58,20 +58,16 @@ def photo(tmp_path: Path) -> list[Path]:
     return [path]
 
 
-def test_rows_hold_what_the_contenders_said(photo: list[Path]) -> None:
+def test_rows_contain_what_the_contenders_report(photo: list[Path]) -> None:
     entrants = [
-        Entrant("slow", Pretended, (photo, 20.0)),
-        Entrant("missing", Pretended, (photo, 1.0, 0, -1)),
-        Entrant("fast", Pretended, (photo, 5.0, 1)),
+        Entrant("slow", Fake, (photo, 20.0)),
+        Entrant("missing", Fake, (photo, 1.0, 0, -1)),
+        Entrant("fast", Fake, (photo, 5.0, 1)),
     ]
-    told: list[float] = []
+    shares: list[float] = []
+    settings = Settings(repeat=7, seconds=60, threads=2)
     slow, missing, fast = measure(
-        MODEL,
-        entrants,
-        repeat=7,
-        seconds=60,
-        threads=2,
-        told=lambda what, share: told.append(share),
+        MODEL, entrants, settings, lambda step, share: shares.append(share)
     )
     assert (slow.error, missing.error, fast.error) == (None, "no such device", None)
     assert not missing.steps
@@ -82,22 +78,21 @@ def test_rows_hold_what_the_contenders_said(photo: list[Path]) -> None:
     assert fast.agreement == 0.25
     assert slow.peak_bytes
     assert slow.peak_bytes > 1e6
-    assert told == sorted(told)
-    assert 0 <= told[-1] <= 1
+    assert shares == sorted(shares)
+    assert 0 <= shares[-1] <= 1
 
 
 def test_few_rounds_when_time_is_short(photo: list[Path]) -> None:
-    (row,) = measure(
-        MODEL, [Entrant("a", Pretended, (photo, 5.0))], repeat=50, seconds=0, threads=1
-    )
+    entrants = [Entrant("a", Fake, (photo, 5.0))]
+    (row,) = measure(MODEL, entrants, Settings(repeat=50, seconds=0))
     assert len(row.steps["total"].ms) == module.MIN_ROUNDS
-    (row,) = measure(MODEL, [Entrant("a", Pretended, (photo, 5.0))], repeat=2, seconds=0, threads=1)
+    (row,) = measure(MODEL, entrants, Settings(repeat=2, seconds=0))
     assert len(row.steps["total"].ms) == 2
 
 
-def test_a_failure_on_the_way_is_told_by_every_row(photo: list[Path]) -> None:
-    entrants = [Entrant("a", Pretended, (photo, 5.0)), Entrant("b", Pretended, (photo, 5.0, 0, 3))]
-    rows = measure(MODEL, entrants, repeat=5, seconds=60, threads=1)
+def test_a_failure_while_measuring_goes_into_every_row(photo: list[Path]) -> None:
+    entrants = [Entrant("a", Fake, (photo, 5.0)), Entrant("b", Fake, (photo, 5.0, 0, 3))]
+    rows = measure(MODEL, entrants, Settings(repeat=5, seconds=60))
     assert ["out of memory" in str(row.error) for row in rows] == [True, True]
 
 
@@ -107,12 +102,11 @@ def test_scores_on_a_data_set(photo: list[Path], tmp_path: Path) -> None:
     Image.fromarray(truth).save(tmp_path / "labels" / "photo.png")
     pairs = find(tmp_path, Truth().layout)
     entrants = [
-        Entrant("zeros", Pretended, (photo, 5.0, 0)),
-        Entrant("ones", Pretended, (photo, 5.0, 1)),
+        Entrant("zeros", Fake, (photo, 5.0, 0)),
+        Entrant("ones", Fake, (photo, 5.0, 1)),
     ]
-    zeros, ones = measure(
-        MODEL, entrants, repeat=1, seconds=1, threads=1, pairs=pairs, truth=Truth()
-    )
+    settings = Settings(repeat=1, seconds=1, pairs=pairs, truth=Truth())
+    zeros, ones = measure(MODEL, entrants, settings)
     assert zeros.confusion
     assert ones.confusion
     assert zeros.confusion.counts.tolist() == [[12, 0], [6, 0]]

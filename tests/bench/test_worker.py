@@ -33,7 +33,7 @@ class Subject:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_lives_elsewhere_and_remembers() -> None:
+def test_runs_in_another_process_and_keeps_state() -> None:
     with Worker(Subject, 1) as worker:
         assert worker.call("pid") != os.getpid()
         assert (worker.call("add", 2), worker.call("add", 3)) == (3, 6)

@@ -1,1 +1,1 @@
-"""Measuring: pairs of runs that take turns, so that a busy machine slows both sides alike."""
+"""Benchmarks: speed, memory and accuracy of models, alone or compared with Paddle Inference."""

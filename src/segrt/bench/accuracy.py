@@ -1,4 +1,4 @@
-"""Accuracy from one confusion matrix over all pixels of a data set; memory does not grow with it."""
+"""Accuracy from one confusion matrix over all pixels of a data set, in constant memory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import numpy.typing as npt
 
 
 class ConfusionMatrix:
-    """Counts pixels by true and by predicted class.
+    """Pixel counts by true and predicted class.
+
+    Example:
+        >>> matrix = ConfusionMatrix(classes=2, ignore_index=255)
+        >>> matrix.add(np.array([[0, 1, 1]]), np.array([[0, 1, 255]]))
+        >>> matrix.miou
+        1.0
 
     Attributes:
-        counts: int64 (classes, classes); row: true class, column: predicted class.
-        ignore_index: label of the pixels that don't count.
+        counts: int64 (classes, classes); rows are true classes, columns predicted classes.
+        ignore_index: true label of the pixels to ignore.
     """
 
     def __init__(self, classes: int, ignore_index: int) -> None:
@@ -23,10 +29,10 @@ class ConfusionMatrix:
 
         Args:
             labels: predicted class ids, integers (H, W).
-            truth: true class ids and labels to ignore, integers of the same shape.
+            truth: true class ids or `ignore_index`, integers of the same shape.
 
         Raises:
-            ValueError: the shapes differ, or a label is neither a class nor to be ignored.
+            ValueError: the shapes differ, or a label is neither a class id nor `ignore_index`.
         """
         if labels.shape != truth.shape:
             raise ValueError(
@@ -39,28 +45,27 @@ class ConfusionMatrix:
             if ids.size and (ids.min() < 0 or ids.max() >= classes):
                 wrong = ids[(ids < 0) | (ids >= classes)][0]
                 raise ValueError(
-                    f"{what} {wrong} is none of {classes} classes, nor the label to ignore, {self.ignore_index}: "
-                    "name that with --ignore-index"
+                    f"{what} {wrong} is none of {classes} classes, nor the label to ignore, "
+                    f"{self.ignore_index}: set the label to ignore with --ignore-index"
                 )
-        self.counts += np.bincount(classes * true + predicted, minlength=classes**2).reshape(
-            classes, classes
-        )
+        pairs = np.bincount(classes * true + predicted, minlength=classes**2)
+        self.counts += pairs.reshape(classes, classes)
 
     @property
     def iou(self) -> npt.NDArray[np.float64]:
-        """Intersection over union of each class, 0 to 1; NaN for one that is neither true nor predicted anywhere."""
+        """Intersection over union per class, 0 to 1; NaN for a class that occurs nowhere."""
         intersection = self.counts.diagonal()
         union = self.counts.sum(0) + self.counts.sum(1) - intersection
         return np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
 
     @property
     def miou(self) -> float:
-        """Mean of `iou` over the classes that occur; NaN where no pixel was counted."""
+        """Mean of `iou` over the classes that occur; NaN if no pixel was counted."""
         iou = self.iou
         return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the pixels that got their true class; NaN where no pixel was counted."""
+        """Fraction of pixels assigned their true class; NaN if no pixel was counted."""
         total = self.counts.sum()
         return float(self.counts.trace() / total) if total else float("nan")

@@ -1,22 +1,22 @@
-"""The command `segrt-bench`: the published table, made anew on the machine at hand."""
+"""The command `segrt-bench`: measure models, and reproduce the published table."""
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.validators import Number
 from PIL import Image
 from rich.console import Console
 from rich.logging import RichHandler
@@ -24,207 +24,186 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import segrt
 from segrt import zoo
+from segrt.backends import catalog
+from segrt.backends.plan import MAX_THREADS, HpiConfig, every
 from segrt.bench import datasets, environment, plot
 from segrt.bench.contender import read_image
 from segrt.bench.datasets import Layout, Truth
 from segrt.bench.job import Job
-from segrt.bench.measure import MIN_ROUNDS, overhead_ms
+from segrt.bench.measure import Settings, overhead_ms
+from segrt.bench.models import SAMPLE
 from segrt.bench.report import Format, Report
-from segrt.cli import Slide
 from segrt.errors import ConfigError, InputError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
-from segrt.result import IMAGE_SUFFIXES
+from segrt.frame import IMAGE_SUFFIXES
 from segrt.slide import parse_window
-from segrt.types import Device, Mode, parse_target_size
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-err = Console(stderr=True)
+from segrt.types import Device, Mode, parse_size
 
 MAX_IMAGES = 32
-SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
 _FORMATS = {".md": Format.MARKDOWN, ".json": Format.JSON, ".csv": Format.CSV, ".txt": Format.TABLE}
+
+_MODELS = Group("Models", sort_key=1)
+_FLAG = Parameter(negative="", show_default=False)
+_POSITIVE = Parameter(validator=Number(gte=1))
+
+err = Console(stderr=True)
+app = App(
+    name="segrt-bench",
+    version=segrt.__version__,
+    usage="Usage: segrt-bench [MODELS] [OPTIONS]",
+    help="Measure speed, memory and accuracy of models on this machine.",
+    help_flags=["-h", "--help"],
+    group_commands=Group("Other", sort_key=9),
+)
+app.register_install_completion_command(help="Install shell completion.")
 
 
 class Peer(str, Enum):
-    """What segrt can be compared with."""
+    """Runtimes that segrt can be compared with."""
 
     PADDLE = "paddle"
 
 
-@app.command()
-def bench(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL]...",
-            help="Names of `segrt models`, .onnx files, folders with a Paddle model; else the bundled one.",
-            show_default=False,
-        ),
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All 18 published models.")] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, gpu:0, ...; the best here if not given.")
-    ] = None,
-    mode: Annotated[str, typer.Option(help="Modes, joined by commas.")] = "normal,high-performance",
-    plan: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="One more contender: an hpi_config as JSON. May be repeated. With --dataset: all.",
-            show_default=False,
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="HxW", help="Size of inference; the image's own if not given."),
-    ] = None,
-    slide: Slide = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            help=f"Folder of images to run in turn, the first {MAX_IMAGES}; else a sample."
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Threads of each contender; as many as cores, up to 8, if not given."
-        ),
-    ] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="Most timed rounds of a model.")] = 30,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            min=0, help=f"Time for the rounds of a model; it takes {MIN_ROUNDS} at least."
-        ),
-    ] = 30,
-    compare: Annotated[
-        Peer | None, typer.Option(help="Take turns with Paddle Inference, on the CPU.")
-    ] = None,
-    untrained: Annotated[
-        bool,
-        typer.Option(
-            "--untrained",
-            help="Where weights are not here, take the architecture with random ones.",
-        ),
-    ] = False,
-    dataset: Annotated[
-        Path | None, typer.Option(help="Labelled images to score every contender on.")
-    ] = None,
-    layout: Annotated[
-        Layout, typer.Option("--format-dataset", help="How they lie on disk.")
-    ] = Layout.FOLDER,
-    ignore_index: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=255, help="Label of the pixels that don't count.", show_default=False
-        ),
-    ] = None,
-    form: Annotated[Format, typer.Option("--format", help="Of what is printed.")] = Format.TABLE,
+@Parameter(name="*", group=_MODELS)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which models to measure."""
+
+    all_models: Annotated[bool, _FLAG, Parameter(name="--all")] = False
+    """Measure all 18 published models."""
+
+    untrained: Annotated[bool, _FLAG] = False
+    """Random weights for models that are not downloaded."""
+
+
+@Parameter(name="*", group=Group("Contenders", sort_key=2))
+@dataclass(frozen=True, kw_only=True)
+class ContenderOptions:
+    """How each model runs."""
+
+    device: str | None = None
+    """cpu, gpu:0, ...; default: the best available."""
+
+    mode: Annotated[str, Parameter(show_default=False)] = "normal,high-performance"
+    """Comma-separated modes; default: normal,high-performance."""
+
+    plan: Annotated[list[str] | None, Parameter(negative="", metavar="JSON")] = None
+    """Add an hpi_config; repeatable. Default with --dataset: all."""
+
+    compare: Annotated[Peer | None, Parameter(name_transform=str.lower)] = None
+    """Add Paddle Inference, on the CPU, as the baseline."""
+
+    threads: Annotated[int | None, _POSITIVE] = None
+    """Threads of each contender; default: one per core, up to 8."""
+
+
+@Parameter(name="*", group=Group("Measurement", sort_key=3))
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """What each contender does, and how long."""
+
+    images: Path | None = None
+    """Image or folder (first 32 images); default: a sample image."""
+
+    size: Annotated[str | None, Parameter(metavar="HxW")] = None
+    """Inference size; default: the size of each image."""
+
+    slide: str | None = None
+    """Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT."""
+
+    repeat: Annotated[int, _POSITIVE] = 30
+    """Maximum number of timed rounds per model."""
+
+    seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30
+    """Time budget per model, for at least 5 rounds."""
+
+
+@Parameter(name="*", group=Group("Data set", sort_key=4))
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """What to score each contender on."""
+
+    dataset: Path | None = None
+    """Folder of labelled images to score on."""
+
+    layout: Annotated[Layout, Parameter(name="--format-dataset", name_transform=str.lower)] = (
+        Layout.FOLDER
+    )
+    """Folder layout."""
+
+    ignore_index: Annotated[int | None, Parameter(validator=Number(gte=0, lte=255))] = None
+    """Label of the pixels to ignore."""
+
+
+@Parameter(name="*", group=Group("Output", sort_key=5))
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where the results go."""
+
+    form: Annotated[Format, Parameter(name="--format", name_transform=str.lower)] = Format.TABLE
+    """Format of the printed report."""
+
     output: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="A file too: .md, .json, .csv, .txt. May be repeated.",
-            show_default=False,
+        list[Path] | None, Parameter(name=["--output", "-o"], negative="", metavar="FILE")
+    ] = None
+    """Also write .md, .json, .csv or .txt; repeatable."""
+
+    chart: Annotated[Path | None, Parameter(name="--plot", metavar="FILE")] = None
+    """Also draw a chart: .png, .svg or .pdf."""
+
+
+@app.default
+def bench(
+    *models: Annotated[
+        str,
+        Parameter(
+            group=_MODELS, help="Model name, .onnx file or folder; default: the bundled model."
         ),
-    ] = None,
-    chart: Annotated[
-        Path | None, typer.Option("--plot", help="A chart: .png, .svg or .pdf.")
-    ] = None,
-) -> None:
-    """Measure models here: speed in each mode, beside Paddle if asked for, memory, and accuracy on a data set."""
-    if all_ and names:
-        raise ConfigError("name models or give --all, not both")
-    if not names:
-        names = (
-            [spec.name for spec in zoo.load().models if not spec.bundled]
-            if all_
-            else [zoo.DEFAULT_MODEL]
-        )
-    if compare:
-        device = device or "cpu"
-        _check_paddle(device, slide)
-    if chart:
-        plot.check(chart)
-    parse_window(slide)
-    cores = environment.usable_cores()
-    if threads and threads > cores:
-        raise ConfigError(f"--threads {threads} is not valid: this process may use {cores} cores")
-    pairs = datasets.find(dataset, layout) if dataset else []
+    ],
+    selection: ModelOptions = ModelOptions(),
+    contenders: ContenderOptions = ContenderOptions(),
+    measurement: MeasureOptions = MeasureOptions(),
+    data: DatasetOptions = DatasetOptions(),
+    out: OutputOptions = OutputOptions(),
+) -> int:
+    """Measure models on this machine; returns the exit status."""
+    if contenders.compare:
+        contenders = replace(contenders, device=contenders.device or "cpu")
+        _check_paddle(contenders.device or "cpu", measurement.slide)
+    if out.chart:
+        plot.check(out.chart)
+    parse_window(measurement.slide)
     with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
-        pixels = _size(size)
-        labelled = [pair.image for pair in pairs[:MAX_IMAGES]]
+        settings = _settings(contenders, measurement, data)
+        size = parse_size(measurement.size) if measurement.size else None
         job = Job(
-            names=names,
-            contenders=_contenders(mode, plan or (_every(device) if dataset else []), device),
-            photos=_photos(images, pixels, Path(work)) if images or not labelled else labelled,
-            size=pixels,
-            slide=slide,
-            threads=threads or min(environment.MAX_THREADS, cores),
-            repeat=repeat,
-            seconds=seconds,
-            paddle=compare is not None,
-            untrained=untrained,
-            pairs=pairs,
-            truth=Truth(layout, ignore_index) if dataset else None,
+            names=_names(models, selection),
+            contenders=_contenders(contenders, all_plans=bool(settings.pairs)),
+            images=_images(measurement.images, size, settings, Path(work)),
+            settings=settings,
+            size=size,
+            slide=measurement.slide,
+            paddle=contenders.compare is not None,
+            untrained=selection.untrained,
         )
-        report, interrupted = _measure(job, output or [], form)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-    print(report.render(form, width=width, colour=sys.stdout.isatty()), end="")
-    if chart and not plot.plot(report.rows, chart, subtitle=_subtitle(report)):
-        _say(f"no time to show, so {chart} was not written", "yellow")
+        report, interrupted = _measure(job, out)
+    tty = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if tty else 200
+    print(report.render(out.form, width=width, colour=tty), end="")
+    if out.chart and not plot.plot(report.rows, out.chart, subtitle=_subtitle(report)):
+        _say(f"there are no times to plot, so {out.chart} was not written", "yellow")
     if interrupted:
-        _say("interrupted: this is what was done so far", "yellow")
-        raise typer.Exit(130)
-    if any(row.error for row in report.rows):
-        raise typer.Exit(1)
+        _say("interrupted: these are the results so far", "yellow")
+        return 130
+    return 1 if any(row.error for row in report.rows) else 0
 
 
-def _measure(job: Job, files: Sequence[Path], form: Format) -> tuple[Report, bool]:
-    """Measure, and write the files anew after each model; returns the result, and whether Ctrl-C ended it early."""
-    report = Report(
-        command=shlex.join(sys.argv[1:]),
-        environment=environment.observe(environment.pin(job.threads)),
-        threads=job.threads,
-        size="x".join(map(str, job.size)) if job.size else "each image's own size",
-        clock_ms=overhead_ms(),
-        rows=[],
-    )
-    if report.environment.busy:
-        _say("the machine is busy, so times will be too long", "yellow")
-    interrupted = False
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    # Drawing takes CPU time from what is measured: once a second will do.
-    with Progress(
-        *columns,
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-        refresh_per_second=1,
-        speed_estimate_period=3600,
-    ) as progress:
-        task = progress.add_task("", total=len(job.names))
-        try:
-            for rows in job.run(
-                lambda what, done: progress.update(task, description=what, completed=done)
-            ):
-                report.rows.extend(rows)
-                _save(report, files, form)
-        except KeyboardInterrupt:
-            interrupted = True
-    report = replace(report, environment=report.environment.finished())
-    _save(report, files, form)
-    return report, interrupted
+def _names(models: Sequence[str], options: ModelOptions) -> list[str]:
+    if options.all_models and models:
+        raise ConfigError("specify models or --all, not both")
+    if options.all_models:
+        return [spec.name for spec in zoo.load().models if not spec.bundled]
+    return list(models) or [zoo.DEFAULT_MODEL]
 
 
 def _check_paddle(device: str, slide: str | None) -> None:
@@ -238,67 +217,67 @@ def _check_paddle(device: str, slide: str | None) -> None:
         )
     if find_spec("paddle") is None:
         raise MissingExtraError(
-            "--compare paddle needs paddlepaddle: run  pip install 'segrt[export]'"
+            "--compare paddle requires paddlepaddle: run  pip install 'segrt[export]'"
         )
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if not match:
-        raise ConfigError(f"--size {text!r} is not valid: give height and width, as in 512x1024")
-    size = parse_target_size((int(match[1]), int(match[2])))
-    assert isinstance(size, tuple)
-    return size
+def _settings(
+    contenders: ContenderOptions, measurement: MeasureOptions, data: DatasetOptions
+) -> Settings:
+    cores = catalog.usable_cores()
+    if contenders.threads and contenders.threads > cores:
+        raise ConfigError(
+            f"--threads {contenders.threads} is not valid: this process may use {cores} cores"
+        )
+    return Settings(
+        threads=contenders.threads or min(MAX_THREADS, cores),
+        repeat=measurement.repeat,
+        seconds=measurement.seconds,
+        pairs=datasets.find(data.dataset, data.layout) if data.dataset else (),
+        truth=Truth(data.layout, data.ignore_index) if data.dataset else None,
+    )
 
 
-def _contenders(
-    mode: str, plans: Sequence[str], device: str | None
-) -> list[tuple[str, dict[str, Any]]]:
-    """Label and arguments of `create_pipeline` for each contender."""
-    base: dict[str, Any] = {"device": device} if device else {}
+def _contenders(options: ContenderOptions, *, all_plans: bool) -> list[tuple[str, dict[str, Any]]]:
+    """Label and arguments of `create_pipeline` for each contender but Paddle."""
+    base: dict[str, Any] = {"device": options.device} if options.device else {}
     found: list[tuple[str, dict[str, Any]]] = []
-    for text in mode.split(","):
-        chosen = Mode.parse(text.strip())
-        found.append(
-            (chosen.value, base if chosen is Mode.NORMAL else {**base, "mode": chosen.value})
-        )
-    for text in plans:
-        try:
-            config = json.loads(text)
-        except ValueError:
-            config = None
-        if not isinstance(config, dict):
-            example = '{"backend": "openvino"}'
-            raise ConfigError(
-                f"--plan {text!r} is not valid: give an hpi_config as JSON, as in {example}"
-            )
-        label = (
-            " ".join(str(value) for value in config.values() if not isinstance(value, (dict, list)))
-            or text
-        )
-        found.append((label, {**base, "mode": Mode.HIGH_PERFORMANCE.value, "hpi_config": config}))
+    for text in options.mode.split(","):
+        mode = Mode.parse(text.strip())
+        found.append((mode.value, base if mode is Mode.NORMAL else {**base, "mode": mode.value}))
+    for text in options.plan or (_all_plans(options.device) if all_plans else ()):
+        arguments = {**base, "mode": Mode.HIGH_PERFORMANCE.value, "hpi_config": text}
+        found.append((_plan_label(text), arguments))
     labels = [label for label, _ in found]
     if len(set(labels)) < len(labels):
         raise ConfigError(f"two contenders are alike: {', '.join(labels)}")
     return found
 
 
-def _every(device: str | None) -> list[str]:
-    """All plans that the machine offers, beside that of normal mode, each as `--plan` takes it."""
-    from segrt.backends import catalog
-    from segrt.backends.plan import every
+def _plan_label(text: str) -> str:
+    try:
+        config = HpiConfig.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"--plan {text!r} is not valid: {error}") from None
+    return (
+        " ".join(map(str, filter(None, (config.backend, config.precision, config.threads)))) or text
+    )
 
-    offered = every(Device.parse(device) if device else None, catalog.read())[1:]
+
+def _all_plans(device: str | None) -> list[str]:
+    """Every plan of this machine except that of normal mode, in the form of `--plan`."""
+    plans = every(Device.parse(device) if device else None, catalog.read())[1:]
     return [
-        json.dumps(dict(zip(("backend", "precision"), plan.name.split(), strict=True)))
-        for plan in offered
+        json.dumps({"backend": plan.backend.name, "precision": plan.precision}) for plan in plans
     ]
 
 
-def _photos(folder: Path | None, size: tuple[int, int] | None, work: Path) -> list[Path]:
-    """The images to run in turn: those of the user, else the sample, scaled to the size of inference."""
+def _images(
+    folder: Path | None, size: tuple[int, int] | None, settings: Settings, work: Path
+) -> list[Path]:
+    """The images to run: the user's, else those of the data set, else the sample at `size`."""
+    if folder is None and settings.pairs:
+        return [pair.image for pair in settings.pairs[:MAX_IMAGES]]
     if folder is None:
         with Image.open(SAMPLE) as image:
             image.resize((size[1], size[0]) if size else image.size).save(work / "sample.png")
@@ -310,18 +289,65 @@ def _photos(folder: Path | None, size: tuple[int, int] | None, work: Path) -> li
     )
     files = files[:MAX_IMAGES]
     if not files:
-        raise InputError(f"--images {folder} holds no image")
+        raise InputError(f"--images {folder} contains no image")
     shapes = {read_image(file).shape for file in files}
     if size is None and len(shapes) > 1:
         raise ConfigError(
-            f"the images of {folder} differ in size: give the size of inference with --size HxW"
+            f"the images of {folder} differ in size: set the inference size with --size HxW"
         )
     return files
 
 
-def _save(report: Report, files: Sequence[Path], form: Format) -> None:
-    for file in files:
-        write_atomic(file, report.render(_FORMATS.get(file.suffix.lower(), form)).encode())
+def _measure(job: Job, out: OutputOptions) -> tuple[Report, bool]:
+    """Run the job, updating the output files after each model.
+
+    Returns:
+        tuple: the report, and whether Ctrl-C ended it early.
+    """
+    report = Report(
+        command=shlex.join(sys.argv[1:]),
+        environment=environment.observe(environment.pin(job.settings.threads)),
+        threads=job.settings.threads,
+        size="x".join(map(str, job.size)) if job.size else "the size of each image",
+        clock_ms=overhead_ms(),
+        rows=[],
+    )
+    if report.environment.busy:
+        _say("the machine is busy, so times will be too long", "yellow")
+    interrupted = False
+    with _progress_bar() as bar:
+        task = bar.add_task("", total=len(job.names))
+        try:
+            for rows in job.run(
+                lambda step, done: bar.update(task, description=step, completed=done)
+            ):
+                report.rows.extend(rows)
+                _save(report, out)
+        except KeyboardInterrupt:
+            interrupted = True
+    report = replace(report, environment=report.environment.finished())
+    _save(report, out)
+    return report, interrupted
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+        refresh_per_second=1,  # drawing takes CPU time away from the contenders
+        speed_estimate_period=3600,
+    )
+
+
+def _save(report: Report, out: OutputOptions) -> None:
+    for file in out.output or ():
+        form = _FORMATS.get(file.suffix.lower(), out.form)
+        write_atomic(file, report.render(form).encode())
 
 
 def _say(text: str, style: str) -> None:
@@ -336,15 +362,15 @@ def _subtitle(report: Report) -> str:
 
 
 def main() -> None:
-    """Entry point of the console script: errors become one line and exit status 1, wrong usage 2."""
+    """Run the command: errors become one line and exit status 1, or 2 for wrong usage."""
     logging.basicConfig(
         format="%(message)s", handlers=[RichHandler(console=err, show_time=False, show_path=False)]
     )
     try:
-        app()
-    except (SegrtError, OSError) as error:
-        _say(str(error), "red")
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        app(exit_on_error=False, print_error=False)
+    except (CycloptsError, SegrtError, OSError) as error:
+        _say(" ".join(str(error).splitlines()), "red")
+        sys.exit(2 if isinstance(error, (CycloptsError, ConfigError)) else 1)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What takes part in a measurement: something that turns an image into labels and says how long each step took."""
+"""Contenders of a measurement: segment an image and report how long each step took."""
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -13,11 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from segrt.backends import catalog
+from segrt.backends.plan import Plan
 from segrt.bench.accuracy import ConfusionMatrix
 from segrt.bench.datasets import Pair, Truth
+from segrt.create import create_pipeline
 from segrt.errors import InputError, ModelError
+from segrt.frame import SegFailure
 from segrt.preprocess import Transforms
-from segrt.result import SegFailure, SegResult
+from segrt.result import SegResult
 from segrt.sources import frames
 from segrt.types import TargetSize
 
@@ -26,13 +30,13 @@ Labels = npt.NDArray[np.int32]
 
 
 class Steps(NamedTuple):
-    """Milliseconds of one image.
+    """The times of one image, in milliseconds.
 
     Attributes:
-        preprocess: from the decoded image to the network's input.
+        preprocess: from the decoded image to the input tensor.
         run: the network.
-        postprocess: from its output to labels at the size of the image.
-        total: end to end, from the decoded image to the result: by the clock, not the sum of the others.
+        postprocess: from the network's output to labels at the size of the source image.
+        total: wall time from the decoded image to the result, a little more than the sum.
     """
 
     preprocess: float
@@ -43,13 +47,13 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a contender says of itself.
+    """How a contender runs.
 
     Attributes:
-        provider: what really runs the network.
-        precision: the arithmetic that it runs in.
-        load_s: seconds to load the model, imports apart.
-        plan: how it runs, in full.
+        provider: the execution provider that really runs the network.
+        precision: its arithmetic, such as "fp32".
+        load_s: seconds to load the model, without imports.
+        plan: the full plan.
     """
 
     provider: str
@@ -59,11 +63,11 @@ class Facts:
 
 
 class Contender(ABC):
-    """Lives in a `Worker`.
+    """Base class of contenders; each is created in a `Worker`.
 
     Args:
-        images: files to segment in turn.
-        size: of inference, as `Pipeline.predict` takes it.
+        images: image files, used in rotation.
+        size: inference size, as for `Pipeline.predict`.
     """
 
     class_names: tuple[str, ...]
@@ -76,64 +80,73 @@ class Contender(ABC):
 
     @abstractmethod
     def facts(self) -> Facts:
-        """What runs the network."""
+        """How the network runs."""
 
     @abstractmethod
     def segment(self, image: Image) -> tuple[Labels, Steps]:
-        """Segment one image, uint8 (H, W, 3), BGR: its labels, int32 (H, W), and the time."""
+        """Segment one image, uint8 (H, W, 3), BGR; returns labels, int32 (H, W), and times."""
 
     def run(self, turn: int) -> Steps:
-        """Segment the image whose turn it is."""
+        """Segment image number `turn` of the rotation."""
         self._labels, steps = self.segment(self._images[turn % len(self._images)])
         return steps
 
     def warm_up(self) -> float:
-        """Compile for the sizes to come, where a backend does so only for sizes that come often; returns seconds."""
+        """Compile for the sizes to come if the backend does so; returns the seconds it took."""
         return 0.0
 
     def labels(self) -> Labels:
-        """The labels of the last run, int32 (H, W) of the image."""
+        """The labels of the last run, int32 (H, W) at the size of the source image."""
         return self._labels
 
     def score(self, pair: Pair, truth: Truth) -> float:
-        """Segment an image of a data set, and add its labels to the confusion matrix; returns the milliseconds.
+        """Segment an image of a data set and add its labels to the confusion matrix.
+
+        Returns:
+            float: total time, in milliseconds.
 
         Raises:
-            InputError: a file can't be read, the sizes differ, or a label is no class.
-            ModelError: the model names no classes.
+            InputError: a file can't be read, the sizes differ, or a label is not a class id.
+            ModelError: the model has no class names.
         """
         if self._confusion is None:
             if not self.class_names:
                 raise ModelError(
-                    "the model names no classes, so its labels can't be compared with a data set"
+                    "the model has no class names, so its labels can't be compared with a data set"
                 )
             self._confusion = ConfusionMatrix(
                 len(self.class_names), truth.ignore_index(len(self.class_names))
             )
         labels, steps = self.segment(read_image(pair.image))
+        expected = truth.read(pair.label)
         try:
-            self._confusion.add(labels, truth.read(pair.label))
+            self._confusion.add(labels, expected)
         except ValueError as error:
             raise InputError(f"{pair.label}: {error}") from None
         return steps.total
 
     def confusion(self) -> tuple[ConfusionMatrix | None, tuple[str, ...]]:
-        """The confusion matrix so far, and the names of its classes."""
+        """The confusion matrix so far, and its class names."""
         return self._confusion, self.class_names
 
     def peak_memory(self) -> int:
-        """Most memory that this process has held so far, in bytes; that of a GPU is not in it."""
+        """Peak resident memory of this process in bytes, without GPU memory."""
         return peak_memory()
 
 
 class SegrtContender(Contender):
-    """segrt itself.
+    """A segrt pipeline.
+
+    Example:
+        >>> contender = SegrtContender([Path("road.png")], None, {"device": "cpu"})
+        >>> contender.run(0).total
+        41.3
 
     Args:
-        images: files to segment in turn.
-        size: of inference.
-        options: of `create_pipeline`.
-        slide: sliding window, as `Pipeline.predict` takes it.
+        images: image files, used in rotation.
+        size: inference size, as for `Pipeline.predict`.
+        options: arguments of `create_pipeline`.
+        slide: sliding window, as for `Pipeline.predict`.
     """
 
     def __init__(
@@ -145,25 +158,22 @@ class SegrtContender(Contender):
     ) -> None:
         super().__init__(images, size)
         self._slide = slide
-        from segrt.backends.catalog import onnxruntime
-        from segrt.pipeline import create_pipeline
-
-        onnxruntime()  # importing it is no part of loading a model
+        catalog.onnxruntime()  # import it before the clock starts
         start = perf_counter()
         self._pipeline = create_pipeline(**options)
         self._load_s = perf_counter() - start
         self.class_names = self._pipeline.class_names
 
     def facts(self) -> Facts:
-        """What runs the network, as read back from the session."""
+        """How the network runs, as reported by the session."""
         session = self._pipeline.session
-        plan = asdict(session.plan) if is_dataclass(session.plan) else {}
-        return Facts(session.provider, str(session.precision), self._load_s, plan)
+        precision = str(session.precision)
+        return Facts(session.provider, precision, self._load_s, _plan_fields(session.plan))
 
     def warm_up(self) -> float:
-        """Let the session compile for the sizes of the images."""
+        """Compile for the sizes of the images; returns the seconds it took."""
         start = perf_counter()
-        if self._slide:  # the crops know their size
+        if self._slide:  # only the sliding window knows the size of its crops
             self.segment(self._images[0])
             return perf_counter() - start
         transforms = Transforms.parse(list(self._pipeline.session.meta.transforms))
@@ -174,7 +184,7 @@ class SegrtContender(Contender):
         return perf_counter() - start
 
     def segment(self, image: Image) -> tuple[Labels, Steps]:
-        """Segment one image the way a user does."""
+        """Segment one image with `Pipeline.predict`."""
         start = perf_counter()
         [result] = self._pipeline.predict(image, self._size, slide=self._slide)
         total = 1000 * (perf_counter() - start)
@@ -183,11 +193,24 @@ class SegrtContender(Contender):
         return result.labels, Steps(times.preprocess, times.run, times.postprocess, total)
 
 
+def _plan_fields(plan: Plan) -> dict[str, Any]:
+    return {
+        "provider": plan.provider,
+        "precision": plan.precision,
+        "threads": plan.threads,
+        "device": plan.device,
+        "device_id": plan.device_id,
+        "shapes": plan.backend.shapes,
+        "options": plan.options,
+        "note": plan.note,
+    }
+
+
 def read_image(path: Path) -> Image:
-    """Read an image file: uint8 (H, W, 3), BGR.
+    """Read an image file as uint8 (H, W, 3), BGR.
 
     Raises:
-        InputError: it can't be read.
+        InputError: the file can't be read.
     """
     frame = next(frames(path))
     if isinstance(frame, SegFailure):
@@ -196,11 +219,12 @@ def read_image(path: Path) -> Image:
 
 
 def peak_memory() -> int:
-    """Most memory that this process has held so far, in bytes."""
-    try:  # ru_maxrss begins with what the parent held when it started this process; this does not
+    """Peak resident memory of this process, in bytes."""
+    try:
         status = Path("/proc/self/status").read_text("ascii")
         return 1024 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
+        # ru_maxrss starts at the parent's memory when it started this process, so VmHWM is better.
         import resource
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

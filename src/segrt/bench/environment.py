@@ -1,8 +1,7 @@
-"""What a time was measured on, and whether the machine was quiet."""
+"""The hardware and software that a time was measured on, and whether the machine was idle."""
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import subprocess
@@ -10,32 +9,31 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-MAX_THREADS = 8
 BUSY = 0.25
-"""Load by others, as a share of the cores in use, from which a result says that the machine was busy."""
+"""Load of other processes, as a fraction of the cores in use, above which a report warns."""
 
 _LIBRARIES = (
-    "segrt onnxruntime onnxruntime-gpu onnxruntime-openvino onnxruntime-ep-openvino tensorrt paddlepaddle numpy "
-    "opencv-python-headless"
+    "segrt onnxruntime onnxruntime-gpu onnxruntime-openvino onnxruntime-ep-openvino tensorrt "
+    "paddlepaddle numpy opencv-python-headless"
 )
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine and what runs on it.
+    """The machine and its software.
 
     Attributes:
-        cpu: model name.
-        gpus: names and driver, as nvidia-smi gives them.
-        cores: of the machine.
-        pinned: the cores that it keeps to, empty where the system can't pin.
-        governor: of the CPU's frequency; None where the system does not show it.
-        cgroup_cpus: CPU limit of the control group, in cores; None for none.
-        memory_gib: of the machine, or the control group's limit where that is lower.
-        system: operating system and Python.
-        libraries: version by name.
-        load_before: load average of the last minute, before the first measurement.
-        load_after: likewise, after the last; it includes our own.
+        cpu: CPU model.
+        gpus: name and driver version of each GPU, from nvidia-smi.
+        cores: number of CPU cores of the machine.
+        pinned: the cores this process is pinned to; empty if the system can't pin.
+        governor: CPU frequency governor; None if the system does not expose it.
+        cgroup_cpus: CPU quota of the control group, in cores; None if unlimited.
+        memory_gib: memory of the machine, or the control group's limit if that is lower.
+        system: operating system and Python version.
+        libraries: version by package name.
+        load_before: load average over the last minute before the first measurement.
+        load_after: load average after the last measurement, which includes the benchmark itself.
     """
 
     cpu: str
@@ -52,46 +50,43 @@ class Environment:
 
     @property
     def busy(self) -> bool:
-        """Whether others kept the machine busy when the measurement began."""
+        """Whether other processes kept the machine busy when the measurement began."""
         return self.load_before is not None and self.load_before > BUSY * (
             len(self.pinned) or self.cores
         )
 
     def finished(self) -> Environment:
-        """The same, with the load average of now."""
+        """A copy with the current load average as `load_after`."""
         return replace(self, load_after=_load())
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use: by affinity, and by the limit of its control group."""
-    limit = _cgroup_cpus()
-    return max(1, min(len(_affinity()), math.ceil(limit) if limit else len(_affinity())))
-
-
 def pin(threads: int) -> tuple[int, ...]:
-    """Keep this process, and those that it starts, to as many cores as threads; physical cores first.
+    """Pin this process and its children to one core per thread, distinct physical cores first.
 
     Returns:
-        tuple: the cores; empty where the system can't do it.
+        tuple: the cores; empty if the system can't pin.
     """
     if not hasattr(os, "sched_setaffinity"):
         return ()
-    chosen = tuple(sorted(sorted(_affinity(), key=lambda core: (_sibling(core), core))[:threads]))
+    cores = sorted(os.sched_getaffinity(0), key=lambda core: (_sibling(core), core))
+    chosen = tuple(sorted(cores[:threads]))
     os.sched_setaffinity(0, chosen)
     return chosen
 
 
 def observe(pinned: tuple[int, ...]) -> Environment:
-    """Look at the machine, before anything is measured."""
+    """Describe the machine, before the first measurement.
+
+    Example:
+        >>> environment = observe(pin(threads=2))
+    """
+    governor = f"/sys/devices/system/cpu/cpu{min(pinned, default=0)}/cpufreq/scaling_governor"
     return Environment(
         cpu=_cpu(),
         gpus=_gpus(),
         cores=os.cpu_count() or 1,
         pinned=pinned,
-        governor=_read(
-            f"/sys/devices/system/cpu/cpu{min(pinned, default=0)}/cpufreq/scaling_governor"
-        )
-        or None,
+        governor=_read(governor) or None,
         cgroup_cpus=_cgroup_cpus(),
         memory_gib=_memory(),
         system=f"{platform.platform()}, Python {platform.python_version()}",
@@ -100,16 +95,8 @@ def observe(pinned: tuple[int, ...]) -> Environment:
     )
 
 
-def _affinity() -> set[int]:
-    return (
-        os.sched_getaffinity(0)
-        if hasattr(os, "sched_getaffinity")
-        else set(range(os.cpu_count() or 1))
-    )
-
-
 def _sibling(core: int) -> int:
-    """0 for the first hardware thread of a physical core, 1 for the next, ..."""
+    """Index of a hardware thread within its physical core."""
     text = _read(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
     ids: list[int] = []
     for part in text.split(","):
@@ -136,7 +123,7 @@ def _gpus() -> tuple[str, ...]:
 
 def _cgroup_cpus() -> float | None:
     quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    if not quota:  # the older hierarchy
+    if not quota:  # cgroup version 1
         quota, period = (
             _read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")
         )

@@ -1,4 +1,4 @@
-"""One model: start all contenders, let them take turns, and write down what each did."""
+"""Measure one model: start all contenders, run them alternately, and collect the results."""
 
 from __future__ import annotations
 
@@ -21,20 +21,39 @@ from segrt.errors import SegrtError
 
 MIN_ROUNDS = 5
 PAUSE_S = 0.25
-"""Rest between two turns: the threads of some runtimes (Intel's OpenMP: 0.2 s) go on spinning after the work."""
+"""Pause between runs: threads of OpenMP runtimes keep spinning after the work (Intel's: 0.2 s)."""
 
-Told = Callable[[str, float], None]
-"""Hears what is being done, and which share of the model is done."""
+ProgressCallback = Callable[[str, float], None]
+"""Called with a description of the current step and the fraction that is done."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to measure each model, and the data set to score it on.
+
+    Attributes:
+        threads: number of threads of each contender.
+        repeat: maximum number of timed rounds.
+        seconds: time budget for the timed rounds; at least `MIN_ROUNDS` run (or `repeat` if less).
+        pairs: labelled images to score each contender on; unused for untrained models.
+        truth: how to read their labels; None to score nothing.
+    """
+
+    threads: int = 1
+    repeat: int = 30
+    seconds: float = 30
+    pairs: Sequence[Pair] = field(default=(), repr=False)
+    truth: Truth | None = None
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A contender that is still to be started.
+    """A contender that has not been started.
 
     Attributes:
         label: its name in the tables.
-        make: what makes it, in a process of its own.
-        arguments: what `make` is called with.
+        make: creates the contender, in a separate process.
+        arguments: arguments of `make`.
     """
 
     label: str
@@ -44,24 +63,25 @@ class Entrant:
 
 @dataclass
 class Row:
-    """What one contender did with one model; empty beyond the point at which it failed.
+    """The results of one contender for one model; after a failure, the remaining ones are empty.
 
     Attributes:
-        model: what was measured.
-        contender: the label.
+        model: the model.
+        contender: label of the contender.
         error: why it failed.
-        facts: what ran it.
-        first_ms: the first image, which allocates and may compile.
-        warm_up_s: seconds to compile for the size of inference, where the backend does that.
-        steps: times by name of the step, of the timed rounds.
-        ratio: how many times faster than `baseline`.
-        baseline: label of the contender that ratio and agreement refer to.
-        agreement: share of the pixels of the last image that got the same label as from `baseline`.
-        peak_bytes: most memory that its process held.
-        harness: CPU time of the process that measures during the timed rounds, as a share of what those had.
-        confusion: over the data set.
-        class_names: of the matrix.
-        images: that were scored.
+        facts: how it ran.
+        first_ms: time of the first image, which includes allocation and possibly compilation.
+        warm_up_s: seconds to compile for the inference size, if the backend does that.
+        steps: times of the timed rounds, by name of the step.
+        ratio: speed-up over `baseline`.
+        baseline: label of the contender that `ratio` and `agreement` refer to.
+        agreement: fraction of the pixels of the last image with the same label as `baseline`.
+        peak_bytes: peak resident memory of its process.
+        harness: CPU time of the measuring process during the timed rounds, as a fraction of the CPU
+            time available to the contenders.
+        confusion: confusion matrix over the data set.
+        class_names: classes of the matrix.
+        images: number of images scored.
     """
 
     model: BenchModel
@@ -84,135 +104,137 @@ class Row:
 def measure(
     model: BenchModel,
     entrants: Sequence[Entrant],
-    *,
-    repeat: int,
-    seconds: float,
-    threads: int,
-    pairs: Sequence[Pair] = (),
-    truth: Truth | None = None,
-    told: Told = lambda what, share: None,
+    settings: Settings,
+    progress: ProgressCallback = lambda step, share: None,
 ) -> list[Row]:
     """Measure one model.
 
+    Example:
+        >>> entrant = Entrant("normal", SegrtContender, ([image], None, {"device": "cpu"}))
+        >>> [row] = measure(find("PP-LiteSeg-T_camvid"), [entrant], Settings(threads=2))
+        >>> row.steps["total"].median
+        41.3
+
     Args:
-        model: what the contenders run.
-        entrants: at least one; the first that starts is the baseline of ratios and agreement.
-        repeat: most timed rounds.
-        seconds: that the timed rounds of a model should take; fewer rounds if need be, but `MIN_ROUNDS`.
-        threads: that each contender uses.
-        pairs: a data set to score the labels on; not for untrained models.
-        truth: how its labels are read.
-        told: hears of the progress.
+        model: the model that the contenders run.
+        entrants: at least one; the first that starts is the baseline.
+        settings: how long to measure, and what to score.
+        progress: called with the current step and the fraction of the model that is done.
 
     Returns:
-        list[Row]: one for each entrant, in their order. A contender that fails leaves a row that says why.
+        list[Row]: one for each entrant, in order. A contender that fails leaves a row with `error`.
     """
-    rows = {entrant.label: Row(model, entrant.label) for entrant in entrants}
+    contest = _Contest(model, settings, progress)
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
         for entrant in entrants:
-            told(f"{model.name}: loading {entrant.label}", 0)
-            try:
-                workers[entrant.label] = stack.enter_context(_start(entrant, rows[entrant.label]))
-            except SegrtError as error:
-                rows[entrant.label].error = str(error)
+            contest.start(entrant, stack)
         try:
-            if workers:
-                _time(model.name, workers, rows, repeat, seconds, threads, told)
-                if truth and not model.untrained:
-                    _score(model.name, workers, rows, pairs, truth, told)
+            if contest.workers:
+                contest.time()
+                if settings.truth and not model.untrained:
+                    contest.score(settings.truth)
         except SegrtError as error:
-            for label in workers:
-                rows[label].error = str(error)
-    return list(rows.values())
+            for label in contest.workers:
+                contest.rows[label].error = str(error)
+    return list(contest.rows.values())
 
 
 def overhead_ms() -> float:
-    """Milliseconds that the clock itself adds to one image: an empty contender, with as many looks at the clock."""
+    """Milliseconds that reading the clock adds to one image, measured with an empty contender."""
 
     def empty() -> float:
         start = perf_counter()
-        for _ in range(5):  # as Pipeline does between the steps of an image
+        for _ in range(5):  # as often as Pipeline does between the steps of an image
             perf_counter()
         return perf_counter() - start
 
     return interleave({"empty": empty}, repeat=2000)["empty"].median
 
 
-def _start(entrant: Entrant, row: Row) -> Worker:
-    worker = Worker(entrant.make, *entrant.arguments)
-    try:
-        row.facts = worker.call("facts")
-        row.first_ms = worker.call("run", 0).total
-        row.warm_up_s = worker.call("warm_up")
-    except BaseException:
-        worker.close()
-        raise
-    return worker
+class _Contest:
+    """The contenders of one model that have started, and the rows of all."""
 
+    def __init__(self, model: BenchModel, settings: Settings, progress: ProgressCallback) -> None:
+        self.model = model
+        self.settings = settings
+        self.progress = progress
+        self.rows: dict[str, Row] = {}
+        self.workers: dict[str, Worker] = {}
 
-def _time(
-    name: str,
-    workers: dict[str, Worker],
-    rows: dict[str, Row],
-    repeat: int,
-    seconds: float,
-    threads: int,
-    told: Told,
-) -> None:
-    taken: dict[str, list[Steps]] = {label: [] for label in workers}
-    rounds = 0
+    def start(self, entrant: Entrant, stack: ExitStack) -> None:
+        """Start a contender and run its first image; a failure goes into its row."""
+        self.progress(f"{self.model.name}: loading {entrant.label}", 0)
+        row = self.rows[entrant.label] = Row(self.model, entrant.label)
+        try:
+            with ExitStack() as started:
+                worker = started.enter_context(Worker(entrant.make, *entrant.arguments))
+                row.facts = worker.call("facts")
+                row.first_ms = worker.call("run", 0).total
+                row.warm_up_s = worker.call("warm_up")
+                stack.push(started.pop_all())
+        except SegrtError as error:
+            row.error = str(error)
+        else:
+            self.workers[entrant.label] = worker
 
-    def turns(label: str) -> Run:
-        turn = count()
+    def time(self) -> None:
+        """Run the timed rounds and fill in times, ratios, agreement and memory."""
+        settings = self.settings
+        taken: dict[str, list[Steps]] = {label: [] for label in self.workers}
+        rounds = 0
 
-        def run() -> float:
-            told(
-                f"{name}: {label}",
-                sum(map(len, taken.values())) / (len(workers) * (rounds + 1)) if rounds else 0,
-            )
-            steps: Steps = workers[label].call("run", next(turn))
-            taken[label].append(steps)
-            if len(workers) > 1:
-                sleep(PAUSE_S)
-            return steps.total / 1000
+        def turns(label: str) -> Run:
+            turn = count()
 
-        return run
+            def run() -> float:
+                done = sum(map(len, taken.values()))
+                share = done / (len(self.workers) * (rounds + 1)) if rounds else 0
+                self.progress(f"{self.model.name}: {label}", share)
+                steps: Steps = self.workers[label].call("run", next(turn))
+                taken[label].append(steps)
+                if len(self.workers) > 1:
+                    sleep(PAUSE_S)
+                return steps.total / 1000
 
-    runs = {label: turns(label) for label in workers}
-    start = perf_counter()
-    interleave(runs, repeat=1, warmup=0)  # warms up, and shows how long a round takes
-    rounds = max(min(MIN_ROUNDS, repeat), min(repeat, int(seconds / (perf_counter() - start))))
-    cpu = process_time()
-    total = interleave(runs, repeat=rounds, warmup=0)
-    cpu = process_time() - cpu
-    harness = cpu / (threads * sum(sum(samples.ms) for samples in total.values()) / 1000)
-    baseline = next(iter(workers))
-    expected = workers[baseline].call("labels")
-    for label, worker in workers.items():
-        row, timed = rows[label], taken[label][-rounds:]
-        row.steps = {
-            step: Samples(tuple(getattr(t, step) for t in timed)) for step in Steps._fields
-        }
-        row.harness = harness
-        row.peak_bytes = worker.call("peak_memory")
-        if label != baseline:
-            row.baseline, row.ratio = baseline, ratio(total[baseline], total[label])
-            row.agreement = float(np.mean(worker.call("labels") == expected))
+            return run
 
+        runs = {label: turns(label) for label in self.workers}
+        start = perf_counter()
+        interleave(runs, repeat=1, warmup=0)  # warms up, and shows how long a round takes
+        affordable = int(settings.seconds / (perf_counter() - start))
+        rounds = max(min(MIN_ROUNDS, settings.repeat), min(settings.repeat, affordable))
+        cpu = process_time()
+        totals = interleave(runs, repeat=rounds, warmup=0)
+        cpu = process_time() - cpu
+        busy_s = sum(sum(samples.ms) for samples in totals.values()) / 1000
+        for label, row in self._running():
+            row.steps = {
+                step: Samples(tuple(getattr(steps, step) for steps in taken[label][-rounds:]))
+                for step in Steps._fields
+            }
+            row.harness = cpu / (settings.threads * busy_s)
+            row.peak_bytes = self.workers[label].call("peak_memory")
+        self._compare(totals)
 
-def _score(
-    name: str,
-    workers: dict[str, Worker],
-    rows: dict[str, Row],
-    pairs: Sequence[Pair],
-    truth: Truth,
-    told: Told,
-) -> None:
-    for done, pair in enumerate(pairs):
-        told(f"{name}: {pair.image.name}", done / len(pairs))
-        for worker in workers.values():
-            worker.call("score", pair, truth)
-    for label, worker in workers.items():
-        rows[label].confusion, rows[label].class_names = worker.call("confusion")
-        rows[label].images = len(pairs)
+    def score(self, truth: Truth) -> None:
+        """Score every contender on the data set."""
+        pairs = self.settings.pairs
+        for done, pair in enumerate(pairs):
+            self.progress(f"{self.model.name}: {pair.image.name}", done / len(pairs))
+            for worker in self.workers.values():
+                worker.call("score", pair, truth)
+        for label, row in self._running():
+            row.confusion, row.class_names = self.workers[label].call("confusion")
+            row.images = len(pairs)
+
+    def _running(self) -> list[tuple[str, Row]]:
+        return [(label, self.rows[label]) for label in self.workers]
+
+    def _compare(self, totals: dict[str, Samples]) -> None:
+        """Compare all contenders with the first."""
+        (baseline, _), *others = self._running()
+        expected = self.workers[baseline].call("labels")
+        for label, row in others:
+            labels = self.workers[label].call("labels")
+            row.baseline, row.ratio = baseline, ratio(totals[baseline], totals[label])
+            row.agreement = float(np.mean(labels == expected))

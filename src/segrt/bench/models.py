@@ -1,4 +1,4 @@
-"""What is named on the command line becomes files: an `.onnx` file, and the Paddle model that it was made from."""
+"""From a command-line argument to an `.onnx` file and the Paddle model it was exported from."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from segrt import __version__, archive, store, zoo
+from PIL import Image
+
+import segrt
+import segrt_export
+from segrt import archive, model_file, store, zoo
 from segrt.bench.worker import Worker
 from segrt.errors import MissingExtraError, ModelError
 from segrt.zoo import ModelSpec
+
+SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
+"""The sample image of the package."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +28,13 @@ class BenchModel:
     """One model to measure.
 
     Attributes:
-        name: as in the zoo, or that of the file.
-        onnx: the file that runs; None where there is none, and the row says why.
-        paddle: folder of the Paddle model that it was made from; None where that is not here.
-        spec: its entry in the zoo, with the published figures; None for a file of the user's.
-        untrained: whether it is a twin with random weights: good for times, not for accuracy.
-        build_s: seconds that building the twin took, when it was built.
-        export_s: seconds that its conversion to ONNX and the comparison with Paddle took.
+        name: name in the model zoo, or the name of the file or folder.
+        onnx: the model file; None if there is none.
+        paddle: folder of the Paddle model it was exported from; None if that is not available.
+        spec: its entry in the model zoo, with the published figures; None for other models.
+        untrained: whether the weights are random: speed is meaningful, accuracy is not.
+        build_s: seconds it took to build the untrained model; None for other models.
+        export_s: seconds it took to convert it to ONNX and compare it with Paddle.
     """
 
     name: str
@@ -40,39 +47,45 @@ class BenchModel:
 
     @property
     def weights(self) -> str:
-        """The word for the rows of a table."""
+        """ "trained" or "untrained"."""
         return "untrained" if self.untrained else "trained"
 
 
 def find(text: str, *, untrained: bool = False, paddle: bool = False) -> BenchModel:
-    """Find a model, or make its untrained twin.
+    """Find a model, or build an untrained one.
+
+    Example:
+        >>> find("PP-LiteSeg-T_camvid").weights
+        'trained'
 
     Args:
-        text: a name of the zoo, an `.onnx` file, or a folder with one or with a Paddle model.
-        untrained: take a twin where the weights of a named model are not here. Twins are kept in the cache folder.
-        paddle: whether the Paddle model is wanted too.
+        text: a name in the model zoo, an `.onnx` file, or a folder with an `.onnx` file or a Paddle
+            inference model.
+        untrained: if the weights of a model in the zoo are not downloaded, build its architecture
+            with random weights. The result is kept in the cache folder.
+        paddle: whether the Paddle model is required too.
 
     Raises:
-        ModelError: the model is unknown or not here; the message says how to get it.
-        MissingExtraError: building or converting it needs the export extra.
+        ModelError: the model is unknown or not available; the message says how to get it.
+        MissingExtraError: building or converting it requires the export extra.
         ExportError: it can't be converted.
     """
     path = Path(text)
     if path.suffix == ".onnx" or path.is_dir():
-        return _own(path)
+        return _local(path)
     spec = zoo.get(text)
     if untrained and store.locate(spec) is None:
-        return _twin(spec)
+        return _untrained(spec)
     folder = _unpacked(spec) if paddle and store.archive_path(spec) else None
     return BenchModel(spec.name, store.require(spec), folder, spec)
 
 
-def _own(path: Path) -> BenchModel:
+def _local(path: Path) -> BenchModel:
     if not path.exists():
         raise ModelError(f"model file {path} does not exist")
     is_paddle = path.is_dir() and any(path.glob("*.pdiparams"))
-    with Worker(_Maker) as maker:  # Paddle stays out of this process
-        onnx = maker.call("locate", path)
+    with Worker(_Builder) as builder:  # keeps Paddle out of this process
+        onnx = builder.call("resolve", path)
     return BenchModel(
         path.resolve().stem if path.is_file() else path.resolve().name,
         onnx,
@@ -80,12 +93,12 @@ def _own(path: Path) -> BenchModel:
     )
 
 
-def _twin(spec: ModelSpec) -> BenchModel:
+def _untrained(spec: ModelSpec) -> BenchModel:
     def make(folder: Path) -> None:
-        with Worker(_Maker) as maker:
-            maker.call("twin", spec.name, spec.class_names, folder)
+        with Worker(_Builder) as builder:
+            builder.call("build", spec.name, spec.class_names, folder)
 
-    folder = _kept(store.folder_name(spec.name), make)
+    folder = _cached(store.folder_name(spec.name), make)
     built = json.loads((folder / "built.json").read_text("utf-8"))
     return BenchModel(
         spec.name, folder / "model.onnx", folder / "paddle", spec, untrained=True, **built
@@ -96,15 +109,15 @@ def _unpacked(spec: ModelSpec) -> Path:
     tar = store.archive_path(spec)
     assert tar is not None
     return archive.find_model_dir(
-        _kept(
+        _cached(
             f"{store.folder_name(spec.name)}-official", lambda folder: archive.unpack(tar, folder)
         )
     )
 
 
-def _kept(name: str, make: Callable[[Path], object]) -> Path:
-    """A folder below `<cache>/bench/<version>`, made when it is missing; it appears only when it is whole."""
-    folder = store.home() / "bench" / __version__ / name
+def _cached(name: str, make: Callable[[Path], object]) -> Path:
+    """A folder in `<cache>/bench/<version>`; `make` creates it on first use, all or nothing."""
+    folder = store.home() / "bench" / segrt.__version__ / name
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:
@@ -112,51 +125,51 @@ def _kept(name: str, make: Callable[[Path], object]) -> Path:
             try:
                 os.rename(Path(work) / "made", folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster
+                if not folder.is_dir():  # otherwise another process was faster
                     raise
     return folder
 
 
-class _Maker:
-    """Lives in a `Worker`, and silences it: Paddle and its converter print pages. Errors come back as exceptions."""
+class _Builder:
+    """Converts and builds models in a `Worker`; discards what Paddle and its converter print."""
 
     def __init__(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        devnull = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):
-            os.dup2(nowhere, descriptor)
+            os.dup2(devnull, descriptor)
 
-    def locate(self, path: Path) -> Path:
-        from segrt.pipeline import _model_file
+    def resolve(self, path: Path) -> Path:
+        """Find the `.onnx` file of a path, converting a Paddle model if necessary."""
+        return model_file.resolve(path=path)
 
-        return _model_file(None, path)
-
-    def twin(self, name: str, class_names: tuple[str, ...], folder: Path) -> None:
-        from PIL import Image
-
+    def build(self, name: str, class_names: tuple[str, ...], folder: Path) -> None:
+        """Build an untrained model as `folder/paddle`, and convert it to `folder/model.onnx`."""
+        folder.mkdir()
+        start = perf_counter()
         try:
-            from segrt_export.export import export
-            from segrt_export.parity import SAMPLE
-            from segrt_export.program import PaddleModel
-            from segrt_export.untrained import build
-
-            folder.mkdir()
-            start = perf_counter()
-            build(name, folder / "paddle", class_names=class_names)
+            segrt_export.build_untrained(name, folder / "paddle", class_names=class_names)
+            built = perf_counter()
+            self._export(name, folder)
+        except MissingExtraError:
+            raise
         except ImportError as error:
             raise MissingExtraError(
-                f"building an untrained model needs the export extra: {error}"
+                f"building an untrained model requires the export extra ({error}): run  "
+                "pip install 'segrt[export]'"
             ) from None
-        built = perf_counter()
-        with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
-            small = Path(work) / "sample.png"
-            with Image.open(SAMPLE) as image:
-                # The size of the other case that export compares: Paddle's oneDNN can go wrong when the size changes.
-                image.resize((480, 352)).save(small)
-            export(
-                PaddleModel.open(folder / "paddle", name=name),
-                folder / "model.onnx",
-                images=[small],
-                sizes=(),
-            )
         times = {"build_s": round(built - start, 2), "export_s": round(perf_counter() - built, 2)}
         (folder / "built.json").write_text(json.dumps(times), "utf-8")
+
+    def _export(self, name: str, folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
+            image_file = Path(work) / "sample.png"
+            with Image.open(SAMPLE) as image:
+                # The size of the other case in the parity check: a change of size can make
+                # Paddle's oneDNN return wrong labels.
+                image.resize((480, 352)).save(image_file)
+            segrt_export.export(
+                segrt_export.PaddleModel.open(folder / "paddle", name=name),
+                folder / "model.onnx",
+                images=[image_file],
+                sizes=(),
+            )

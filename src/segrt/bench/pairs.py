@@ -1,4 +1,4 @@
-"""Interleaved timing: A B A B ..., and the ratio of each pair."""
+"""Interleaved timing, A B A B ..., and the ratio within each round."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 Run = Callable[[], float]
-"""Does the work once; returns the seconds that it took, measured where it was done."""
+"""Do the work once and return the seconds it took, measured where the work is done."""
 
 
 @dataclass(frozen=True)
 class Samples:
     """The times of one contender.
 
+    Example:
+        >>> Samples((10.0, 12.0, 11.0)).median
+        11.0
+
     Attributes:
-        ms: milliseconds of each run, in the order they were made.
+        ms: milliseconds of each run, in order.
     """
 
     ms: tuple[float, ...]
@@ -27,12 +31,12 @@ class Samples:
 
     @property
     def p95(self) -> float:
-        """95th percentile, in milliseconds; of a few runs, the slowest."""
+        """95th percentile, in milliseconds; the maximum if there are fewer than 20 runs."""
         return max(self.ms) if len(self.ms) < 20 else quantiles(self.ms, n=20)[-1]
 
     @property
     def spread(self) -> float:
-        """Interquartile range as a share of the median: how far the machine, or the contender, wavers."""
+        """Interquartile range as a fraction of the median."""
         if len(self.ms) < 2:
             return 0.0
         low, _, high = quantiles(self.ms, n=4, method="inclusive")
@@ -41,42 +45,54 @@ class Samples:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster one contender is than the other, pair by pair.
+    """Speed-up of a contender over a baseline, round by round.
+
+    Example:
+        >>> Ratio((2.0, 3.0, 2.5)).median
+        2.5
 
     Attributes:
-        pairs: time of the baseline over time of the contender, for each round.
+        pairs: time of the baseline divided by time of the contender, for each round.
     """
 
     pairs: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Median of the pairs' ratios."""
+        """Median of the ratios."""
         return median(self.pairs)
 
     @property
     def low(self) -> float:
-        """The smallest ratio."""
+        """Smallest ratio."""
         return min(self.pairs)
 
     @property
     def high(self) -> float:
-        """The largest ratio."""
+        """Largest ratio."""
         return max(self.pairs)
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 def interleave(
     contenders: Mapping[str, Run], *, repeat: int, warmup: int = 1
 ) -> dict[str, Samples]:
-    """Run all contenders in turns.
+    """Run all contenders alternately.
+
+    Example:
+        >>> samples = interleave({"a": run_a, "b": run_b}, repeat=10)
+        >>> print(ratio(samples["a"], samples["b"]))
+        1.52 (1.47 to 1.60)
 
     Args:
-        contenders: what to time, by name.
-        repeat: timed rounds.
-        warmup: rounds before them that don't count: first runs allocate, and some backends compile.
+        contenders: the functions to time, by name.
+        repeat: number of timed rounds.
+        warmup: number of untimed rounds first: first runs allocate, and some backends compile.
 
     Returns:
-        dict: the times of each contender; run i of one was made right beside run i of the others.
+        dict: the times of each contender; run i of each belongs to the same round.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warmup + repeat):
@@ -88,5 +104,5 @@ def interleave(
 
 
 def ratio(baseline: Samples, contender: Samples) -> Ratio:
-    """How many times faster `contender` is than `baseline`; both must come from one `interleave`."""
+    """Compute the speed-up of `contender` over `baseline`, both from the same `interleave` call."""
     return Ratio(tuple(b / c for b, c in zip(baseline.ms, contender.ms, strict=True)))

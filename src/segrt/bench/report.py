@@ -1,28 +1,33 @@
-"""Rows become a table for the terminal, Markdown, JSON or CSV."""
+"""Results as a terminal table, Markdown, JSON or CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from segrt import zoo
 from segrt.bench.environment import Environment
 from segrt.bench.measure import Row
 from segrt.bench.pairs import Ratio, Samples
-from segrt.zoo import Timing
+from segrt.zoo import ModelSpec, Timing
 
 STEPS = ("preprocess", "run", "postprocess", "total")
+"""Names of the timed steps, in the order of the columns."""
 
 
 class Format(str, Enum):
-    """Of a result."""
+    """Output format of a report."""
 
     TABLE = "table"
     MARKDOWN = "markdown"
@@ -30,17 +35,28 @@ class Format(str, Enum):
     CSV = "csv"
 
 
+class Table(NamedTuple):
+    """One table of a report; every row has as many cells as the head."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
 @dataclass(frozen=True)
 class Report:
-    """Everything that one call of `segrt-bench` found.
+    """The results of one call of `segrt-bench`.
+
+    Example:
+        >>> markdown = report.render(Format.MARKDOWN)
 
     Attributes:
-        command: its arguments.
+        command: the arguments of the command.
         environment: the machine.
-        threads: that each contender used.
-        size: of inference, for people.
-        clock_ms: what the clock itself adds to one image.
-        rows: the result.
+        threads: number of threads of each contender.
+        size: inference size, as text.
+        clock_ms: milliseconds that reading the clock adds to one image.
+        rows: the results.
     """
 
     command: str
@@ -51,7 +67,13 @@ class Report:
     rows: list[Row]
 
     def render(self, form: Format, *, width: int = 200, colour: bool = False) -> str:
-        """The whole report as text; `width` in characters and `colour` are of the table."""
+        """Render the report as text.
+
+        Args:
+            form: the output format.
+            width: width of the terminal table, in characters.
+            colour: whether the terminal table uses colours.
+        """
         if form is Format.JSON:
             return json.dumps(self._json(), indent=1) + "\n"
         if form is Format.CSV:
@@ -59,179 +81,100 @@ class Report:
         return self._markdown() if form is Format.MARKDOWN else self._table(width, colour)
 
     def notes(self) -> Iterator[str]:
-        """What a reader must know beside the numbers."""
-        env = self.environment
-        if env.busy:
+        """What to know when reading the numbers, one sentence or paragraph at a time."""
+        if self.environment.busy:
+            env = self.environment
             yield (
-                f"THE MACHINE WAS BUSY: load average {env.load_before} on {len(env.pinned) or env.cores} cores at the "
-                "start. Ratios of pairs hold better than times; measure again when it is quiet."
+                f"THE MACHINE WAS BUSY: load average {env.load_before} on "
+                f"{len(env.pinned) or env.cores} cores at the start. Ratios are more reliable than "
+                "times; measure again on an idle machine."
             )
         if any(row.model.untrained for row in self.rows):
             yield (
-                "untrained: the published architecture with random weights, since the trained ones are not here. Times "
-                "are those of the architecture; accuracy is not measured."
+                "untrained: the published architecture with random weights, because the trained "
+                "weights are not downloaded. Times are valid; accuracy is not measured."
             )
         yield f"Inference at {self.size}. {self.threads} threads for each contender."
         yield (
-            "Times are medians in milliseconds from the decoded image to labels of its size; spread is the "
-            "interquartile range over the median. A ratio is the median of the pairs' ratios, and their range."
+            "Times are medians in milliseconds, from the decoded image to labels at its size; "
+            "spread is the interquartile range divided by the median. A speed-up is the median of "
+            "the ratios within each round, followed by their range."
         )
-        if any(row.facts and row.facts.provider.startswith("Paddle") for row in self.rows):
-            yield "Paddle gets its input from segrt's own preprocessing; its run includes its upsampling and arg max."
+        if any(_is_paddle(row) for row in self.rows):
+            yield (
+                "Paddle's input comes from segrt's preprocessing; its run includes upsampling and "
+                "argmax."
+            )
+        yield from self._overhead()
+        for name, model in {row.model.name: row.model for row in self.rows}.items():
+            if model.build_s is not None and model.export_s is not None:
+                yield (
+                    f"{name}: built in {model.build_s:.0f} s, converted and checked in "
+                    f"{model.export_s:.0f} s."
+                )
+        yield from _describe(self.environment)
+        yield f"Command: segrt-bench {self.command}"
+
+    def _overhead(self) -> Iterator[str]:
         if timed := [row for row in self.rows if row.steps]:
             fastest = min(row.steps["total"].median for row in timed)
             harness = max(row.harness or 0 for row in timed)
             yield (
-                f"Overhead of measuring: the clock adds {self.clock_ms:.4f} ms an image, {self.clock_ms / fastest:.4%} "
-                f"of the fastest; the process that measures used at most {harness:.2%} of the CPU time."
-            )
-        for name, model in {row.model.name: row.model for row in self.rows}.items():
-            if model.build_s is not None and model.export_s is not None:
-                yield f"{name}: built in {model.build_s:.0f} s, converted and checked in {model.export_s:.0f} s."
-        yield f"Machine: {env.cpu}, {', '.join([f'{env.cores} cores', *env.gpus])}, {env.memory_gib} GiB, {env.system}."
-        pinned = (
-            f"pinned to cores {', '.join(map(str, env.pinned))}" if env.pinned else "not pinned"
-        )
-        limit = f"{env.cgroup_cpus:g} cores" if env.cgroup_cpus else "none"
-        yield (
-            f"{pinned}; frequency governor {env.governor or 'not shown'}; control group's CPU limit: {limit}; load "
-            f"average {env.load_before} before, {env.load_after} after."
-        )
-        yield (
-            "Versions: "
-            + ", ".join(f"{name} {number}" for name, number in env.libraries.items())
-            + "."
-        )
-        yield f"Command: segrt-bench {self.command}"
-
-    def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """Title, head and rows of each table."""
-        head = [
-            "model",
-            "mode",
-            "runs on",
-            "pre",
-            "run",
-            "post",
-            "end to end",
-            "p95",
-            "spread",
-            "images/s",
-            "rounds",
-        ]
-        if any(row.baseline for row in self.rows):
-            head += ["times as fast", "as", "same labels"]
-        yield "Milliseconds an image", head, list(self._body(self._times, len(head)))
-        yield (
-            "Load, memory, size",
-            [
-                "model",
-                "mode",
-                "weights",
-                "load s",
-                "first image ms",
-                "warm-up s",
-                "peak MB",
-                "file MB",
-            ],
-            [_cells(row, self._load) for row in self.rows if row.facts],
-        )
-        if any(row.confusion for row in self.rows):
-            head = [
-                "model",
-                "mode",
-                "runs on",
-                "images",
-                "mIoU %",
-                "pixel accuracy %",
-                "published mIoU %, its whole test set",
-            ]
-            yield "Accuracy", head, [_cells(row, _accuracy) for row in self.rows if row.confusion]
-            yield from self._classes()
-        specs = {
-            row.model.name: row.model.spec
-            for row in self.rows
-            if row.model.spec and not row.model.spec.bundled
-        }
-        if specs:
-            published = zoo.load().published
-            yield (
-                f"As published ({published.source}), for other hardware and an input size that is not stated: GPU "
-                f"{published.gpu}, CPU {published.cpu}. Normal: {published.normal}; high-performance: "
-                f"{published.high_performance}",
-                [
-                    "model",
-                    "mIoU %",
-                    "dataset",
-                    "CPU ms, normal / high-perf.",
-                    "GPU ms, normal / high-perf.",
-                    "MB",
-                ],
-                [
-                    [
-                        n,
-                        f"{s.miou:.2f}",
-                        s.dataset.name,
-                        _published(s.cpu_ms),
-                        _published(s.gpu_ms),
-                        _number(s.size_mb),
-                    ]
-                    for n, s in specs.items()
-                    if s
-                ],
+                f"Overhead of measuring: the clock adds {self.clock_ms:.4f} ms per image, "
+                f"{self.clock_ms / fastest:.4%} of the fastest; the measuring process used at most "
+                f"{harness:.2%} of the CPU time."
             )
 
-    def _body(self, cells: Any, width: int) -> Iterator[list[str]]:
+    def _tables(self) -> Iterator[Table]:
+        yield self._times()
+        head = ["model", "mode", "weights", "load s", "first image ms", "warm-up s"]
+        head += ["peak MB", "file MB"]
+        rows = [_cells(row, _load) for row in self.rows if row.facts]
+        yield Table("Load, memory, size", head, rows)
+        scored = [row for row in self.rows if row.confusion]
+        if scored:
+            head = ["model", "mode", "runs on", "images", "mIoU %", "pixel accuracy %"]
+            head.append("published mIoU %, on the full test set")
+            yield Table("Accuracy", head, [_cells(row, _accuracy) for row in scored])
+            yield from _iou_by_class(scored)
+        specs = {row.model.name: row.model.spec for row in self.rows}
+        published = {name: spec for name, spec in specs.items() if spec and not spec.bundled}
+        if published:
+            yield _published_figures(published)
+
+    def _times(self) -> Table:
+        head = ["model", "mode", "runs on", "pre", "run", "post", "end to end", "p95", "spread"]
+        head += ["images/s", "rounds"]
+        compared = any(row.baseline for row in self.rows)
+        if compared:
+            head += ["speed-up", "baseline", "equal labels"]
+
+        def cells(row: Row) -> Iterator[str]:
+            total = row.steps["total"]
+            yield runs_on(row)
+            yield from (_ms(row.steps[step].median) for step in STEPS)
+            yield _ms(total.p95)
+            yield f"{total.spread:.0%}"
+            yield f"{1000 / total.median:.3g}"
+            yield str(len(total.ms))
+            if compared:
+                yield str(row.ratio or "")
+                yield row.baseline or ""
+                yield "" if row.agreement is None else f"{row.agreement:.3%}"
+
+        rows = []
         for row in self.rows:
             if row.steps:
-                yield _cells(row, cells)
+                rows.append(_cells(row, cells))
             if row.error:
-                yield [row.model.name, row.contender, f"failed: {row.error}", *[""] * (width - 3)]
-
-    def _times(self, row: Row) -> Iterator[str]:
-        total = row.steps["total"]
-        yield runs_on(row)
-        yield from (_ms(row.steps[step].median) for step in STEPS)
-        yield _ms(total.p95)
-        yield f"{total.spread:.0%}"
-        yield f"{1000 / total.median:.3g}"
-        yield str(len(total.ms))
-        if any(other.baseline for other in self.rows):
-            yield (
-                f"{row.ratio.median:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})"
-                if row.ratio
-                else ""
-            )
-            yield row.baseline or ""
-            yield "" if row.agreement is None else f"{row.agreement:.3%}"
-
-    def _load(self, row: Row) -> Iterator[str]:
-        model, facts = row.model, row.facts
-        assert facts
-        yield model.weights
-        yield f"{facts.load_s:.2f}"
-        yield "" if row.first_ms is None else _ms(row.first_ms)
-        yield _number(row.warm_up_s)
-        yield _number(row.peak_bytes and row.peak_bytes / 1e6, 0)
-        yield _number(file_bytes(row) / 1e6)
-
-    def _classes(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        scored: dict[tuple[str, tuple[str, ...]], list[tuple[str, Any]]] = {}
-        for row in self.rows:
-            if row.confusion:
-                scored.setdefault((row.model.name, row.class_names), []).append(
-                    (row.contender, row.confusion.iou)
-                )
-        for (name, classes), columns in scored.items():
-            body = [
-                [cls, *(_percent(iou[i]) for _, iou in columns)] for i, cls in enumerate(classes)
-            ]
-            yield f"IoU by class, %: {name}", ["class", *(label for label, _ in columns)], body
+                failure = [row.model.name, row.contender, f"failed: {row.error}"]
+                rows.append(failure + [""] * (len(head) - len(failure)))
+        return Table("Milliseconds per image", head, rows)
 
     def _markdown(self) -> str:
         parts = ["# segrt-bench\n"]
-        for title, head, body in self._tables():
-            lines = [head, ["---"] * len(head), *body]
+        for title, head, rows in self._tables():
+            lines = [head, ["---"] * len(head), *rows]
             cells = (
                 "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
                 for line in lines
@@ -241,27 +184,20 @@ class Report:
         return "\n".join(parts)
 
     def _table(self, width: int, colour: bool) -> str:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        console = Console(
-            file=io.StringIO(), width=width, force_terminal=colour, no_color=not colour
-        )
-        for title, head, body in self._tables():
-            table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-            for place, name in enumerate(head):
+        out = io.StringIO()
+        console = Console(file=out, width=width, force_terminal=colour, no_color=not colour)
+        for title, head, rows in self._tables():
+            table = RichTable(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+            for column, name in enumerate(head):
                 table.add_column(
-                    Text(name), justify="left" if place < 3 else "right", overflow="fold"
+                    Text(name), justify="left" if column < 3 else "right", overflow="fold"
                 )
-            for line in body:
-                table.add_row(*map(Text, line))
+            for row in rows:
+                table.add_row(*map(Text, row))
             console.print(table)
         for note in self.notes():
             console.print(Text(note))
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue()
+        return out.getvalue()
 
     def _json(self) -> dict[str, Any]:
         return {
@@ -282,15 +218,12 @@ class Report:
             "size": self.size,
             "busy": env.busy,
             "system": env.system,
-        }
-        machine |= {
             "gpus": "; ".join(env.gpus),
             "governor": env.governor,
             "cgroup_cpus": env.cgroup_cpus,
-        }
-        machine |= {"load_before": env.load_before, "load_after": env.load_after}
-        machine |= {
-            "versions": " ".join(f"{name}={number}" for name, number in env.libraries.items())
+            "load_before": env.load_before,
+            "load_after": env.load_after,
+            "versions": " ".join(f"{name}={number}" for name, number in env.libraries.items()),
         }
         records = [_flat(_record(row)) | machine for row in self.rows]
         out = io.StringIO()
@@ -303,18 +236,17 @@ class Report:
 
 
 def runs_on(row: Row) -> str:
-    """Provider, precision and threads in a few characters."""
+    """Provider, precision and threads in a few characters, such as "OpenVINO bf16 x2"."""
     if row.facts is None:
         return ""
+    provider = row.facts.provider.removesuffix("ExecutionProvider")
     threads = row.facts.plan.get("threads")
-    return f"{row.facts.provider.removesuffix('ExecutionProvider')} {row.facts.precision}" + (
-        f" x{threads}" if threads else ""
-    )
+    return f"{provider} {row.facts.precision}" + (f" x{threads}" if threads else "")
 
 
 def file_bytes(row: Row) -> int:
-    """Size on disk of what the row's contender loads, 0 where there is nothing."""
-    if row.facts and row.facts.provider.startswith("Paddle") and row.model.paddle:
+    """Size on disk of the files the contender loads; 0 if there are none."""
+    if _is_paddle(row) and row.model.paddle:
         return sum(
             p.stat().st_size
             for p in row.model.paddle.iterdir()
@@ -323,8 +255,35 @@ def file_bytes(row: Row) -> int:
     return row.model.onnx.stat().st_size if row.model.onnx and row.model.onnx.is_file() else 0
 
 
-def _cells(row: Row, rest: Any) -> list[str]:
+def _is_paddle(row: Row) -> bool:
+    return row.facts is not None and row.facts.provider.startswith("Paddle")
+
+
+def _describe(env: Environment) -> Iterator[str]:
+    hardware = ", ".join([env.cpu, f"{env.cores} cores", *env.gpus])
+    yield f"Machine: {hardware}, {env.memory_gib} GiB, {env.system}."
+    pinned = f"Pinned to cores {', '.join(map(str, env.pinned))}" if env.pinned else "Not pinned"
+    limit = f"{env.cgroup_cpus:g} cores" if env.cgroup_cpus else "none"
+    yield (
+        f"{pinned}; frequency governor: {env.governor or 'unknown'}; CPU quota of the control "
+        f"group: {limit}; load average {env.load_before} before, {env.load_after} after."
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in env.libraries.items())
+    yield f"Versions: {versions}."
+
+
+def _cells(row: Row, rest: Callable[[Row], Iterator[str]]) -> list[str]:
     return [row.model.name, row.contender, *rest(row)]
+
+
+def _load(row: Row) -> Iterator[str]:
+    assert row.facts
+    yield row.model.weights
+    yield f"{row.facts.load_s:.2f}"
+    yield "" if row.first_ms is None else _ms(row.first_ms)
+    yield _number(row.warm_up_s)
+    yield _number(row.peak_bytes and row.peak_bytes / 1e6, 0)
+    yield _number(file_bytes(row) / 1e6)
 
 
 def _accuracy(row: Row) -> Iterator[str]:
@@ -336,9 +295,43 @@ def _accuracy(row: Row) -> Iterator[str]:
     yield f"{row.model.spec.miou:.2f}" if row.model.spec else ""
 
 
+def _iou_by_class(rows: list[Row]) -> Iterator[Table]:
+    columns: dict[tuple[str, tuple[str, ...]], list[tuple[str, Any]]] = {}
+    for row in rows:
+        assert row.confusion
+        column = (row.contender, row.confusion.iou)
+        columns.setdefault((row.model.name, row.class_names), []).append(column)
+    for (name, classes), found in columns.items():
+        body = [[cls, *(_percent(iou[i]) for _, iou in found)] for i, cls in enumerate(classes)]
+        yield Table(f"IoU by class, %: {name}", ["class", *(label for label, _ in found)], body)
+
+
+def _published_figures(specs: dict[str, ModelSpec]) -> Table:
+    published = zoo.load().published
+    title = (
+        f"Published figures ({published.source}), for other hardware and an unknown input size: "
+        f"GPU {published.gpu}, CPU {published.cpu}. Normal: {published.normal}; high-performance: "
+        f"{published.high_performance}"
+    )
+    head = ["model", "mIoU %", "dataset"]
+    head += ["CPU ms, normal / high-perf.", "GPU ms, normal / high-perf.", "MB"]
+    rows = [
+        [
+            name,
+            f"{spec.miou:.2f}",
+            spec.dataset.name,
+            _published(spec.cpu_ms),
+            _published(spec.gpu_ms),
+            _number(spec.size_mb),
+        ]
+        for name, spec in specs.items()
+    ]
+    return Table(title, head, rows)
+
+
 def _record(row: Row) -> dict[str, Any]:
-    """A row as JSON takes it."""
-    spec, facts, matrix = row.model.spec, row.facts, row.confusion
+    """A row as JSON."""
+    spec, facts = row.model.spec, row.facts
     record: dict[str, Any] = {
         "model": row.model.name,
         "mode": row.contender,
@@ -361,16 +354,15 @@ def _record(row: Row) -> dict[str, Any]:
         "build_s": row.model.build_s,
         "export_s": row.model.export_s,
     }
-    if matrix:
+    if row.confusion:
+        matrix = row.confusion
+        iou = map(_finite, matrix.iou)
         record["accuracy"] = {
             "images": row.images,
             "ignore_index": matrix.ignore_index,
             "miou": _finite(matrix.miou),
             "pixel_accuracy": _finite(matrix.pixel_accuracy),
-            "iou": {
-                name: _finite(value)
-                for name, value in zip(row.class_names, matrix.iou, strict=True)
-            },
+            "iou": dict(zip(row.class_names, iou, strict=True)),
             "confusion": matrix.counts.tolist(),
         }
     if spec and not spec.bundled:
@@ -384,7 +376,7 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined with dots; lists, which a cell can't hold, are left out."""
+    """Join nested keys with dots; omit lists, which don't fit into a cell."""
     flat: dict[str, Any] = {}
     for key, value in record.items():
         if isinstance(value, dict):

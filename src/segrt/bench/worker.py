@@ -1,4 +1,4 @@
-"""An object in a process of its own, so that runtimes share no threads and each has its own peak memory."""
+"""Objects in separate processes, so that runtimes share no threads and no peak memory."""
 
 from __future__ import annotations
 
@@ -15,68 +15,72 @@ from segrt.errors import SegrtError
 
 
 class Worker:
-    """Makes an object in a new process, and calls its methods from here.
+    """Creates an object in a new process and calls its methods remotely.
 
-    A context manager: leaving it ends the process. Ctrl-C reaches only the process that started the worker.
+    A context manager that ends the process on exit. The process ignores Ctrl-C.
+
+    Example:
+        >>> with Worker(SegrtContender, [image], None, {"device": "cpu"}) as worker:
+        ...     facts = worker.call("facts")
     """
 
     def __init__(self, make: Callable[..., object], *arguments: object) -> None:
-        """Start the process and make the object.
+        """Start the process and create the object.
 
         Args:
-            make: a class or function at the top of a module.
-            arguments: what it is called with; they are pickled.
+            make: a class or function defined at module level.
+            arguments: arguments of `make`; they are pickled.
 
         Raises:
-            SegrtError: what `make` raised, or that it took its process down.
+            SegrtError: `make` raised an exception, or the process died.
         """
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments))
         try:
-            with _interrupts_held():
+            with _interrupts_blocked():
                 self._process.start()
             theirs.close()
-            self._answer()
+            self._receive()
         except BaseException:
             self.close()
             raise
 
     def call(self, method: str, *arguments: object) -> Any:
-        """Call a method of the object and wait for its answer.
+        """Call a method of the object and return its result.
 
         Raises:
-            SegrtError: what the method raised, or that it took its process down.
+            SegrtError: the method raised an exception, or the process died.
         """
         try:
             self._pipe.send((method, arguments))
         except OSError:
-            raise self._ended() from None
-        return self._answer()
+            raise self._death() from None
+        return self._receive()
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, even in the middle of a call."""
         self._pipe.close()
         if self._process.pid is not None:
-            self._process.join(0.2)  # it ends by itself when it waits for a call
+            self._process.join(0.2)  # an idle process exits when the pipe closes
             self._process.kill()
             self._process.join()
 
-    def _answer(self) -> Any:
+    def _receive(self) -> Any:
         try:
             answer = self._pipe.recv()
         except (EOFError, OSError):
-            raise self._ended() from None
+            raise self._death() from None
         if isinstance(answer, SegrtError):
             raise answer
         return answer
 
-    def _ended(self) -> SegrtError:
+    def _death(self) -> SegrtError:
         self._process.join(5)
         code = self._process.exitcode or 0
         how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         hint = ", as happens when memory runs out" if code == -9 else ""
-        return SegrtError(f"the process that ran it ended ({how}{hint})")
+        return SegrtError(f"the worker process died ({how}{hint})")
 
     def __enter__(self) -> Worker:
         return self
@@ -91,20 +95,17 @@ class Worker:
 
 
 def _serve(pipe: Connection, make: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that measures
-    os.dup2(2, 1)  # what a runtime prints must not get into the result
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the measuring process handles Ctrl-C
+    os.dup2(2, 1)  # output of a runtime must not mix with the report
 
     def answer(work: Callable[..., object], *arguments: object) -> object:
         try:
             return work(*arguments)
         except SegrtError as error:
             return error
-        except (
-            Exception
-        ) as error:  # of a runtime or a file: one line of it is worth more than a dead process
-            return SegrtError(
-                f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-            )
+        except Exception as error:  # from a runtime or a file: report it in one line
+            first_line = (str(error).strip().splitlines() or [""])[0]
+            return SegrtError(f"{type(error).__name__}: {first_line[:300]}")
 
     subject = answer(make, *arguments)
     pipe.send(subject if isinstance(subject, SegrtError) else None)
@@ -117,8 +118,8 @@ def _serve(pipe: Connection, make: Callable[..., object], arguments: tuple[objec
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back and not lose it: it comes afterwards, and a process that is started meanwhile never gets it."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Defer Ctrl-C to the end of the block; a process started in it inherits the blocked signal."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

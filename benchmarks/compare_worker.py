@@ -1,0 +1,86 @@
+"""One side of `compare_paddlex.py`: segments images in the environment that it runs in.
+
+    python benchmarks/compare_worker.py segrt|paddlex MODEL MODE
+
+Requests and answers are lines of JSON on stdin and stdout. This file also runs in PaddleX's
+environment, where segrt is not installed, so each library is imported on demand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+Predict = Callable[[str, Any], Any]
+
+
+def main() -> None:
+    """Answer requests until stdin closes."""
+    name, model, mode = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to stderr
+    start = perf_counter()
+    version, predict = load_segrt(model, mode) if name == "segrt" else load_paddlex(model)
+    print(json.dumps({"version": version, "start_s": perf_counter() - start}), file=out, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        size = request["size"]
+        start = perf_counter()
+        pred = predict(request["image"], tuple(size) if isinstance(size, list) else size)
+        seconds = perf_counter() - start
+        if "save" in request:
+            import numpy as np
+
+            labels = np.asarray(pred).reshape(np.shape(pred)[-2:]).astype(np.int32)
+            np.save(request["save"], labels)
+        print(json.dumps({"seconds": seconds}), file=out, flush=True)
+
+
+def load_segrt(model: Path, mode: str) -> tuple[str, Predict]:
+    """A description of the pipeline, and a function from image path and size to labels."""
+    import segrt
+
+    pipeline = segrt.create_pipeline(model_dir=model, device="cpu", mode=mode)
+    session = pipeline.session
+    version = f"segrt {segrt.__version__} on {session.provider} {session.precision}"
+    return version, lambda image, size: next(iter(pipeline.predict(image, size)))["pred"]  # type: ignore[index]
+
+
+def load_paddlex(model: Path) -> tuple[str, Predict]:
+    """Like `load_segrt`, for PaddleX."""
+    from importlib.metadata import version
+
+    from paddlex import create_pipeline
+
+    module = {
+        "module_name": "semantic_segmentation",
+        "model_name": "PP-LiteSeg-T",
+        "model_dir": str(model),
+        "batch_size": 1,
+        "target_size": None,
+    }
+    yml = model / "inference.yml"
+    if yml.is_file():  # PaddleX requires the two names to agree
+        import yaml
+
+        module["model_name"] = yaml.safe_load(yml.read_text("utf-8"))["Global"]["model_name"]
+    config = {
+        "pipeline_name": "semantic_segmentation",
+        "SubModules": {"SemanticSegmentation": module},
+    }
+    pipeline = create_pipeline(config=config, device="cpu")
+    versions = ", ".join(f"{package} {version(package)}" for package in ("paddlex", "paddlepaddle"))
+
+    def predict(image: str, size: Any) -> Any:
+        return next(iter(pipeline.predict(image, target_size=size)))["pred"]
+
+    return versions, predict
+
+
+if __name__ == "__main__":
+    main()
