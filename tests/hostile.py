@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from segrt.bench.contender import peak_memory
-from segrt.result import SegFailure
+from segrt.frame import SegFailure
 from segrt.sources import frames
 
 SUFFIXES = ("png", "jpg", "bmp", "webp", "ppm", "ras", "tif")

@@ -51,7 +51,7 @@ NO_DEVICE = Catalog(
             "OpenVINOExecutionProvider",
             "onnxruntime_ep_openvino",
             error="takes no device",
-            mend="pip install x",
+            fix="pip install x",
         ),
     ),
 )

@@ -37,7 +37,7 @@ from tars import model_tar
 import segrt
 from segrt import SegFailure, SegResult, cli, store, zoo
 from segrt.backends import catalog
-from segrt.backends.plan import Plan, plans
+from segrt.backends.plan import BACKENDS, Plan, plans
 from segrt.backends.session import Session
 from segrt.metadata import KEY
 from segrt.preprocess import Transforms
@@ -517,7 +517,7 @@ def test_match_gpu_0_1_splits_the_work_over_devices(
     both, gpus, ran = threading.Barrier(2, timeout=30), {}, []
 
     def on_the_cpu(self: Session, file: Path, plan: Plan) -> None:
-        build(self, file, replace(plan, device="cpu", provider="CPUExecutionProvider", options=()))
+        build(self, file, replace(plan, backend=BACKENDS["cpu"], options=()))
         gpus[self] = plan.device_id
 
     def together(self: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

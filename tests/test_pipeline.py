@@ -18,7 +18,7 @@ import segrt
 from segrt import SegFailure, SegResult
 from segrt.backends import catalog
 from segrt.backends.catalog import usable_cores
-from segrt.backends.plan import Plan
+from segrt.backends.plan import BACKENDS, Plan
 from segrt.backends.session import Session
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
@@ -235,9 +235,7 @@ def test_predict_on_another_device_starts_it_once_or_raises(
 
     def count(session: Session, file: Path, plan: Plan) -> None:
         built.append(plan)
-        build(
-            session, file, replace(plan, device="cpu", provider="CPUExecutionProvider", options=())
-        )
+        build(session, file, replace(plan, backend=BACKENDS["cpu"], options=()))
         session.provider = plan.provider
 
     here = machine("CUDA", gpus=(H100, H100))

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segrt import render
+from segrt import palette, render
 from segrt.errors import ConfigError
 
 
 def test_voc_palette_is_that_of_paddlex() -> None:
-    palette = render.voc_palette()
+    palette = palette.voc_palette()
     assert palette[:4].tolist() == [[128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
     assert len({tuple(c) for c in palette[:255].tolist()}) == 255
 
@@ -22,7 +22,7 @@ def test_voc_palette_matches_the_definition(label: int) -> None:
         for channel in range(3):
             expected[channel] |= ((rest >> channel) & 1) << shift
         rest, shift = rest >> 3, shift - 1
-    assert render.voc_palette()[label].tolist() == expected
+    assert palette.voc_palette()[label].tolist() == expected
 
 
 def test_overlay_blends_in_rgb() -> None:
@@ -50,22 +50,22 @@ def test_legend_shows_each_class_in_its_colour() -> None:
 def test_legend_longer_than_the_picture_makes_the_canvas_higher() -> None:
     names = [f"class {i}" for i in range(30)]
     canvas = render.with_legend(
-        np.zeros((50, 50, 3), np.uint8), range(30), names, render.voc_palette(), [1 / 30] * 30
+        np.zeros((50, 50, 3), np.uint8), range(30), names, palette.voc_palette(), [1 / 30] * 30
     )
     assert canvas.height > 30 * 11
 
 
 def test_palettes_by_name_and_by_colour() -> None:
-    assert render.parse_palette("cityscapes")[0].tolist() == [128, 64, 128]
-    assert len(render.parse_palette("ade20k")) == 150
-    assert len(render.parse_palette("camvid")) == 11
-    np.testing.assert_array_equal(render.parse_palette("voc"), render.voc_palette())
+    assert palette.parse_palette("cityscapes")[0].tolist() == [128, 64, 128]
+    assert len(palette.parse_palette("ade20k")) == 150
+    assert len(palette.parse_palette("camvid")) == 11
+    np.testing.assert_array_equal(palette.parse_palette("voc"), palette.voc_palette())
     for own in (
         [[1, 2, 3], [4, 5, 255]],
         ((1, 2, 3), (4, 5, 255)),
         np.array([[1, 2, 3], [4, 5, 255]]),
     ):
-        assert render.parse_palette(own).tolist() == [[1, 2, 3], [4, 5, 255]]
+        assert palette.parse_palette(own).tolist() == [[1, 2, 3], [4, 5, 255]]
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_palettes_by_name_and_by_colour() -> None:
 )
 def test_palettes_that_are_none(value: object) -> None:
     with pytest.raises(ConfigError, match="palette"):
-        render.parse_palette(value)
+        palette.parse_palette(value)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from segrt import shapes
 from segrt.errors import ConfigError, MissingExtraError
-from segrt.render import voc_palette
+from segrt.palette import voc_palette
 from segrt.result import SegResult, Timings
 
 

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from segrt.errors import ConfigError, InputError
-from segrt.result import SegFailure
-from segrt.sources import Frame, Reading, ahead, frames, from_array, in_threads
+from segrt.frame import Frame, SegFailure
+from segrt.sources import Reading, frames, from_array
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Answer = tuple[int, dict[str, str], Iterable[bytes]]
@@ -294,11 +294,11 @@ def test_urls_that_fail_say_why(
     assert "is empty" in _error(site("/empty.png", (200, {}, [])))
     assert "redirects" in _error(site("/loop", (302, {"Location": "/loop"}, [])))
     assert "can't be downloaded" in _error("http://127.0.0.1:9/a.png")
-    monkeypatch.setattr("segrt.sources.URL_BYTES", 1000)
+    monkeypatch.setattr("segrt.http.URL_BYTES", 1000)
     assert "is larger than" in _error(
         site("/big.png", (200, {}, (b"x" * 100 for _ in range(10**9))))
     )
-    monkeypatch.setattr("segrt.sources.URL_SECONDS", 0.3)
+    monkeypatch.setattr("segrt.http.URL_SECONDS", 0.3)
 
     def body(pause: float) -> Iterator[bytes]:
         while True:
@@ -307,64 +307,6 @@ def test_urls_that_fail_say_why(
 
     for pause in (0.05, 1):
         assert "took more than 0.3 s" in _error(site(f"/slow{pause}.png", (200, {}, body(pause))))
-
-
-def test_reading_ahead_stops_at_its_bound_and_when_closed() -> None:
-    taken: list[int] = []
-
-    def numbers() -> Iterator[int]:
-        for number in range(100):
-            taken.append(number)
-            yield number
-
-    items = ahead(numbers(), 3)
-    before = set(threading.enumerate())
-    assert taken == []
-    assert next(items) == 0
-    time.sleep(0.05)
-    assert taken == [0, 1, 2, 3]
-    (thread,) = set(threading.enumerate()) - before
-    items.close()
-    assert not thread.is_alive()
-    assert len(taken) == 4
-
-
-def test_reading_ahead_keeps_order_and_raises_in_place() -> None:
-    def numbers() -> Iterator[int]:
-        yield from range(20)
-        raise KeyError("here")
-
-    items = ahead(numbers(), 4)
-    assert [next(items) for _ in range(20)] == list(range(20))
-    with pytest.raises(KeyError, match="here"):
-        next(items)
-    assert list(ahead(iter(range(50)), 2)) == list(range(50))
-
-
-def test_work_in_threads_keeps_order_bounds_and_errors() -> None:
-    taken: list[int] = []
-    meeting = threading.Barrier(3, timeout=30)  # three at once, or it breaks
-
-    def numbers() -> Iterator[int]:
-        for number in range(30):
-            taken.append(number)
-            yield number
-
-    def work(number: int) -> int:
-        if number < 18:
-            meeting.wait()
-        if number == 20:
-            raise KeyError("here")
-        return -number
-
-    results = in_threads(work, numbers(), 3)
-    assert taken == []
-    for expected in range(20):
-        assert next(results) == -expected
-        assert len(taken) <= expected + 4
-    with pytest.raises(KeyError, match="here"):
-        next(results)
-    assert list(in_threads(str, iter("abc"), 1)) == ["a", "b", "c"]
 
 
 def test_bad_files_each_say_what_is_wrong(

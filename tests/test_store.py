@@ -20,8 +20,8 @@ import pytest
 from tars import MODEL, model_tar, tar_of
 
 from segrt import store, zoo
-from segrt.download import redirected
 from segrt.errors import ConfigError, DownloadError, ModelError
+from segrt.http import redirected
 from segrt.store import Limits
 
 BODY = model_tar()

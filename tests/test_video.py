@@ -10,8 +10,8 @@ from clips import write_clip
 
 import segrt
 from segrt import video
-from segrt.result import SegFailure
-from segrt.sources import Frame, Reading, frames
+from segrt.frame import Frame, SegFailure
+from segrt.sources import Reading, frames
 
 
 def _blue_columns(image: object) -> float:

@@ -15,7 +15,7 @@ SHARED = ROOT.parent / "shared"
 
 SMALL = """\
 base_url: https://example.org/base
-published: {source: s, gpu: g, cpu: c, cpu_in_note: n, normal: a, high_performance: b}
+published: {source: s, gpu: g, cpu: c, normal: a, high_performance: b}
 datasets:
   - name: two
     ignore_index: 255
@@ -26,7 +26,6 @@ models:
   - name: Net (slice)
     dataset: two
     miou: 50
-    logits_stride: 8
     gpu_ms: 1.5
     archives:
       - path: a/Net (slice)_infer.tar
@@ -76,7 +75,6 @@ def test_figures_are_those_of_the_published_table() -> None:
 def test_paths_are_the_published_ones(spec: zoo.ModelSpec) -> None:
     first, *others = spec.archives
     assert first.path == f"official_inference_model/paddle3.0rc0/{spec.name}_infer.tar"
-    assert spec.pretrained == f"official_pretrained_model/{spec.name}_pretrained.pdparams"
     sliced = spec.name.endswith("(slice)")
     assert bool(spec.slide) == sliced == bool(others)
     if others:
@@ -87,20 +85,20 @@ def test_paths_are_the_published_ones(spec: zoo.ModelSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "stride", "dataset"),
+    ("prefix", "dataset"),
     [
-        ("PP-LiteSeg", 8, "cityscapes"),
-        ("OCRNet", 4, "cityscapes"),
-        ("Deeplabv3-", 8, "cityscapes"),
-        ("Deeplabv3_Plus", 4, "cityscapes"),
-        ("SegFormer", 4, "cityscapes"),
-        ("SeaFormer", 8, "ade20k"),
+        ("PP-LiteSeg", "cityscapes"),
+        ("OCRNet", "cityscapes"),
+        ("Deeplabv3-", "cityscapes"),
+        ("Deeplabv3_Plus", "cityscapes"),
+        ("SegFormer", "cityscapes"),
+        ("SeaFormer", "ade20k"),
     ],
 )
-def test_stride_and_dataset_of_each_family(prefix: str, stride: int, dataset: str) -> None:
+def test_dataset_of_each_family(prefix: str, dataset: str) -> None:
     family = [spec for spec in official() if spec.name.startswith(prefix)]
     assert family
-    assert {(spec.logits_stride, spec.dataset.name) for spec in family} == {(stride, dataset)}
+    assert {spec.dataset.name for spec in family} == {dataset}
 
 
 def test_classes_and_palettes() -> None:

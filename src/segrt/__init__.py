@@ -1,6 +1,13 @@
 """segrt: semantic segmentation with the PaddleSeg models, on ONNX Runtime.
 
-Importing this package is cheap: NumPy, OpenCV, pydantic and ONNX Runtime are loaded when the first name is used.
+Importing this package is cheap: NumPy, OpenCV, pydantic and ONNX Runtime are loaded when the first
+name is used.
+
+Example:
+    >>> import segrt
+    >>> pipeline = segrt.create_pipeline("semantic_segmentation")
+    >>> for result in pipeline.predict("road.png"):
+    ...     result.save_to_img("./output/")
 """
 
 from __future__ import annotations
@@ -9,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from segrt.create import create_pipeline
     from segrt.errors import (
         ConfigError,
         DeviceError,
@@ -18,14 +26,17 @@ if TYPE_CHECKING:
         MissingExtraError,
         ModelError,
         SegrtError,
+        TooLargeError,
     )
-    from segrt.pipeline import Pipeline, create_pipeline
-    from segrt.result import SegFailure, SegResult
-    from segrt.video import save_overlay_video
+    from segrt.frame import SegFailure
+    from segrt.overlay_video import save_overlay_video
+    from segrt.pipeline import Pipeline
+    from segrt.result import SegResult, Timings
+    from segrt.shapes import Polygon
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "ConfigError": "errors",
     "DeviceError": "errors",
     "DownloadError": "errors",
@@ -34,11 +45,14 @@ _HOMES = {
     "MissingExtraError": "errors",
     "ModelError": "errors",
     "Pipeline": "pipeline",
-    "SegFailure": "result",
+    "Polygon": "shapes",
+    "SegFailure": "frame",
     "SegResult": "result",
     "SegrtError": "errors",
-    "create_pipeline": "pipeline",
-    "save_overlay_video": "video",
+    "Timings": "result",
+    "TooLargeError": "errors",
+    "create_pipeline": "create",
+    "save_overlay_video": "overlay_video",
 }
 
 __all__ = [
@@ -50,9 +64,12 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "Pipeline",
+    "Polygon",
     "SegFailure",
     "SegResult",
     "SegrtError",
+    "Timings",
+    "TooLargeError",
     "__version__",
     "create_pipeline",
     "save_overlay_video",
@@ -60,9 +77,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'segrt' has no attribute {name!r}")
-    value = getattr(import_module(f"segrt.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"segrt.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

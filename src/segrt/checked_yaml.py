@@ -1,8 +1,7 @@
-"""YAML files whose errors name file, line and key, and what may have been meant."""
+"""YAML files validated by pydantic; errors name the file, the line and the key."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -10,23 +9,24 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from segrt.errors import ConfigError
+from segrt.validation import message
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: Path, model: type[Model], *, context: Any = None) -> Model:
-    """Read a YAML file.
+    """Read and validate a YAML file.
 
     Args:
         path: the file.
-        model: what must stand in it.
-        context: for the validators of `model`.
+        model: the expected content.
+        context: passed to the validators of `model`.
 
     Raises:
-        ConfigError: the file can't be read, or is wrong: the message names file, line and key.
+        ConfigError: the file can't be read or is invalid; the message names file, line and key.
     """
     try:
-        # libyaml's parser, which the PyYAML wheels bring, is ten times as fast.
+        # libyaml's parser, included in the PyYAML wheels, is ten times as fast.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_bytes())
         root = loader.get_single_node()
         _refuse_duplicates(root)
@@ -50,54 +50,46 @@ def check(
     context: Any = None,
     root: yaml.Node | None = None,
 ) -> Model:
-    """Validate what stands in a file, or would.
+    """Validate the content of a file, or a mapping that could be one.
 
     Args:
         data: the content.
-        model: what it must be.
-        where: the name of the file, or what else to call it.
-        context: for the validators of `model`.
-        root: the parsed file, where there is one: it knows the lines.
+        model: the expected content.
+        where: file name, or another name for messages.
+        context: passed to the validators of `model`.
+        root: the parsed file, if there is one, to look up line numbers.
 
     Raises:
-        ConfigError: it is wrong.
+        ConfigError: the content is invalid.
     """
     try:
         return model.model_validate(data, context=context)
     except ValidationError as error:
-        first = error.errors()[0]
-        line, key = _place(root, first["loc"])
+        first = error.errors(include_url=False)[0]
+        line, key = _position(root, first["loc"])
         if root is None:
             key = [str(part) for part in first["loc"]]
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "missing":
-            message = "this key is missing"
-            if root is not None:
-                key.append(str(first["loc"][-1]))
-        elif first["type"] == "extra_forbidden":
-            known = _keys(model, first["loc"][:-1])
-            close = get_close_matches(str(first["loc"][-1]), known, n=1)
-            message = f"there is no such key; {f'did you mean {close[0]}?' if close else 'use ' + ', '.join(known)}"
-        elif first["type"] != "value_error" and isinstance(first["input"], (str, int, float)):
-            message += f", not {first['input']!r}"
+        elif first["type"] == "missing":
+            key.append(str(first["loc"][-1]))
         at = f"{where}:{line}" if root else where
-        raise ConfigError(f"{at}: {'.'.join(key) or 'the whole'}: {message}") from None
+        text = message(first, _keys(model, first["loc"][:-1]))
+        raise ConfigError(f"{at}: {'.'.join(key) or 'the whole'}: {text}") from None
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the mapping at pydantic's `loc` may have."""
+    """The keys allowed in the mapping at pydantic's `loc`."""
     for part in loc:
-        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
-        if field is not None:  # else it is an index of a list, or a branch of a union
+        fields = model.model_fields.items()
+        field = next((f for name, f in fields if part in (name, f.alias)), None)
+        if field is not None:  # otherwise it is a list index, or a branch of a union
             inner = (field.annotation, *get_args(field.annotation))
-            model = next(
-                (t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), model
-            )
+            models = (t for t in inner if isinstance(t, type) and issubclass(t, BaseModel))
+            model = next(models, model)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _refuse_duplicates(node: yaml.Node | None) -> None:
-    """YAML forbids a key that stands twice in one mapping; PyYAML would take the last one."""
+    """YAML forbids duplicate keys in a mapping; PyYAML would use the last one."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _refuse_duplicates(item)
@@ -111,19 +103,18 @@ def _refuse_duplicates(node: yaml.Node | None) -> None:
             _refuse_duplicates(value)
 
 
-def _place(node: Any, loc: tuple[int | str, ...]) -> tuple[int, list[str]]:
-    """The line of what pydantic calls `loc`, and the keys that lead there."""
+def _position(node: Any, loc: tuple[int | str, ...]) -> tuple[int, list[str]]:
+    """The line of pydantic's `loc`, and the keys that lead to it."""
     line, keys = 1, []
     for part in loc:
         if isinstance(node, yaml.MappingNode):
-            found = next(
-                ((key, value) for key, value in node.value if key.value == str(part)), None
-            )
+            pairs = ((key, value) for key, value in node.value if key.value == str(part))
+            found = next(pairs, None)
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             found = (node.value[part], node.value[part])
         else:
             found = None
-        if found:  # what is not found is no key, but pydantic's name for a branch of a union
+        if found:  # otherwise `part` is not a key, but pydantic's name for a branch of a union
             line, node = found[0].start_mark.line + 1, found[1]
             keys.append(str(part))
     return line, keys

@@ -349,7 +349,7 @@ def tune(
     ] = 99,
 ) -> None:
     """Measure what runs a model fastest here; high-performance mode uses it from then on."""
-    from segrt.backends import tune as tuning
+    from segrt import tuning
 
     columns = (
         TextColumn("{task.description}"),
@@ -446,7 +446,7 @@ def _serve(
     options: dict[str, Any], host: str, port: int, *, log_json: bool = False, **settings: Any
 ) -> None:
     """Serve until SIGTERM."""
-    from segrt.pipeline import create_pipeline
+    from segrt.create import create_pipeline
 
     try:
         from segrt.serve import logs, server
@@ -475,13 +475,13 @@ def _predict(
 ) -> None:
     """Run one prediction job; exits 1 if an input failed."""
     from segrt import video
-    from segrt.pipeline import create_pipeline
-    from segrt.result import SegFailure, SegResult
-    from segrt.sources import in_threads
+    from segrt.create import create_pipeline
+    from segrt.frame import SegFailure; from segrt.result import SegResult
+    from segrt.schedule import in_threads
 
     form = parse_label_format(label_format)
     pipeline = create_pipeline(**options)
-    videos = [name for name in inputs if save_path and video.is_named(name)]
+    videos = [name for name in inputs if save_path and video.is_video_name(name)]
     inputs = [name for name in inputs if name not in videos]
     done = failed = 0
     columns = (
@@ -544,8 +544,8 @@ def _predict_videos(
     pipeline: Pipeline, videos: list[str], save_path: Path, target_size: str | None, **options: Any
 ) -> int:
     """Write an overlay video of each; gives how many worked."""
-    from segrt.pipeline import Stems
-    from segrt.video import WRITTEN, save_overlay_video
+    from segrt.names import Stems
+    from segrt.overlay_video import WRITTEN, save_overlay_video
 
     stems, saved = Stems(), 0
     columns = (
@@ -558,7 +558,7 @@ def _predict_videos(
         target = (
             save_path
             if save_path.suffix.lower() in WRITTEN
-            else save_path / f"{stems.give(name)}_overlay.mp4"
+            else save_path / f"{stems.assign(name)}_overlay.mp4"
         )
         start, frames, speed = perf_counter(), 0, 0.0
         with Progress(

@@ -1,4 +1,4 @@
-"""Pipeline YAML: the form that PaddleX reads is accepted unchanged."""
+"""Pipeline YAML, in the form that PaddleX reads, with some more keys."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _SUFFIXES = (".yaml", ".yml")
 TEMPLATE = """\
 pipeline_name: semantic_segmentation
 
-# device: gpu:0            # cpu, gpu:0, ...: it runs there, or that is an error; without it, the best that is here
-# mode: high-performance   # normal is FP32; high-performance is what is fastest here
+# device: gpu:0            # cpu, gpu:0, ...: runs there or fails; by default, the best available
+# mode: high-performance   # normal: FP32; high-performance: the fastest plan on this machine
 # hpi_config: {}           # settings of high-performance mode that override the chosen plan
 
 SubModules:
   SemanticSegmentation:
     module_name: semantic_segmentation
     model_name: PP-LiteSeg-T_camvid   # one of `segrt models`; PP-LiteSeg-T_camvid comes with segrt
-    model_dir: null          # a .onnx file, or a folder with one or with a Paddle model, in place of the zoo's
+    model_dir: null          # an .onnx file, or a folder with one or with a Paddle model
     batch_size: 1
     target_size: None        # -1: the image's own size; N: fit inside N x N; [height, width]: exactly that
-    # slide: {crop: 1024, stride: 768}   # a sliding window; true: that of the model
-    # palette: cityscapes    # voc, cityscapes, ade20k, camvid, or [[R, G, B], ...]; without it, the model's own
+    # slide: {crop: 1024, stride: 768}   # sliding window; true: the model's own
+    # palette: cityscapes    # voc, cityscapes, ade20k, camvid, or [[R, G, B], ...]
 """
 """The pipeline YAML that `segrt config` writes."""
 
@@ -40,12 +40,12 @@ class Module(BaseModel):
     """`SubModules.SemanticSegmentation`.
 
     Attributes:
-        model_name: a name of the model zoo; None for the bundled model.
-        model_dir: a `.onnx` file, or a folder with one, in place of the zoo's.
+        model_name: a name in the model zoo; None for the bundled model.
+        model_dir: an `.onnx` file, or a folder that contains one, instead of a zoo model.
         batch_size: images that run together.
-        target_size: size of inference, as `segrt.types.parse_target_size` reads it.
-        slide: sliding window, as `segrt.slide.parse_window` reads it.
-        palette: the colours of the classes, as `segrt.render.parse_palette` reads them; None for the model's own.
+        target_size: inference size; see `segrt.types.parse_target_size`.
+        slide: sliding window; see `segrt.slide.parse_window`.
+        palette: class colours; see `segrt.palette.parse_palette`; None for the model's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -70,22 +70,16 @@ class Module(BaseModel):
     @field_validator("target_size")
     @classmethod
     def _target_size(cls, value: object) -> TargetSize:
-        try:
-            return parse_target_size(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        return parse_target_size(value)
 
     @field_validator("slide")
     @classmethod
     def _slide(cls, value: object) -> Window | bool:
-        try:
-            return parse_window(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        return parse_window(value)
 
 
 class SubModules(BaseModel):
-    """The modules of the pipeline: one."""
+    """The only module of the pipeline."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -96,10 +90,10 @@ class PipelineConfig(BaseModel):
     """A whole pipeline YAML.
 
     Attributes:
-        device: as `segrt.types.Device.parse` reads it; None for what is best here.
+        device: see `segrt.types.Device.parse`; None for the best available.
         mode: "normal" or "high-performance"; None leaves it to `use_hpip`.
-        use_hpip: PaddleX's way to say mode: high-performance.
-        hpi_config: settings of high-performance mode, as `segrt.backends.plan.HpiConfig.parse` reads them.
+        use_hpip: PaddleX's spelling of mode: high-performance.
+        hpi_config: settings of high-performance mode; see `segrt.backends.plan.HpiConfig`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -121,10 +115,7 @@ class PipelineConfig(BaseModel):
     @field_validator("mode", mode="before")
     @classmethod
     def _mode(cls, value: object) -> Mode | None:
-        try:
-            return None if value is None else Mode.parse(str(value))
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        return None if value is None else Mode.parse(str(value))
 
     @property
     def module(self) -> Module:
@@ -137,10 +128,11 @@ def load(pipeline: str | Path | None, config: dict[str, Any] | None) -> Pipeline
 
     Args:
         pipeline: "semantic_segmentation", or the path of a YAML file; None only with `config`.
-        config: the content of such a file; wins over `pipeline`, and must name the same one where both name one.
+        config: the content of such a file; wins over `pipeline`, and must name the same pipeline.
 
     Raises:
-        ConfigError: neither is given, they disagree, the file can't be read, or a key or value is not allowed.
+        ConfigError: both are missing, they disagree, the file can't be read, or a key or value is
+            invalid.
     """
     if config is not None:
         parsed = checked_yaml.check(config, PipelineConfig, "config")
@@ -162,17 +154,17 @@ def load(pipeline: str | Path | None, config: dict[str, Any] | None) -> Pipeline
 
 
 def write_template(name: str, save_path: Path | None) -> Path | None:
-    """Write a pipeline YAML to start from, or print it.
+    """Write, or print, a pipeline YAML to start from.
 
     Args:
-        name: the pipeline; there is one.
-        save_path: a folder, made when missing, or the .yaml file; None to print.
+        name: the pipeline, "semantic_segmentation".
+        save_path: a folder, created if missing, or the name of a .yaml file; None to print.
 
     Returns:
         Path: the file written; None if it was printed.
 
     Raises:
-        ConfigError: no such pipeline, or the file exists.
+        ConfigError: the pipeline is unknown, or the file exists.
         OSError: it can't be written.
     """
     if name != PIPELINE:

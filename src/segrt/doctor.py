@@ -46,7 +46,7 @@ def doctor(here: Catalog | None = None) -> bool:
     out.print(f"wheels    {', '.join(f'{name} {version}' for name, version in here.versions)}")
     table = Table("provider", "from", "state", box=None, pad_edge=False)
     for provider in here.providers:
-        state = f"can't run: {provider.trouble}" if provider.trouble else "ready"
+        state = f"can't run: {provider.problem}" if provider.problem else "ready"
         table.add_row(provider.name, provider.plugin or "built in", escape(state))
     out.print(table)
     runs = False
@@ -72,12 +72,12 @@ def problems(here: Catalog) -> list[str]:
         )
     for provider in here.providers:
         found += [
-            f"{provider.name}: {library} is missing; {_mend(provider, library)}"
+            f"{provider.name}: {library} is missing; {_fix(provider, library)}"
             for library in provider.missing
         ]
         if provider.error:
             mend = (
-                provider.mend
+                provider.fix
                 or f"pip install --upgrade onnxruntime {provider.plugin.replace('_', '-')}"
             )
             found.append(f"{provider.name}: {provider.error}; run  {mend}")
@@ -93,7 +93,7 @@ def problems(here: Catalog) -> list[str]:
     return found
 
 
-def _mend(provider: Provider, library: str) -> str:
+def _fix(provider: Provider, library: str) -> str:
     if library.startswith("libcuda.so"):
         return "it comes with the NVIDIA driver: install that"
     return f"run  {next(row.install for row in BACKENDS.values() if row.provider == provider.name)}"

@@ -1,4 +1,4 @@
-"""Files written atomically, so that neither a reader nor a crash ever sees half of one; their hashes."""
+"""Atomic writes, so that neither a reader nor a crash ever sees half a file; and file hashes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all. Missing folders are made.
+    """Write `data` to `path` completely or not at all. Missing folders are created.
 
     Raises:
-        OSError: the folder can't be made or written, or the disk is full; `path` is then as it was before.
+        OSError: the folder can't be created or written, or the disk is full; `path` is unchanged.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -22,12 +22,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Give an empty temporary file in the folder of `path` to write to; on leaving it is synced and takes that name.
+    """Provide an empty temporary file next to `path`, which replaces `path` on a normal exit.
 
-    Its name begins with a dot and ends in `suffix`; on an error it is deleted. Missing folders are made.
+    Its name starts with a dot and ends in `suffix`. It is synced to disk before it is renamed, and
+    deleted if an exception is raised. Missing folders are created.
 
     Raises:
-        OSError: the folder can't be made or written, or the disk is full; `path` is then as it was before.
+        OSError: the folder can't be created or written, or the disk is full; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=suffix)
@@ -41,6 +42,23 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Rename a finished file such that not even a power cut leaves half of it under that name.
+
+    Raises:
+        OSError: the disk is full, or `path` can't be written.
+    """
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if os.name == "posix":  # elsewhere a folder can't be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def sha256(path: Path) -> str:
@@ -57,7 +75,7 @@ def sha256(path: Path) -> str:
 
 
 def _umask() -> int:
-    # mkstemp makes files that only the owner can read; results should be as readable as any other file.
+    # mkstemp makes files readable by their owner only; results get the usual permissions.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segrt.errors import ModelError
+from segrt.validation import first_problem
 
 KEY = "segrt"
 
@@ -65,8 +66,6 @@ class ModelMeta(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
             raise ModelError(
-                f"{file}: its segrt metadata is damaged ({where}: {first['msg']}); export it again"
+                f"{file}: its segrt metadata is damaged ({first_problem(error)}); export it again"
             ) from None

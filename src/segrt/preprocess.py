@@ -6,7 +6,7 @@ They run in PaddleX's order, whatever the order of the list: Resize, then Normal
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from segrt.errors import ConfigError, ModelError
+from segrt.errors import ModelError
 from segrt.types import TargetSize, parse_target_size
+from segrt.validation import first_problem
 
 Three: TypeAlias = tuple[float, float, float]
 
@@ -115,10 +116,7 @@ class Resize(BaseModel):
     @field_validator("target_size", mode="before")
     @classmethod
     def _size(cls, value: object) -> object:
-        try:
-            return parse_target_size(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        return parse_target_size(value)
 
     @field_validator("interp")
     @classmethod
@@ -189,10 +187,8 @@ class Transforms:
                         f"the model asks for the transform {kind!r}: segrt has Normalize and Resize"
                     )
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"]))
                 raise ModelError(
-                    f"the model's transform {kind} is not valid ({where}: {first['msg']})"
+                    f"the model's transform {kind} is not valid ({first_problem(error)})"
                 ) from None
         return cls(normalize, resize)
 
@@ -215,6 +211,23 @@ class Transforms:
         return (
             rule if target_size is None else rule.model_copy(update={"target_size": target_size})
         ).size(source_size)
+
+    def batch(
+        self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Prepare images as one batch for the network.
+
+        Args:
+            images: uint8 (H, W, 3), BGR, of any sizes.
+            size: (height, width) of inference.
+
+        Returns:
+            np.ndarray: float32 (N, 3, height, width), RGB, normalised.
+        """
+        batch = np.empty((len(images), 3, *size), np.float32)
+        for slot, image in zip(batch, images, strict=True):
+            self.write(np.ascontiguousarray(image), out=slot)
+        return batch
 
     def write(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
         """Resize an image to the size of `out`, and normalise it into `out`.

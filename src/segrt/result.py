@@ -1,54 +1,39 @@
-"""What `Pipeline.predict` yields for each image: a SegResult, or a SegFailure in its place."""
+"""What `Pipeline.predict` yields for each image."""
 
 from __future__ import annotations
 
 import base64
-import io
 import json
-import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segrt import render, shapes
-from segrt.errors import ConfigError, MissingExtraError, SegrtError
+from segrt import encode, render, shapes
+from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import write_atomic
+from segrt.frame import IMAGE_SUFFIXES
+from segrt.names import file_name
 from segrt.types import LabelFormat, parse_label_format
 
-IMAGE_SUFFIXES = frozenset(
-    ".bmp .dib .jpeg .jpg .png .webp .pbm .pgm .ppm .pnm .sr .ras .tiff .tif".split()  # noqa: SIM905
-)
 _LOSSY = frozenset((".jpeg", ".jpg"))
-_BAND = (
-    1 << 16
-)  # pixels written to JSON at once: few enough to be in the cache still when they are looked at again
-
-
-def file_name(input_path: str) -> str:
-    """The file name in a path; in a URL, the last part of its path, made safe to be a file's name; "camera_0"."""
-    if input_path.startswith("camera:"):
-        return input_path.replace(":", "_")
-    if not input_path.lower().startswith(("http://", "https://")):
-        return Path(input_path).name
-    name = PurePosixPath(unquote(urlsplit(input_path).path)).name
-    return re.sub(r'[\x00-\x1f<>:"|?*\\]', "_", name)[-100:]
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds that one image took; in a batch, its share of the batch's time.
+    """Milliseconds spent on one image; in a batch, its share of the batch.
+
+    Example:
+        >>> print(f"{result.timings.run:.1f} ms of {result.timings.total:.1f} ms in the network")
 
     Attributes:
         preprocess: from the decoded image to the network's input.
         run: the network.
-        postprocess: from the network's output to labels of the source's size.
+        postprocess: from the network's output to labels at the size of the source image.
     """
 
     preprocess: float
@@ -61,42 +46,35 @@ class Timings:
         return self.preprocess + self.run + self.postprocess
 
 
-@dataclass(frozen=True)
-class SegFailure:
-    """Stands in the place of an input that could not be segmented, with `on_error="yield"`.
-
-    Attributes:
-        input_path: the input, as text; None for an array.
-        page_index: page of a PDF, or frame of a TIFF or a video, from 0; None where there is only one.
-        error: what went wrong.
-    """
-
-    input_path: str | None
-    page_index: int | None
-    error: SegrtError
-
-
 @dataclass(frozen=True, eq=False)
 class SegResult(Mapping[str, Any]):
-    """The labels of one image, and what belongs to them.
+    """The labels of one image, with everything needed to show and save them.
 
-    As a mapping it has the keys of PaddleX: `input_path`, `page_index` and `pred` (int32, shape (1, H, W)).
+    It is also a mapping with PaddleX's keys: `input_path`, `page_index` and `pred` (int32, shape
+    (1, H, W)). Two results are equal only if they are the same object.
+
+    Example:
+        >>> for result in pipeline.predict("road.png"):
+        ...     print(result.areas())
+        ...     result.save_to_img("./output/")
 
     Attributes:
-        labels: int32 (H, W) of the source image, class ids in [0, num_classes).
-        image: the source, uint8 (H, W, 3), BGR.
-        input_path: the input, as text; None for an array.
-        page_index: page of a PDF, or frame of a TIFF or a video, from 0; None where there is only one.
-        class_names: the name of each class id; `class_7` where the model names none.
+        labels: int32 (H, W), the size of the source image; class ids in [0, num_classes).
+        image: the source image, uint8 (H, W, 3), BGR.
+        input_path: path, URL or camera; None for an array or bytes.
+        page_index: zero-based index of a PDF page or of a TIFF or video frame; None for formats
+            with a single image.
+        class_names: the name of each class id; `class_7` if the model has no names.
         palette: uint8 (K, 3), RGB.
-        model_name: the model that ran.
+        model_name: the model.
         provider: the execution provider that ran it.
-        precision: the arithmetic that it ran in.
-        timings: milliseconds by step.
-        stem: name without suffix under which the result is saved in a folder, less its `_res`.
-        scores: float32 (H, W), in (0, 1]: the softmax probability of each pixel's class; None unless asked for, with
-            `predict(..., scores=True)`.
-        error: always None; a SegFailure has one.
+        precision: the arithmetic it ran in.
+        timings: milliseconds per step.
+        stem: file name without suffix, and without `_res`, used when the result is saved to a
+            folder.
+        scores: float32 (H, W), in (0, 1]: the softmax probability of each pixel's class; None
+            unless requested with `predict(..., scores=True)`.
+        error: always None; a `SegFailure` has an error.
     """
 
     labels: npt.NDArray[np.int32]
@@ -116,8 +94,13 @@ class SegResult(Mapping[str, Any]):
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.shape != self.image.shape[:2]:
             raise ValueError(
-                f"labels of shape {self.labels.shape} don't fit an image of shape {self.image.shape}"
+                f"labels of shape {self.labels.shape} don't fit an image of shape "
+                f"{self.image.shape}"
             )
+
+    # Mapping would compare the arrays, which has no truth value.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __getitem__(self, key: str) -> Any:
         if key == "pred":
@@ -139,26 +122,41 @@ class SegResult(Mapping[str, Any]):
 
     @property
     def img(self) -> dict[str, Image.Image]:
-        """`{"res": picture}`: the label map in colours, RGB, the size of the source."""
+        """`{"res": picture}`: the coloured label map, RGB, at the size of the source image."""
         return {"res": Image.fromarray(render.colorize(self.labels, self.palette))}
 
     def areas(self) -> dict[str, float]:
-        """The share of the image that each class covers, 0 to 1, by name, largest first; classes that occur only."""
+        """The share of the image covered by each class present, by name, largest first.
+
+        Example:
+            >>> result.areas()
+            {'road': 0.41, 'sky': 0.33, 'building': 0.26}
+        """
         classes, shares = self.shares()
         return {self.class_names[c]: share for c, share in zip(classes, shares, strict=True)}
 
     def masks(self) -> dict[str, shapes.Mask]:
-        """Where each class is: bool (H, W), by name, largest first; classes that occur only."""
+        """A bool mask (H, W) for each class present, by name, largest first.
+
+        Example:
+            >>> road = result.masks()["road"]
+            >>> result.image[~road] = 0  # black out everything else
+        """
         return {self.class_names[c]: self.labels == c for c in self.shares()[0]}
 
     @property
     def legend(self) -> Image.Image:
-        """Colours, names and shares of the classes that occur, largest first: RGB."""
+        """Colours, names and areas of the classes present, largest first: RGB."""
         classes, shares = self.shares()
         return render.legend(classes, self.class_names, self.palette, shares)
 
     def to_polygons(self) -> list[shapes.Polygon]:
-        """The exact outline of each connected region, classes by id."""
+        """The exact outline of each connected region, ordered by class id.
+
+        Example:
+            >>> for polygon in result.to_polygons():
+            ...     print(polygon.class_name, polygon.area, polygon.exterior.shape)
+        """
         return [
             shapes.Polygon(c, self.class_names[c], exterior, holes)
             for c in sorted(self.shares()[0])
@@ -166,50 +164,42 @@ class SegResult(Mapping[str, Any]):
         ]
 
     def to_geojson(self) -> dict[str, Any]:
-        """A GeoJSON FeatureCollection (RFC 7946) with a Polygon for each connected region.
+        """A GeoJSON FeatureCollection (RFC 7946) with one Polygon for each connected region.
 
-        Coordinates are pixels, x to the right and y **down** from the upper left corner of the image, not degrees.
+        Coordinates are pixels, not degrees: x to the right and y **down** from the upper left
+        corner of the image.
+
+        Example:
+            >>> Path("regions.geojson").write_text(json.dumps(result.to_geojson()))
         """
         return {
             "type": "FeatureCollection",
-            "features": [
-                {
-                    "type": "Feature",
-                    "properties": {
-                        "class_id": p.class_id,
-                        "class_name": p.class_name,
-                        "area": p.area,
-                    },
-                    "geometry": {
-                        "type": "Polygon",
-                        "coordinates": [
-                            [*ring.tolist(), ring[0].tolist()] for ring in (p.exterior, *p.holes)
-                        ],
-                    },
-                }
-                for p in self.to_polygons()
-            ],
+            "features": [_feature(polygon) for polygon in self.to_polygons()],
         }
 
     def to_coco_rle(self, compressed: bool = True) -> list[dict[str, Any]]:
-        """Each class that occurs as a COCO annotation, by id, with the keys that pycocotools reads.
+        """Each class present as a COCO annotation, ordered by class id, as read by pycocotools.
+
+        Example:
+            >>> from pycocotools import mask
+            >>> mask.decode(result.to_coco_rle()[0]["segmentation"])  # uint8 (H, W)
 
         Args:
-            compressed: write the counts as pycocotools' text; if false, as a list of numbers.
+            compressed: whether the counts are pycocotools' text rather than a list of numbers.
 
         Returns:
-            list[dict]: `category_id`, `category_name`, `area` in pixels, `bbox` as [x, y, width, height], and
-                `segmentation` as {"size": [H, W], "counts": ...}.
+            list[dict]: `category_id`, `category_name`, `area` in pixels, `bbox` as
+                [x, y, width, height], and `segmentation` as {"size": [H, W], "counts": ...}.
         """
         annotations = []
         for c, counts in shapes.rle_counts(self.labels).items():
-            x, y, right, bottom = _box(self.labels == c)
+            left, top, right, bottom = shapes.bounds(self.labels == c)
             annotations.append(
                 {
                     "category_id": c,
                     "category_name": self.class_names[c],
                     "area": sum(counts[1::2]),
-                    "bbox": [x, y, right - x, bottom - y],
+                    "bbox": [left, top, right - left, bottom - top],
                     "segmentation": {
                         "size": list(self.labels.shape),
                         "counts": shapes.rle_string(counts) if compressed else counts,
@@ -219,7 +209,13 @@ class SegResult(Mapping[str, Any]):
         return annotations
 
     def to_supervision(self) -> Any:
-        """A `supervision.Detections` with one mask for each class that occurs, by id, and its name in `data`.
+        """A `supervision.Detections` with one mask for each class present, ordered by class id.
+
+        The class names are in its `data["class_name"]`.
+
+        Example:
+            >>> import supervision as sv
+            >>> sv.MaskAnnotator().annotate(result.image.copy(), result.to_supervision())
 
         Raises:
             MissingExtraError: supervision is not installed.
@@ -233,18 +229,21 @@ class SegResult(Mapping[str, Any]):
         classes = sorted(self.shares()[0])
         masks = np.stack([self.labels == c for c in classes])
         return supervision.Detections(
-            xyxy=np.array([_box(mask) for mask in masks], np.float32),
+            xyxy=np.array([shapes.bounds(mask) for mask in masks], np.float32),
             mask=masks,
             class_id=np.array(classes),
             data={"class_name": np.array([self.class_names[c] for c in classes])},
         )
 
     def overlay(self, alpha: float = 0.5, *, legend: bool = True) -> Image.Image:
-        """The source with the colours of the classes over it.
+        """Blend the class colours over the source image.
+
+        Example:
+            >>> result.overlay(alpha=0.4, legend=False).show()
 
         Args:
-            alpha: share of the class colour, from 0 (only the photo) to 1 (only the labels).
-            legend: whether colours, names and shares of the classes stand beside it.
+            alpha: weight of the class colour, from 0 (only the photo) to 1 (only the labels).
+            legend: whether to add colours, names and areas to the right.
 
         Returns:
             PIL.Image.Image: RGB.
@@ -264,39 +263,40 @@ class SegResult(Mapping[str, Any]):
         """Print `{'res': {'input_path': ..., 'page_index': ..., 'pred': '...'}}`.
 
         Args:
-            format_json: spread it over lines, as JSON.
-            indent: spaces a level, with `format_json`.
-            ensure_ascii: escape what is not ASCII, with `format_json`.
+            format_json: whether to print indented JSON rather than one line.
+            indent: spaces per level of the JSON.
+            ensure_ascii: whether the JSON escapes non-ASCII characters.
         """
         data = {"res": {**self, "pred": "..."}}
         print(json.dumps(data, indent=indent, ensure_ascii=ensure_ascii) if format_json else data)
 
     def save_to_img(self, save_path: str | Path) -> list[Path]:
-        """Save the label map as a picture in the colours of the classes.
+        """Save the coloured label map.
 
-        In a folder, `a.jpg` becomes `a_res.jpg`, page 3 of `doc.pdf` becomes `doc_3_res.png`. JPEG can't hold a label
-        map (its compression makes colours that are no class's), so beside every JPEG a `.png` is written, which is
-        indexed: its pixel values are the class ids, its palette is the colours.
+        In a folder, `a.jpg` becomes `a_res.jpg`, and page 3 of `doc.pdf` becomes `doc_3_res.png`.
+        JPEG compression changes colours, so a JPEG can't represent a label map: a `.png` is written
+        next to every JPEG. It is indexed: its pixel values are the class ids and its palette
+        contains the colours.
+
+        Example:
+            >>> result.save_to_img("./output/")
+            [PosixPath('output/road_res.png')]
 
         Args:
-            save_path: a folder, made when missing; or a file, where it ends in an image suffix.
+            save_path: a folder, created if missing, or a file name ending in an image suffix.
 
         Returns:
             list[Path]: the files written.
 
         Raises:
-            ConfigError: the image suffix of `save_path` is not one that can be written.
+            ConfigError: files with the suffix of `save_path` can't be written.
             OSError: the disk is full, or the path can't be written.
         """
-        target = Path(save_path)
-        if target.suffix.lower() not in IMAGE_SUFFIXES:
-            suffix = Path(file_name(self.input_path)).suffix if self.input_path else ""
-            target = (
-                target / f"{self.stem}_res{suffix if suffix.lower() in IMAGE_SUFFIXES else '.png'}"
-            )
-        written = (
-            [target, target.with_suffix(".png")] if target.suffix.lower() in _LOSSY else [target]
-        )
+        suffix = Path(file_name(self.input_path)).suffix if self.input_path else ""
+        own = suffix if suffix.lower() in IMAGE_SUFFIXES else ".png"
+        target = self._target(save_path, f"_res{own}", IMAGE_SUFFIXES)
+        lossy = target.suffix.lower() in _LOSSY
+        written = [target, target.with_suffix(".png")] if lossy else [target]
         for file in written:
             write_atomic(file, self._encode(file.suffix.lower()))
         return written
@@ -309,21 +309,27 @@ class SegResult(Mapping[str, Any]):
         *,
         label_format: LabelFormat = "list",
     ) -> Path:
-        """Save what stands under "res" in `json`, or the same with the labels in a smaller form.
+        """Save the value of "res" in `json`, optionally with the labels in a compact form.
+
+        Example:
+            >>> result.save_to_json("./output/", label_format="rle")
+            PosixPath('output/road_res.json')
 
         Args:
-            save_path: a folder, where `a.jpg` becomes `a_res.json`; or a file, where it ends in `.json`.
-            indent: spaces a level. PaddleX indents by 4, which puts each pixel on a line of its own.
-            ensure_ascii: escape what is not ASCII.
-            label_format: what "pred" is. "list": the class ids, nested as (1, H, W), like PaddleX. "rle": what
-                `to_coco_rle` gives. "png": a PNG whose pixel values are the class ids, base64. Beside "rle" and "png"
-                stand the keys `label_format`, `size` ([H, W]) and `class_names`.
+            save_path: a folder, where `a.jpg` becomes `a_res.json`, or a file name ending in
+                `.json`.
+            indent: spaces per level. PaddleX uses 4, which puts each pixel on a line of its own.
+            ensure_ascii: whether to escape non-ASCII characters.
+            label_format: the form of "pred". "list": class ids nested as (1, H, W), like PaddleX.
+                "rle": the result of `to_coco_rle`. "png": a base64 PNG whose pixel values are the
+                class ids. "rle" and "png" add the keys `label_format`, `size` ([H, W]) and
+                `class_names`.
 
         Returns:
             Path: the file written.
 
         Raises:
-            ConfigError: there is no such label_format.
+            ConfigError: label_format is unknown.
             OSError: the disk is full, or the path can't be written.
         """
         data: dict[str, Any] = {"input_path": self.input_path, "page_index": self.page_index}
@@ -338,22 +344,24 @@ class SegResult(Mapping[str, Any]):
         elif label_format == "png":
             data["pred"] = base64.b64encode(self.label_png()).decode()
         else:
-            data["pred"] = None  # json would take a second for what _list_text does in a fraction
+            data["pred"] = None  # replaced below: json is slow on large lists
         separators = (",", ":") if indent is None else None
         text = json.dumps(
             data, indent=indent, ensure_ascii=ensure_ascii, separators=separators
         ).encode()
         if label_format == "list":
             before, _, after = text.rpartition(b"null")
-            text = before + _list_text(self.labels, indent) + after
-        target = Path(save_path)
-        if target.suffix.lower() != ".json":
-            target = target / f"{self.stem}_res.json"
+            text = before + encode.nested_json(self.labels, indent) + after
+        target = self._target(save_path, "_res.json", {".json"})
         write_atomic(target, text)
         return target
 
     def save_all(self, save_path: str | Path) -> None:
-        """Save the picture and the JSON to a folder."""
+        """Save both the picture and the JSON to a folder.
+
+        Example:
+            >>> result.save_all("./output/")
+        """
         self.save_to_img(save_path)
         self.save_to_json(save_path)
 
@@ -362,108 +370,57 @@ class SegResult(Mapping[str, Any]):
     ) -> Path:
         """Save `overlay(alpha, legend=legend)`.
 
+        Example:
+            >>> result.save_overlay("./output/")
+            PosixPath('output/road_overlay.png')
+
         Args:
-            save_path: a folder, where `a.jpg` becomes `a_overlay.png`; or a file with an image suffix.
-            alpha: share of the class colour.
-            legend: whether a legend stands beside it.
+            save_path: a folder, where `a.jpg` becomes `a_overlay.png`, or a file name ending in an
+                image suffix.
+            alpha: weight of the class colour.
+            legend: whether to add a legend.
 
         Returns:
             Path: the file written.
         """
-        target = Path(save_path)
-        if target.suffix.lower() not in IMAGE_SUFFIXES:
-            target = target / f"{self.stem}_overlay.png"
-        write_atomic(target, _encode_rgb(self.overlay(alpha, legend=legend), target.suffix.lower()))
+        target = self._target(save_path, "_overlay.png", IMAGE_SUFFIXES)
+        picture = self.overlay(alpha, legend=legend)
+        write_atomic(target, encode.rgb(picture, target.suffix.lower()))
         return target
 
     def shares(self) -> tuple[list[int], list[float]]:
-        """The ids of the classes that occur, largest first, and the share of the image that each covers, 0 to 1."""
+        """Ids of the classes present, largest first, and the share of the image each covers."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
         classes = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
         return classes, [float(counts[c]) / self.labels.size for c in classes]
 
     def flat_json(self) -> bytes:
-        """The class ids row by row as one flat JSON list, many times as fast as `json.dumps` makes it."""
-        return (
-            b"["
-            + _numbers(self.labels, _number_texts(int(self.labels.max()) + 1, b","))[:-1]
-            + b"]"
-        )
+        """The class ids, row by row, as one flat JSON list."""
+        return encode.flat_json(self.labels)
+
+    def label_png(self) -> bytes:
+        """A PNG whose pixel values are the class ids; 16-bit grey for more than 256 classes."""
+        return encode.label_png(self.labels, self.palette, len(self.class_names))
+
+    def _target(self, save_path: str | Path, ending: str, suffixes: Collection[str]) -> Path:
+        """`save_path` itself if it ends in one of `suffixes`; otherwise a file in that folder."""
+        target = Path(save_path)
+        return target if target.suffix.lower() in suffixes else target / f"{self.stem}{ending}"
 
     def _encode(self, suffix: str) -> bytes:
         if suffix == ".png" and len(self.class_names) <= 256:
             return self.label_png()
-        return _encode_rgb(self.img["res"], suffix)
-
-    def label_png(self) -> bytes:
-        """A PNG whose pixel values are the class ids: indexed, or 16-bit grey where there are more than 256 classes."""
-        if len(self.class_names) > 256:
-            picture = Image.fromarray(self.labels.astype(np.uint16))
-        else:
-            picture = Image.fromarray(self.labels.astype(np.uint8))
-            picture.putpalette(self.palette[:256].tobytes())
-        buffer = io.BytesIO()
-        # Run lengths alone take a third of the time, and up to a fifth more bytes.
-        picture.save(buffer, "PNG", compress_type=zlib.Z_RLE)
-        return buffer.getvalue()
+        return encode.rgb(self.img["res"], suffix)
 
 
-def _box(mask: shapes.Mask) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom edge of what is true, in pixels; something must be."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _list_text(labels: npt.NDArray[np.int32], indent: int | None) -> bytes:
-    """What `json.dumps` writes for `[labels.tolist()]` as a value of the outermost object, many times as fast."""
-    line = [b"" if indent is None else b"\n" + b" " * (indent * level) for level in range(5)]
-    count, step = int(labels.max()) + 1, _BAND // labels.shape[1] + 1
-    texts, between = (
-        _number_texts(count, b"," + line[4], b";"),
-        line[3] + b"]," + line[3] + b"[" + line[4],
-    )
-    parts = []
-    for top in range(0, len(labels), step):
-        band = labels[top : top + step].copy()
-        band[:, -1] += count  # the text with a semicolon: this ends a row
-        parts.append(_numbers(band, texts).replace(b";", between))
-    parts[-1] = parts[-1].removesuffix(between)
-    start, end = (
-        b"[" + line[2] + b"[" + line[3] + b"[" + line[4],
-        line[3] + b"]" + line[2] + b"]" + line[1] + b"]",
-    )
-    return b"".join((start, *parts, end))
-
-
-def _number_texts(count: int, *endings: bytes) -> npt.NDArray[Any]:
-    """The text of each number below `count` with the first ending, then with the next one, padded with NUL."""
-    texts = [b"%d" % number + ending for ending in endings for number in range(count)]
-    if max(map(len, texts)) > 4:
-        return np.array(texts)
-    return np.array(texts, "S4").view(
-        np.uint32
-    )  # NumPy looks up integers several times as fast as bytes
-
-
-def _numbers(labels: npt.NDArray[np.int32], texts: npt.NDArray[Any]) -> bytes:
-    """The texts of labels, in row-major order."""
-    return texts.take(labels).tobytes().translate(None, b"\0")
-
-
-def _encode_rgb(picture: Image.Image, suffix: str) -> bytes:
-    if suffix in (".sr", ".ras"):  # Sun raster: Pillow reads it, only OpenCV writes it
-        import cv2
-
-        return cv2.imencode(".ras", np.asarray(picture)[:, :, ::-1])[1].tobytes()
-    buffer = io.BytesIO()
-    names = {
-        ".jpg": "JPEG",
-        ".tif": "TIFF",
-        ".dib": "DIB",
-        ".pbm": "PPM",
-        ".pgm": "PPM",
-        ".pnm": "PPM",
+def _feature(polygon: shapes.Polygon) -> dict[str, Any]:
+    rings = [[*ring.tolist(), ring[0].tolist()] for ring in (polygon.exterior, *polygon.holes)]
+    return {
+        "type": "Feature",
+        "properties": {
+            "class_id": polygon.class_id,
+            "class_name": polygon.class_name,
+            "area": polygon.area,
+        },
+        "geometry": {"type": "Polygon", "coordinates": rings},
     }
-    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-    picture.save(buffer, names.get(suffix, suffix[1:].upper()), **options)
-    return buffer.getvalue()

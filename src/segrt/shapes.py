@@ -39,6 +39,12 @@ class Polygon:
         )
 
 
+def bounds(mask: Mask) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom edge of a mask that is not empty, in pixels."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 def outlines(mask: Mask) -> list[tuple[Ring, tuple[Ring, ...]]]:
     """Trace the regions of a mask exactly.
 

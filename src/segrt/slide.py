@@ -1,9 +1,10 @@
-"""A sliding window: a large image goes through the network in crops, and their logits are averaged where they overlap.
+"""Sliding window: a large image runs in crops, and logits are averaged where crops overlap.
 
-The crops lie as in PaddleSeg's `slide_inference` (paddleseg/core/infer.py): `stride` apart, the last ones pushed back
-so that they end with the image; an image smaller than the crop is one crop. PaddleSeg holds the logits of the whole
-image. Here a pixel's class is decided once the last crop that covers it has run, so that besides the labels only what
-one row of crops shares with the next is held, and that as the network gave it, before its upsampling.
+Crops are positioned as in PaddleSeg's `slide_inference` (paddleseg/core/infer.py): `stride` apart,
+the last ones moved back so that they end at the edge of the image; an image smaller than the crop
+is a single crop. PaddleSeg keeps the logits of the whole image in memory. Here a pixel's class is
+decided once the last crop that covers it has run, so apart from the labels only the overlap of one
+row of crops with the next is kept, as output by the network, before upsampling.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,23 +21,29 @@ from numpy.typing import NDArray
 
 from segrt.errors import ConfigError
 from segrt.postprocess import Upsampled
+from segrt.preprocess import Transforms
 
 Size: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[slice, slice]
 """Rows and columns of a crop."""
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called after each step with the crops of this image that are done, and all of them."""
 
-_FORM = 'use {"crop": N or (height, width), "stride": N or (height, width)}, or True for the window of the model'
+Progress: TypeAlias = Callable[[int, int], None]
+"""Progress callback: crops of this image done, and the total."""
+
+_FORM = (
+    'use {"crop": N or (height, width), "stride": N or (height, width)}, or True for the window of '
+    "the model"
+)
 
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window, in pixels of the inference.
+    """A sliding window, in pixels at the inference size.
 
     Attributes:
-        crop: (height, width) of what goes through the network at once.
-        stride: (down, right) from one crop to the next; at most `crop`, or pixels would be left out.
+        crop: (height, width) of a crop.
+        stride: (down, right) from one crop to the next; at most `crop`, so that no pixel is left
+            out.
     """
 
     crop: Size
@@ -44,20 +52,25 @@ class Window:
     def __post_init__(self) -> None:
         if min(self.stride) < 1 or self.stride[0] > self.crop[0] or self.stride[1] > self.crop[1]:
             raise ConfigError(
-                f"slide: the stride {self.stride} must be from 1 to the crop {self.crop} on each side"
+                f"slide: the stride {self.stride} must be from 1 to the crop {self.crop} on each "
+                "side"
             )
 
 
 def parse_window(value: object) -> Window | bool:
     """Parse a window given as a mapping, as text or as a switch.
 
+    Example:
+        >>> parse_window("1024,768")
+        Window(crop=(1024, 1024), stride=(768, 768))
+
     Args:
-        value: {"crop": ..., "stride": ...}, each a number or a pair (height, width); text "CROP,STRIDE" or
-            "HEIGHT,WIDTH,DOWN,RIGHT"; True or "model" for the window that model_zoo.yaml gives the model; False or
-            None for none.
+        value: {"crop": ..., "stride": ...}, each a number or a pair (height, width); the text
+            "CROP,STRIDE" or "HEIGHT,WIDTH,DOWN,RIGHT"; True or "model" for the window that
+            model_zoo.yaml defines for the model; False or None for none.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: any other value.
     """
     if value is None or isinstance(value, bool):
         return bool(value)
@@ -66,11 +79,8 @@ def parse_window(value: object) -> Window | bool:
     if isinstance(value, str):
         if value.strip().lower() == "model":
             return True
-        numbers = (
-            [int(n) for n in value.split(",")]
-            if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value)
-            else []
-        )
+        is_list = re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value)
+        numbers = [int(n) for n in value.split(",")] if is_list else []
         if len(numbers) == 2:
             return Window((numbers[0],) * 2, (numbers[1],) * 2)
         if len(numbers) == 4:
@@ -85,15 +95,54 @@ def parse_window(value: object) -> Window | bool:
 
 def _pair(value: object) -> Size:
     pair = (value, value) if type(value) is int else value
-    if not (
-        isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(n) is int for n in pair)
-    ):
+    is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2
+    if not (is_pair and all(type(n) is int for n in pair)):  # type: ignore[attr-defined]
         raise ConfigError(f"slide: {value!r} is not valid: {_FORM}")
-    return pair[0], pair[1]
+    return pair[0], pair[1]  # type: ignore[index]
+
+
+class Crops:
+    """Runs crops of one image. Only the crops of one batch are normalised at a time.
+
+    Attributes:
+        preprocess_s: seconds spent on preparing crops so far.
+        run_s: seconds spent in the network so far.
+    """
+
+    def __init__(
+        self,
+        image: NDArray[np.uint8],
+        transforms: Transforms,
+        run: Callable[[NDArray[np.float32]], NDArray[Any]],
+        align_corners: bool,
+    ) -> None:
+        """Prepare nothing yet.
+
+        Args:
+            image: uint8 (H, W, 3), BGR, at the inference size.
+            transforms: from an image to the network's input.
+            run: the network, from float32 (N, 3, h, w) to logits.
+            align_corners: as in `segrt.postprocess.labels_from_logits`.
+        """
+        self._image, self._transforms, self._run = image, transforms, run
+        self._align_corners = align_corners
+        self.preprocess_s = self.run_s = 0.0
+
+    def infer(self, boxes: list[Box]) -> Iterator[Upsampled]:
+        """The logits of crops of one size, upsampled to that size where they are read."""
+        start = perf_counter()
+        crops = [self._image[box] for box in boxes]
+        size = crops[0].shape[:2]
+        batch = self._transforms.batch(crops, size)
+        prepared = perf_counter()
+        output = self._run(batch)
+        self.preprocess_s += prepared - start
+        self.run_s += perf_counter() - prepared
+        return (Upsampled(logits, size, align_corners=self._align_corners) for logits in output)
 
 
 def starts(size: int, crop: int, stride: int) -> list[int]:
-    """Where the crops of one axis of length `size` begin."""
+    """Where the crops along an axis of length `size` start."""
     count = max(0, math.ceil((size - crop) / stride)) + 1
     return [max(min(i * stride + crop, size) - crop, 0) for i in range(count)]
 
@@ -110,36 +159,32 @@ def run_window(
     """Run the crops of one image.
 
     Args:
-        size: (height, width) of the inference.
-        window: how to cut it.
-        infer: gives the logits of crops, each for the crop's own size.
-        batch_size: how many crops `infer` gets at once; they are of one size.
-        with_scores: give the scores as well.
-        progress: what to call after each batch.
+        size: (height, width) of inference.
+        window: how to cut it into crops.
+        infer: returns the logits of each crop, at the crop's size.
+        batch_size: number of crops of one size that `infer` gets at once.
+        with_scores: whether to return the scores too.
+        progress: called after each batch.
 
     Returns:
-        labels: int32 (H, W), the argmax of the averaged logits; of equal ones the lowest.
-        scores: None unless asked for; float32 (H, W): the largest entry of the softmax over the averaged logits.
+        labels: int32 (H, W), the argmax of the averaged logits; the lowest id in case of a tie.
+        scores: None unless requested; float32 (H, W), the largest entry of the softmax over the
+            averaged logits.
     """
     height, width = (min(crop, full) for crop, full in zip(window.crop, size, strict=True))
     tops, lefts = (starts(*axis) for axis in zip(size, window.crop, window.stride, strict=True))
-    labels = np.empty(size, np.int32)
-    scores = np.empty(size, np.float32) if with_scores else None
+    result = _Decided(size, with_scores)
     down, across = _counts(tops, height, size[0]), _counts(lefts, width, size[1])
-    held: list[_Crop] = []  # that cover pixels not yet decided
+    held: list[_Crop] = []  # crops that cover pixels not decided yet
     for top, bottom in zip(tops, [*tops[1:], size[0]], strict=True):
         for index, logits in enumerate(_batches(infer, top, height, lefts, width, batch_size)):
             held.append(_Crop(top, lefts[index], logits))
-            # Which pixels have all their crops now: from this one's corner to the next ones'.
+            # The pixels covered by no later crop: from this corner to those of the next crops.
             left, right = lefts[index], [*lefts[1:], size[1]][index]
             over = [crop for crop in held if crop.left < right and crop.left + width > left]
-            count = across[left:right]
-            for y, total in enumerate(_sums(over, slice(top, bottom), slice(left, right)), top):
-                mean = total / (down[y] * count)
-                labels[y, left:right] = mean.argmax(axis=0)
-                if scores is not None:
-                    odds = mean - mean.max(axis=0)
-                    scores[y, left:right] = 1 / np.exp(odds, out=odds).sum(axis=0)
+            sums = _sums(over, slice(top, bottom), slice(left, right))
+            for y, total in enumerate(sums, top):
+                result.decide(y, slice(left, right), total / (down[y] * across[left:right]))
             for crop in over:
                 if crop.left + width > right:
                     continue
@@ -149,12 +194,27 @@ def run_window(
                     held.remove(crop)
             if progress is not None and ((index + 1) % batch_size == 0 or index + 1 == len(lefts)):
                 progress(tops.index(top) * len(lefts) + index + 1, len(tops) * len(lefts))
-    return labels, scores
+    return result.labels, result.scores
+
+
+class _Decided:
+    """The labels, and scores, of the pixels decided so far."""
+
+    def __init__(self, size: Size, with_scores: bool) -> None:
+        self.labels = np.empty(size, np.int32)
+        self.scores = np.empty(size, np.float32) if with_scores else None
+
+    def decide(self, y: int, columns: slice, mean: NDArray[np.float32]) -> None:
+        """Decide part of a row from its averaged logits, float32 (C, columns)."""
+        self.labels[y, columns] = mean.argmax(axis=0)
+        if self.scores is not None:
+            odds = mean - mean.max(axis=0)
+            self.scores[y, columns] = 1 / np.exp(odds, out=odds).sum(axis=0)
 
 
 @dataclass(frozen=True, eq=False)
 class _Crop:
-    """Where a crop begins, and its logits."""
+    """The corner of a crop, and its logits."""
 
     top: int
     left: int
@@ -162,34 +222,27 @@ class _Crop:
 
 
 def _sums(crops: list[_Crop], rows: slice, columns: slice) -> Iterator[NDArray[np.float32]]:
-    """Yield the sum of the logits for each row of a part: (C, columns). The last crop covers all of it."""
+    """Yield the sum of the logits for each row of a part, (C, columns). The last crop covers it."""
     *others, whole = crops
     parts = []
     for crop in others:
-        left, right = (
-            max(crop.left, columns.start),
-            min(crop.left + crop.logits.size[1], columns.stop),
-        )
+        left = max(crop.left, columns.start)
+        right = min(crop.left + crop.logits.size[1], columns.stop)
         below = slice(rows.start - crop.top, min(rows.stop - crop.top, crop.logits.size[0]))
-        parts.append(
-            (
-                slice(left - columns.start, right - columns.start),
-                crop.logits.rows(below, slice(left - crop.left, right - crop.left)),
-            )
-        )
+        values = crop.logits.rows(below, slice(left - crop.left, right - crop.left))
+        parts.append((slice(left - columns.start, right - columns.start), values))
     offset = slice(rows.start - whole.top, rows.stop - whole.top)
-    for row in whole.logits.rows(
-        offset, slice(columns.start - whole.left, columns.stop - whole.left)
-    ):
+    own = slice(columns.start - whole.left, columns.stop - whole.left)
+    for row in whole.logits.rows(offset, own):
         total = row.copy()
-        for place, values in parts:
+        for position, values in parts:
             if (part := next(values, None)) is not None:
-                total[:, place] += part
+                total[:, position] += part
         yield total
 
 
 def _counts(begins: list[int], length: int, full: int) -> NDArray[np.float32]:
-    """How many crops cover each pixel of an axis."""
+    """The number of crops that cover each pixel of an axis."""
     counts = np.zeros(full, np.float32)
     for begin in begins:
         counts[begin : begin + length] += 1

@@ -1,4 +1,4 @@
-"""Whatever the user names as input becomes a lazy sequence of frames, in order."""
+"""Turns inputs of any kind into a lazy sequence of frames, in order."""
 
 from __future__ import annotations
 
@@ -6,66 +6,43 @@ import io
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event, Lock, Semaphore, Thread
-from typing import Any, TypeAlias, TypeVar
+from threading import Lock
+from typing import Any, TypeAlias
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from segrt import video
-from segrt.download import public, redirected
-from segrt.errors import ConfigError, DownloadError, InputError, TooLargeError
-from segrt.result import IMAGE_SUFFIXES, SegFailure
+from segrt import http, video
+from segrt.errors import ConfigError, InputError, TooLargeError
+from segrt.frame import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, SegFailure
+from segrt.names import is_url
 
 log = logging.getLogger("segrt")
 
 MAX_PIXELS = 178_956_970
-"""Most pixels of one image file or PDF page: where Pillow, too, stops believing that it is one."""
+"""Default limit on the pixels of one image or PDF page; Pillow's own limit."""
+
 MAX_PAGES = 10_000
-"""Most pages of a PDF and frames of a TIFF."""
-URL_SECONDS = 30.0
-"""Longest time that one download may take."""
-URL_BYTES = 256 << 20
-"""Most bytes of one download."""
+"""Limit on the pages of a PDF and the frames of a TIFF."""
 
 SUFFIXES = IMAGE_SUFFIXES | {".pdf"}
-# Pillow's decoders of IMAGE_SUFFIXES. Others it must not try: its EPS one, say, starts Ghostscript.
+"""Suffixes of the files that are read from folders."""
+
+# The Pillow decoders for IMAGE_SUFFIXES. No others: the EPS decoder, say, starts Ghostscript.
 _FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP", "PPM", "SUN", "TIFF")
-_BAND = (
-    1 << 18
-)  # pixels copied out of Pillow at once, which needs twice their bytes: few enough to stay in the cache
-_PILLOW = Lock()  # over its limit of pixels, which is a global
-_PDFIUM = Lock()  # PDFium must not be called by two threads at once
+# Pixels copied out of Pillow at once: the copy takes twice their bytes and should stay in cache.
+_BAND = 1 << 18
+_PILLOW = Lock()  # guards Pillow's pixel limit, which is a global
+_PDFIUM = Lock()  # PDFium is not thread-safe
 
 _Pixels: TypeAlias = npt.NDArray[np.uint8]
-_Item = TypeVar("_Item")
-_Done = TypeVar("_Done")
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One image to segment.
-
-    Attributes:
-        image: uint8 (H, W, 3), BGR.
-        input_path: where it came from, as text; None for what has no name, such as an array.
-        page_index: page of a PDF, frame of a TIFF, a video or a camera, from 0; None for the other formats.
-    """
-
-    image: _Pixels
-    input_path: str | None
-    page_index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +50,11 @@ class Reading:
     """How files are read.
 
     Attributes:
-        exif: turn a photo the way its EXIF orientation says, and a video the way it says itself. A TIFF is always
-            turned the way its own tag says.
-        pdf_scale: pixels to one point (1/72 inch) of a PDF page: 2 is 144 dpi.
-        max_pixels: most pixels of one image, page or frame; None for `MAX_PIXELS`. Raise it for files that are trusted.
+        exif: whether to apply the EXIF orientation of photos and the rotation of videos. The
+            orientation tag of a TIFF always applies.
+        pdf_scale: pixels per point (1/72 inch) of a PDF page; 2 is 144 dpi.
+        max_pixels: maximum number of pixels of an image, page or frame; None for `MAX_PIXELS`.
+            Raise it for trusted files only.
     """
 
     exif: bool = True
@@ -97,7 +75,7 @@ class Reading:
 
     @property
     def limit(self) -> int:
-        """The most pixels of one image."""
+        """Maximum number of pixels of one image."""
         return MAX_PIXELS if self.max_pixels is None else self.max_pixels
 
     def check(self, width: int, height: int) -> None:
@@ -105,30 +83,36 @@ class Reading:
 
         Raises:
             InputError: it has no pixels.
-            TooLargeError: it has too many.
+            TooLargeError: it has too many pixels.
         """
         if width * height > self.limit:
             raise TooLargeError(
-                f"an image of {width} x {height} has more than {self.limit:,} pixels; max_pixels raises that"
+                f"an image of {width} x {height} has more than {self.limit:,} pixels; "
+                "max_pixels raises that"
             )
         if width < 1 or height < 1:
             raise InputError("the image has no pixels")
 
 
 def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | SegFailure]:
-    """Read images one by one, in the order given; what can't be read becomes a SegFailure in its place.
+    """Read images one by one, in order. An unreadable one becomes a SegFailure in its position.
 
-    What a file, a URL's answer or bytes hold is told by their content. Every page of a PDF and every frame of a TIFF
-    or a video is an image; of other formats that hold several, the first is. In folders videos are left out.
+    The format is detected from the content, not from the name. Every page of a PDF and every frame
+    of a TIFF or a video is an image; of other multi-image formats the first image is read. Videos
+    in folders are skipped.
+
+    Example:
+        >>> for frame in frames(["photos/", "scan.pdf", array]):
+        ...     print(frame.input_path, frame.page_index)
 
     Args:
-        source: a file or folder (str or Path), an http(s) URL, the number of a camera (0, or "camera:0"), bytes of a
-            file, an array as `from_array` takes it, a PIL image (taken as it stands, without regard to EXIF), or an
-            iterable of these, nested as one likes.
+        source: a file or folder (str or Path), an http(s) URL, a camera (0, or "camera:0"), the
+            bytes of a file, an array (see `from_array`), a PIL image (used as is, without regard
+            to EXIF), or an iterable of these, nested to any depth.
         reading: how files are read.
     """
-    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-        yield from _from_url(source, reading)
+    if is_url(source):
+        yield from _from_url(str(source), reading)
     elif (index := video.camera_index(source)) is not None:
         yield from _from_video(index, f"camera:{index}", reading)
     elif isinstance(source, (str, Path)):
@@ -141,92 +125,42 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
                 from_array(source) if isinstance(source, np.ndarray) else _from_pil(source, reading)
             )
         )
-        yield _failure(None, None, image) if isinstance(image, Exception) else Frame(image, None)
+        yield (_failure(None, None, image) if isinstance(image, Exception) else Frame(image, None))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         for item in source:
             yield from frames(item, reading)
     else:
         error = InputError(
-            f"an input of type {type(source).__name__} can't be read: give a path, a folder, a URL, the number of a"
-            " camera, bytes, an array, a PIL image or a list of these"
+            f"an input of type {type(source).__name__} can't be read: give a path, a folder, a "
+            "URL, the number of a camera, bytes, an array, a PIL image or a list of these"
         )
         yield SegFailure(None, None, error)
 
 
-def ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
-    """Let a thread take items before they are asked for, in order; it ends when the iterator that this gives is closed.
-
-    Args:
-        items: the thread alone runs this iterator, and closes it; what it raises is raised in its place.
-        size: how many items at most may be taken that were not asked for yet.
-    """
-    free, ready, closed = Semaphore(size), SimpleQueue[tuple[Any, BaseException | None]](), Event()
-
-    def work() -> None:
-        try:
-            while free.acquire() and not closed.is_set():
-                ready.put((next(items), None))
-        except BaseException as error:  # StopIteration too: it ends the consumer
-            ready.put((None, error))
-        finally:
-            if isinstance(items, Generator):
-                items.close()
-
-    thread = Thread(target=work, name="segrt-read", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            free.release()
-            yield item
-    finally:
-        closed.set()
-        free.release()
-        thread.join(
-            1
-        )  # so that a caller may close what `items` reads from; not for ever, since that may hang
-
-
-def in_threads(
-    work: Callable[[_Item], _Done], items: Iterator[_Item], threads: int
-) -> Generator[_Done, None, None]:
-    """Do work on items in several threads, and give what comes of them in order.
-
-    Args:
-        work: what it raises is raised in its place.
-        items: as for `ahead`.
-        threads: how many, which is also the most items under way.
-    """
-    with ThreadPoolExecutor(threads, thread_name_prefix="segrt-work") as pool:
-        futures = ahead((pool.submit(work, item) for item in items), max(1, threads - 1))
-        with closing(futures):
-            for future in futures:
-                yield future.result()
-
-
 def from_array(array: npt.NDArray[Any]) -> _Pixels:
-    """Bring an array to 8-bit BGR.
+    """Convert an array to 8-bit BGR.
+
+    Example:
+        >>> from_array(np.zeros((480, 640), np.uint16)).shape
+        (480, 640, 3)
 
     Args:
-        array: (H, W) or (H, W, 1) grey, (H, W, 3) BGR, or (H, W, 4) BGR and alpha, which is dropped as OpenCV does.
-            uint8: taken as it is, and not copied where it can be used in place, which a memory-mapped one can.
-            uint16: its upper 8 bits. Float: from 0 to 1, times 255, rounded. bool: 0 and 255.
+        array: (H, W) or (H, W, 1) grey, (H, W, 3) BGR, or (H, W, 4) BGR with alpha, which is
+            dropped, as OpenCV does. uint8 is used as is, and not copied if possible (memory-mapped
+            arrays included). uint16: the upper 8 bits. Float: from 0 to 1, multiplied by 255 and
+            rounded. bool: 0 and 255.
 
     Returns:
         np.ndarray: uint8 (H, W, 3), BGR.
 
     Raises:
-        InputError: another dtype or shape, no pixels, or floats that are not in [0, 1].
+        InputError: another dtype or shape, no pixels, or floats outside [0, 1].
     """
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
         raise InputError(
-            f"an array of shape {array.shape} is not an image: it must be (H, W) or (H, W, 1 | 3 | 4), colours in the"
-            " order BGR"
+            f"an array of shape {array.shape} is not an image: it must be (H, W) or "
+            "(H, W, 1 | 3 | 4), with colours in BGR order"
         )
     array = _to_uint8(array[:, :, :3] if array.ndim == 3 else array)
     if channels == 1:
@@ -243,14 +177,15 @@ def _to_uint8(array: npt.NDArray[Any]) -> _Pixels:
         return np.where(array, np.uint8(255), np.uint8(0))
     if array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
-        if not (low >= 0 and high <= 1):  # NaN, too, is neither
+        if not (low >= 0 and high <= 1):  # true for NaN as well
             raise InputError(
-                f"an array of {array.dtype} must be from 0 to 1, but it is from {low:g} to {high:g}: scale it, or"
-                " convert it to uint8"
+                f"an array of {array.dtype} must be from 0 to 1, but it is from {low:g} to "
+                f"{high:g}: scale it, or convert it to uint8"
             )
         return np.asarray(np.rint(array * array.dtype.type(255)), np.uint8)
     raise InputError(
-        f"an array of {array.dtype} is not an image: it must be uint8, uint16, bool, or float from 0 to 1"
+        f"an array of {array.dtype} is not an image: it must be uint8, uint16, bool, or float "
+        "from 0 to 1"
     )
 
 
@@ -263,112 +198,59 @@ def _from_path(path: str, reading: Reading) -> Iterator[Frame | SegFailure]:
             if Path(name).suffix.lower() in SUFFIXES
         )
         if not files:
-            yield SegFailure(
-                path, None, InputError(f"the folder {path} holds no image ({_known(SUFFIXES)})")
-            )
+            error = InputError(f"the folder {path} holds no image ({_listed(SUFFIXES)})")
+            yield SegFailure(path, None, error)
         for file in files:
             yield from _from_path(file, reading)
     elif not os.path.exists(path):
         yield SegFailure(path, None, InputError(f"{path} does not exist"))
-    elif Path(path).suffix.lower() not in SUFFIXES | video.SUFFIXES:
+    elif Path(path).suffix.lower() not in SUFFIXES | VIDEO_SUFFIXES:
         error = InputError(
-            f"{path} has a suffix that is not an image's; segrt reads {_known(SUFFIXES | video.SUFFIXES)}"
+            f"{path} does not have the suffix of an image; segrt reads "
+            f"{_listed(SUFFIXES | VIDEO_SUFFIXES)}"
         )
         yield SegFailure(path, None, error)
-    elif not os.path.isfile(path):  # to open a pipe could wait for ever
+    elif not os.path.isfile(path):  # opening a pipe could block forever
         yield SegFailure(path, None, InputError(f"{path} is not a file"))
     else:
         yield from _decode(path, path, reading)
 
 
-def _known(suffixes: Iterable[str]) -> str:
+def _listed(suffixes: Iterable[str]) -> str:
     return " ".join(sorted(s[1:] for s in suffixes))
 
 
 def _from_url(url: str, reading: Reading) -> Iterator[Frame | SegFailure]:
     try:
-        content = download(url)
+        content = http.download(url)
     except Exception as error:
         yield _failure(url, None, error)
     else:
         yield from _decode(content, url, reading)
 
 
-def download(
-    url: str,
-    *,
-    transport: httpx.BaseTransport | None = None,
-    seconds: float | None = None,
-    max_bytes: int | None = None,
-) -> bytes:
-    """Read what a URL answers.
-
-    Args:
-        url: http or https; redirects are followed, but not from https to http.
-        transport: what makes the connections; None for httpx's own, with the proxies that the environment names.
-        seconds: longest time; None for `URL_SECONDS`.
-        max_bytes: most bytes; None for `URL_BYTES`.
-
-    Raises:
-        InputError: it can't be downloaded.
-        TooLargeError: it is larger than that.
-    """
-    seconds = URL_SECONDS if seconds is None else seconds
-    max_bytes = URL_BYTES if max_bytes is None else max_bytes
-    shown = public(url)
-    late = InputError(f"{shown} took more than {seconds:g} s to download")
-    deadline = time.monotonic() + seconds
-    parts, size = [], 0
-    try:
-        with (
-            httpx.Client(
-                transport=transport, trust_env=transport is None, timeout=seconds
-            ) as client,
-            redirected(client, url) as response,
-        ):
-            if not response.is_success:
-                raise InputError(
-                    f"{shown} can't be downloaded: the server answers {response.status_code}"
-                )
-            for part in response.iter_bytes():
-                parts.append(part)
-                size += len(part)
-                if size > max_bytes:
-                    raise TooLargeError(f"{shown} is larger than {max_bytes / 2**20:g} MiB")
-                if time.monotonic() > deadline:
-                    raise late
-    except httpx.TimeoutException:
-        raise late from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise InputError(f"{shown} can't be downloaded: {error}") from None
-    except DownloadError as error:
-        raise InputError(str(error)) from None
-    return b"".join(parts)
-
-
 def _decode(
     content: str | bytes, name: str | None, reading: Reading
 ) -> Iterator[Frame | SegFailure]:
-    """Every image of a file, given by its path or by what stands in it."""
+    """Decode every image of a file, given its path or its bytes."""
     page = None
     try:
         head = _head(content)
         if video.is_video(head):
             yield from _from_video(content, name, reading)
             return
-        # where every reader looks for it
-        for page, image in (_pdf_pages if b"%PDF-" in head else _image_frames)(content, reading):
+        decoder = _pdf_pages if _is_pdf(head) else _image_frames
+        for page, image in decoder(content, reading):
             yield (
                 _failure(name, page, image)
                 if isinstance(image, Exception)
                 else Frame(image, name, page)
             )
-    except Exception as error:  # decoders raise nearly anything on damaged files
+    except Exception as error:  # decoders raise almost anything on damaged files
         if isinstance(error, UnidentifiedImageError):
             size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
-            error = InputError(
-                f"{name or 'this'} is {'not an image of a known format' if size else 'empty'}"
-            )
+            what = "not an image of a known format" if size else "empty"
+            error = InputError(f"{name or 'this'} is {what}")
         elif isinstance(error, Image.DecompressionBombError):
             error = TooLargeError(
                 f"this image has more than {reading.limit:,} pixels; max_pixels raises that"
@@ -383,6 +265,10 @@ def _head(content: str | bytes) -> bytes:
     return content[:1024]
 
 
+def _is_pdf(head: bytes) -> bool:
+    return b"%PDF-" in head  # PDF readers look for it in the first 1,024 bytes
+
+
 def _from_video(
     source: str | bytes | int, name: str | None, reading: Reading
 ) -> Iterator[Frame | SegFailure]:
@@ -392,7 +278,7 @@ def _from_video(
             tempfile.TemporaryDirectory() if isinstance(source, bytes) else nullcontext() as folder
         ):
             if isinstance(source, bytes):
-                file = os.path.join(folder or "", "video")  # FFmpeg wants a file
+                file = os.path.join(folder or "", "video")  # FFmpeg needs a file
                 Path(file).write_bytes(source)
                 source = file
             for image in video.read(source, upright=reading.exif, max_pixels=reading.limit):
@@ -403,15 +289,14 @@ def _from_video(
 
 
 def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure:
-    """The failure of one image, with an error that names the file; arrays and bytes have no name."""
+    """The failure of one image, with an error that includes the file name, if there is one."""
     reason = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, InputError):
         reason = f"it can't be read: {reason}"
     if name is not None and name not in reason:
         reason = f"{name}: {reason}" if page is None else f"{name}, page {page}: {reason}"
-    return SegFailure(
-        name, page, (type(error) if isinstance(error, InputError) else InputError)(reason)
-    )
+    kind = type(error) if isinstance(error, InputError) else InputError
+    return SegFailure(name, page, kind(reason))
 
 
 def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _Pixels | Exception]]:
@@ -426,7 +311,7 @@ def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _P
                     "this PDF is encrypted: save it without a password first"
                 ) from None
             raise InputError("this PDF is damaged") from None
-        document.init_forms()  # so that what was filled in is drawn
+        document.init_forms()  # so that filled-in form fields are drawn
         count = len(document)
     try:
         if not count:
@@ -436,7 +321,7 @@ def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _P
                 image = _attempt(partial(_pdf_page, document, page, reading))
             yield page, image
         if count > MAX_PAGES:
-            raise InputError(f"this PDF has {count} pages: those from {MAX_PAGES} on are left out")
+            raise InputError(f"this PDF has {count} pages: those from {MAX_PAGES} on are skipped")
     finally:
         with _PDFIUM:
             document.close()
@@ -448,7 +333,7 @@ def _pdf_page(document: Any, index: int, reading: Reading) -> _Pixels:
         width, height = page.get_size()
         reading.check(int(width * reading.pdf_scale), int(height * reading.pdf_scale))
         bitmap = page.render(scale=reading.pdf_scale)
-        image = from_array(bitmap.to_numpy()).copy()  # the bitmap's memory is PDFium's
+        image = from_array(bitmap.to_numpy()).copy()  # the bitmap's memory belongs to PDFium
         bitmap.close()
         return image
     finally:
@@ -465,31 +350,28 @@ def _image_frames(
             return
         for page in range(MAX_PAGES):
             try:
-                with _limit(reading):
-                    image.seek(
-                        page
-                    )  # asking for the number of frames would read all of their headers
+                with _raised_limit(reading):
+                    image.seek(page)  # counting the frames would read all of their headers
             except EOFError:
                 return
             yield page, _attempt(partial(_tiff_frame, image, page, file, reading))
-    raise InputError(f"this TIFF has more than {MAX_PAGES} frames: the others are left out")
+    raise InputError(f"this TIFF has more than {MAX_PAGES} frames: the others are skipped")
 
 
 def _tiff_frame(image: Image.Image, page: int, file: str | io.BytesIO, reading: Reading) -> _Pixels:
     if image.width * image.height <= MAX_PIXELS:
         return _from_file(image, reading)
-    with _opened(
-        file, reading
-    ) as alone:  # an image that is closed gives its memory back; `image` would keep it
-        with _limit(reading):
+    # Closing an image frees its memory; `image`, which stays open, would keep it.
+    with _opened(file, reading) as alone:
+        with _raised_limit(reading):
             alone.seek(page)
-            alone.load()  # checks once more
+            alone.load()  # checks the limit once more
         return _from_file(alone, reading)
 
 
 @contextmanager
 def _opened(file: str | io.BytesIO, reading: Reading) -> Iterator[Image.Image]:
-    with _limit(reading):
+    with _raised_limit(reading):
         image = Image.open(file, formats=_FORMATS)
     try:
         yield image
@@ -498,8 +380,8 @@ def _opened(file: str | io.BytesIO, reading: Reading) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _limit(reading: Reading) -> Iterator[None]:
-    """Let Pillow open what is larger than it believes."""
+def _raised_limit(reading: Reading) -> Iterator[None]:
+    """Raise Pillow's pixel limit where `reading` allows more."""
     if reading.limit <= MAX_PIXELS:
         yield
         return
@@ -524,7 +406,7 @@ def _from_file(image: Image.Image, reading: Reading) -> _Pixels:
     if reading.exif:
         try:
             ImageOps.exif_transpose(image, in_place=True)
-        except Exception:  # parsing nonsense may raise nearly anything; the picture itself is whole
+        except Exception:  # parsing garbage raises almost anything; the pixels are intact
             log.warning(
                 "%s: its EXIF data is damaged, so its orientation is ignored",
                 getattr(image, "filename", "") or "an image",
@@ -533,14 +415,15 @@ def _from_file(image: Image.Image, reading: Reading) -> _Pixels:
 
 
 def _from_pil(image: Image.Image, reading: Reading) -> _Pixels:
-    """Flatten to BGR: palettes and CMYK are looked up, alpha is dropped, 16 bits and floats are as in `from_array`."""
+    """Convert to BGR: palettes and CMYK are resolved, alpha is dropped, the rest as `from_array`."""
     reading.check(*image.size)
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image)
         low, high = int(grey.min()), int(grey.max())
         if low < 0 or high > 65_535:
             raise InputError(
-                f"an image of 32-bit integers must be from 0 to 65535, but it is from {low} to {high}"
+                f"an image of 32-bit integers must be from 0 to 65535, but it is from {low} to "
+                f"{high}"
             )
         return from_array(grey.astype(np.uint16))
     if image.mode == "F":
@@ -551,31 +434,29 @@ def _from_pil(image: Image.Image, reading: Reading) -> _Pixels:
     step = _BAND // width + 1
     for top in range(0, height, step):
         band = rgb.crop((0, top, width, min(top + step, height)))
-        bgr[top : top + step] = np.frombuffer(band.tobytes("raw", "BGR"), np.uint8).reshape(
-            -1, width, 3
-        )
+        pixels = np.frombuffer(band.tobytes("raw", "BGR"), np.uint8)
+        bgr[top : top + step] = pixels.reshape(-1, width, 3)
     return bgr
 
 
 def one_image(content: bytes, reading: Reading = Reading()) -> _Pixels:
-    """Read bytes of a file that must hold one image: no PDF, no video, and no TIFF with several frames.
+    """Decode the bytes of a file that must contain exactly one image: no PDF, no video.
 
     Returns:
         np.ndarray: uint8 (H, W, 3), BGR.
 
     Raises:
-        InputError: they don't.
+        InputError: it contains anything else.
         TooLargeError: it has more pixels than `reading` allows.
     """
-    if b"%PDF-" in content[:1024]:  # where every reader looks for it
+    if _is_pdf(content[:1024]):
         raise InputError("this is a PDF: send each page as an image")
     if video.is_video(content):
         raise InputError("this is a video: send each frame as an image")
     found = list(islice(_decode(content, None, reading), 2))
     if len(found) != 1:
-        raise InputError(
-            f"this holds {'several images' if found else 'no image'}: send one at a time"
-        )
+        what = "several images" if found else "no image"
+        raise InputError(f"this holds {what}: send one at a time")
     if isinstance(found[0], SegFailure):
         raise found[0].error
     return found[0].image

@@ -12,7 +12,6 @@ that holds the same paths. SEGRT_OFFLINE=1 forbids the network.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -29,8 +28,9 @@ import platformdirs
 
 from segrt import zoo
 from segrt.archive import check_is_model, find_model_dir, unpack
-from segrt.download import LIMITS, Advance, Limits, check_size, commit, discard, download, public
 from segrt.errors import ConfigError, DownloadError, ModelError
+from segrt.files import commit, sha256
+from segrt.http import LIMITS, Advance, Limits, check_size, discard, download_file, redact
 from segrt.zoo import Archive, ModelSpec
 
 __all__ = [
@@ -239,10 +239,7 @@ def _locked(spec: ModelSpec) -> Iterator[None]:
 
 def _check_hash(file: Path, path: Path, archive: Archive, source: str, advice: str) -> None:
     """Compare `file`, which is or will be `path`, with the sha256 that is known or recorded; else record its own."""
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
+    digest = sha256(file)
     record, expected = _record(path), archive.sha256
     if expected is None and record.exists():
         try:
@@ -254,10 +251,10 @@ def _check_hash(file: Path, path: Path, archive: Archive, source: str, advice: s
     if expected is None:
         check_is_model(file)
         temp = record.with_name(record.name + ".tmp")
-        temp.write_text(json.dumps({"sha256": digest.hexdigest(), "source": source}), "utf-8")
+        temp.write_text(json.dumps({"sha256": digest, "source": source}), "utf-8")
         commit(temp, record)
-    elif digest.hexdigest() != expected:
-        raise DownloadError(f"{source} has sha256 {digest.hexdigest()}, not {expected}: {advice}")
+    elif digest != expected:
+        raise DownloadError(f"{source} has sha256 {digest}, not {expected}: {advice}")
 
 
 def _download(spec: ModelSpec, progress: bool, limits: Limits) -> Path:
@@ -266,7 +263,7 @@ def _download(spec: ModelSpec, progress: bool, limits: Limits) -> Path:
     if isinstance(base, str) and _offline():
         raise DownloadError(
             f"{spec.name} is not downloaded, and SEGRT_OFFLINE forbids the network: put '{first.file}' (from "
-            f"{public(_url(base, first))}) into {first_path.parent}, or set SEGRT_MIRROR to a folder that holds "
+            f"{redact(_url(base, first))}) into {first_path.parent}, or set SEGRT_MIRROR to a folder that holds "
             f"'{first.path}'"
         )
     tried = []
@@ -278,8 +275,8 @@ def _download(spec: ModelSpec, progress: bool, limits: Limits) -> Path:
                     source = str(base / archive.path)
                     why_not = _copy(base / archive.path, part, limits, advance)
                 else:
-                    source = public(_url(base, archive))
-                    why_not = download(_url(base, archive), part, limits, advance)
+                    source = redact(_url(base, archive))
+                    why_not = download_file(_url(base, archive), part, limits, advance)
                 if not why_not:
                     _accept(part, path, archive, source)
                     return path
@@ -341,7 +338,7 @@ def _base() -> str | Path:
     except ValueError:  # as of "http://[" and "http://host:port"
         pass
     raise ConfigError(
-        f"SEGRT_MIRROR {public(mirror)!r} is not valid: use http(s)://host/path, file:///path or a folder"
+        f"SEGRT_MIRROR {redact(mirror)!r} is not valid: use http(s)://host/path, file:///path or a folder"
     )
 
 

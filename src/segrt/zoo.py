@@ -1,8 +1,7 @@
-"""What `model_zoo.yaml` says: the models that segrt knows, checked and frozen."""
+"""The contents of `model_zoo.yaml`, validated and frozen: the models that segrt knows."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, cast
@@ -18,8 +17,8 @@ from pydantic import (
 )
 
 from segrt import checked_yaml
-from segrt.backends.plan import check_names
 from segrt.errors import ModelError
+from segrt.validation import did_you_mean
 
 DEFAULT_MODEL = "PP-LiteSeg-T_camvid"
 
@@ -27,7 +26,7 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Rgb = tuple[Byte, Byte, Byte]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-# A path below a base URL, of plain folder names: nothing in it can leave the base or a folder of the cache.
+# A path relative to a base URL, of plain names: it can leave neither the base nor a cache folder.
 RelativePath = Annotated[str, Field(pattern=r"^[\w-][\w .()+-]*(/[\w-][\w .()+-]*)*$")]
 
 
@@ -36,12 +35,12 @@ class _Entry(BaseModel):
 
 
 class Dataset(_Entry):
-    """What a model was trained on.
+    """The data set a model was trained on.
 
     Attributes:
-        name: as `ModelSpec` names it.
-        ignore_index: the label that annotation files give to pixels that don't count.
-        classes: name to (R, G, B), in the order of the class ids.
+        name: its name in `model_zoo.yaml`.
+        ignore_index: label of the pixels that annotations leave out.
+        classes: name to (R, G, B), in class id order.
     """
 
     name: str
@@ -60,7 +59,7 @@ class Dataset(_Entry):
 
 
 class Timing(_Entry):
-    """Published milliseconds an image, in the two modes that `Published` describes."""
+    """Published milliseconds per image in the two modes that `Published` describes."""
 
     normal: Positive
     high_performance: Positive
@@ -71,7 +70,7 @@ class Slide(_Entry):
 
     Attributes:
         crop_size: (height, width) of the window in pixels.
-        stride: (down, right) from one window to the next in pixels.
+        stride: (down, right) from one window to the next, in pixels.
     """
 
     crop_size: Size
@@ -82,8 +81,8 @@ class Archive(_Entry):
     """A Paddle model to download.
 
     Attributes:
-        path: below the base URL.
-        sha256: of the file, lower-case hexadecimal; None where it is not known beforehand.
+        path: relative to the base URL.
+        sha256: SHA-256 of the file, lower-case hexadecimal; None if unknown.
     """
 
     path: RelativePath
@@ -96,12 +95,11 @@ class Archive(_Entry):
 
 
 class Published(_Entry):
-    """Where the published figures come from, and what they were measured on, as stated there."""
+    """Source of the published figures, and the hardware it states."""
 
     source: str
     gpu: str
     cpu: str
-    cpu_in_note: str
     normal: str
     high_performance: str
 
@@ -119,41 +117,31 @@ class ModelSpec(_Entry):
     """One model.
 
     Attributes:
-        name: its full name, with the suffix "(slice)" where the published one has it.
-        dataset: what it was trained on.
-        miou: mean intersection over union on that dataset, in %.
-        logits_stride: input pixels to one logit.
-        size_mb: published size; None for a model that is not published elsewhere.
-        gpu_ms: published time an image; one number where the mode is not stated.
+        name: full name, with the suffix "(slice)" where the published name has it.
+        dataset: the data set it was trained on.
+        miou: mean intersection over union on that data set, in %.
+        size_mb: published size; None for models that are not published elsewhere.
+        gpu_ms: published time per image; a single number if the mode is not stated.
         cpu_ms: likewise.
-        slide: the window that the mIoU was measured with; None for whole images.
-        archives: where the Paddle model may lie, to be tried in this order; empty for a bundled model.
-        pretrained: path of the training weights below the base URL.
-        bundled: path of the ONNX file within the installed package, for a model that comes with it.
-        plans: what high-performance mode tries for this model, best first, such as "openvino fp32"; empty for the
-            general list of `segrt.backends.plan`.
-        licence: what to know before using the weights; None where there is nothing beyond the publisher's licence.
+        slide: the sliding window of the published mIoU; None for whole images.
+        archives: candidates for the Paddle model, tried in this order; empty for a bundled model.
+        bundled: path of the ONNX file within the installed package, for a bundled model.
+        plans: plan names that high-performance mode tries for this model, best first, such as
+            "openvino fp32"; empty for the general list in `segrt.backends.plan`.
+        licence: what to know before using the weights; None if the publisher's licence says it all.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w .()+-]*$")
     dataset: Annotated[Dataset, BeforeValidator(_dataset)]
     miou: float = Field(gt=0, le=100)
-    logits_stride: int = Field(ge=1)
     size_mb: Positive | None = None
     gpu_ms: Timing | Positive | None = None
     cpu_ms: Timing | Positive | None = None
     slide: Slide | None = None
     archives: tuple[Archive, ...] = ()
-    pretrained: RelativePath | None = None
     bundled: RelativePath | None = None
     plans: tuple[str, ...] = ()
     licence: str | None = None
-
-    @field_validator("plans")
-    @classmethod
-    def _known_plans(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        check_names(value)
-        return value
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -167,11 +155,11 @@ class ModelSpec(_Entry):
 
     @property
     def aliases(self) -> set[str]:
-        """The keys that stand for this model: its name with and without "(slice)"."""
+        """The keys of this model: its name with and without "(slice)"."""
         return {_key(self.name), _key(self.name.replace("(slice)", ""))}
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` stands for this model, as in `get`."""
+        """Whether `name` refers to this model, as in `get`."""
         return _key(name) in self.aliases
 
     @model_validator(mode="after")
@@ -182,13 +170,13 @@ class ModelSpec(_Entry):
 
 
 class Zoo(_Entry):
-    """The whole of `model_zoo.yaml`.
+    """The contents of `model_zoo.yaml`.
 
     Attributes:
-        base_url: what the paths of archives and training weights are relative to.
+        base_url: base of the archive paths.
         published: the source of the published figures.
-        datasets: those that models name.
-        models: all of them.
+        datasets: the data sets of the models.
+        models: all models.
     """
 
     base_url: str = Field(pattern="^https://")
@@ -199,7 +187,7 @@ class Zoo(_Entry):
     @field_validator("datasets")
     @classmethod
     def _share(cls, datasets: tuple[Dataset, ...], info: ValidationInfo) -> tuple[Dataset, ...]:
-        """Let the models, which are validated next, name a dataset."""
+        """Let the models, which are validated next, refer to a data set by name."""
         known = cast("dict[str, Dataset]", info.context)
         for dataset in datasets:
             if dataset.name in known:
@@ -220,17 +208,17 @@ class Zoo(_Entry):
 
 
 def load(path: Path | None = None) -> Zoo:
-    """Read the model zoo; a file is read once.
+    """Read the model zoo; each file is read once.
 
     Args:
-        path: the YAML file; None for the one that comes with segrt.
+        path: the YAML file; None for the one included in segrt.
 
     Raises:
-        ConfigError: the file can't be read, or is wrong: the message names file, line and key.
+        ConfigError: the file can't be read or is invalid; the message names file, line and key.
     """
     if path is None:
         path = Path(__file__).with_name("model_zoo.yaml")
-        if not path.exists():  # a source checkout has it at the top
+        if not path.exists():  # in a source checkout it is at the top level
             path = Path(__file__).parents[2] / "model_zoo.yaml"
     return _load(path)
 
@@ -238,19 +226,22 @@ def load(path: Path | None = None) -> Zoo:
 def get(name: str) -> ModelSpec:
     """Find a model by name.
 
-    Case and blanks don't matter, and the suffix "(slice)" may be left out: `segformer-b0` is `SegFormer-B0 (slice)`.
+    Case and blanks are ignored, and the suffix "(slice)" is optional.
+
+    Example:
+        >>> get("segformer-b0").name
+        'SegFormer-B0 (slice)'
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model; the message lists the models.
     """
     models = load().models
     by_alias = {alias: spec for spec in models for alias in spec.aliases}
     if spec := by_alias.get(_key(name)):
         return spec
-    close = get_close_matches(_key(name), by_alias, n=1)
-    hint = f" (did you mean {by_alias[close[0]].name!r}?)" if close else ""
+    names = [spec.name for spec in models]
     raise ModelError(
-        f"unknown model {name!r}{hint}: use one of {', '.join(spec.name for spec in models)}"
+        f"unknown model {name!r}{did_you_mean(name, names)}: use one of {', '.join(names)}"
     )
 
 

@@ -133,8 +133,8 @@ def test_a_plugin_that_takes_no_device_is_not_ready(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(runtime, "register_execution_provider_library", lambda name, library: None)
     monkeypatch.setattr(runtime, "get_ep_devices", list)
     (provider,) = catalog._plugins.__wrapped__()
-    assert provider.trouble == "onnxruntime_ep_made_up takes no device of this machine"
-    assert "pip install 'segrt[openvino]'" in provider.mend
+    assert provider.problem == "onnxruntime_ep_made_up takes no device of this machine"
+    assert "pip install 'segrt[openvino]'" in provider.fix
 
 
 def test_doctor_says_how_to_mend_a_plugin_without_a_device(

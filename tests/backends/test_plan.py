@@ -7,15 +7,14 @@ from typing import Any
 import machines as m
 import pytest
 
+from segrt import zoo
 from segrt.backends.catalog import Catalog, Cpu
 from segrt.backends.plan import (
     BACKENDS,
-    NORMAL,
-    PRESELECTED,
     HpiConfig,
     Plan,
-    check_names,
     every,
+    parse_choice,
     plans,
 )
 from segrt.errors import ConfigError, DeviceError
@@ -89,10 +88,10 @@ def test_what_is_named_is_what_runs_on_every_machine(here: Catalog, mode: Mode) 
             assert mode is FAST or (plan.precision, plan.threads <= 8) == ("fp32", True)
             provider = here.provider(plan.provider)
             assert provider is not None
-            assert not provider.trouble
+            assert not provider.problem
             assert plan.note == ""
     for backend in BACKENDS:
-        found, error = _try(None, FAST, here, HpiConfig(backend))
+        found, error = _try(None, FAST, here, HpiConfig(backend=backend))
         assert backend in error or {plan.name.split()[0] for plan in found} == {backend}
 
 
@@ -168,7 +167,7 @@ def test_threads_never_exceed_the_usable_cores(cores: int) -> None:
 
 def test_openvino_gets_precision_and_threads_in_the_one_way_that_it_heeds() -> None:
     for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
-        hpi = HpiConfig("openvino", precision, 3)
+        hpi = HpiConfig(backend="openvino", precision=precision, threads=3)
         (plan,) = plans(None, FAST, m.OPENVINO_BF16, hpi_config=hpi)
         assert json.loads(dict(plan.options)["load_config"]) == {
             "CPU": {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": "3"}
@@ -195,23 +194,36 @@ def test_a_model_may_have_a_list_of_its_own() -> None:
 
 
 def test_what_was_measured_comes_first_in_high_performance_mode_only() -> None:
-    tuned = HpiConfig("openvino", "bf16", 2)
+    tuned = HpiConfig(backend="openvino", precision="bf16", threads=2)
     (first, *rest) = plans(Device.parse("cpu"), FAST, m.OPENVINO_BF16, tuned=tuned)
     assert (first.name, first.threads) == ("openvino bf16", 2)
     assert [plan.threads for plan in rest] == [4, 4]
     assert _names("cpu", Mode.NORMAL, m.OPENVINO_BF16, tuned=tuned) == ["cpu fp32"]
-    assert _names("cpu", FAST, m.OPENVINO_BF16, tuned=HpiConfig("cpu", "fp32", 1))[0] == "cpu fp32"
-    assert _names("gpu", FAST, m.GPU_T4, tuned=HpiConfig("cuda", "fp32", 1))[0] == "cuda fp32"
+    assert (
+        _names(
+            "cpu",
+            FAST,
+            m.OPENVINO_BF16,
+            tuned=HpiConfig(backend="cpu", precision="fp32", threads=1),
+        )[0]
+        == "cpu fp32"
+    )
+    assert (
+        _names("gpu", FAST, m.GPU_T4, tuned=HpiConfig(backend="cuda", precision="fp32", threads=1))[
+            0
+        ]
+        == "cuda fp32"
+    )
     assert _names("cpu", FAST, m.CPU_ONLY, tuned=tuned) == [
         "cpu fp32"
     ]  # measured before OpenVINO was removed
-    only = HpiConfig("openvino", "fp32")
+    only = HpiConfig(backend="openvino", precision="fp32")
     assert _names("cpu", FAST, m.OPENVINO_BF16, tuned=tuned, hpi_config=only) == ["openvino fp32"]
 
 
 def test_hpi_config_wins() -> None:
     options = (("use_tf32", "1"), ("gpu_mem_limit", "1000"))
-    hpi = HpiConfig("cuda", "fp32", 1, options)
+    hpi = HpiConfig(backend="cuda", precision="fp32", threads=1, provider_options=options)
     (plan,) = plans(None, FAST, m.GPU_T4, hpi_config=hpi)
     assert (plan.name, plan.threads) == ("cuda fp32", 1)
     assert dict(plan.options) == {
@@ -230,11 +242,15 @@ def test_hpi_config_wins() -> None:
 @pytest.mark.parametrize(
     ("device", "hpi", "words"),
     [
-        (None, HpiConfig("tensorrt"), "tensorrt can't run here: there is no GPU"),
-        (None, HpiConfig("openvino", "bf16"), "this CPU has no bf16 instructions"),
+        (None, HpiConfig(backend="tensorrt"), "tensorrt can't run here: there is no GPU"),
+        (
+            None,
+            HpiConfig(backend="openvino", precision="bf16"),
+            "this CPU has no bf16 instructions",
+        ),
         (None, HpiConfig(precision="fp16"), "fp16 can't run here"),
-        ("gpu:0", HpiConfig("openvino"), "openvino does not run on device 'gpu:0'"),
-        ("cpu", HpiConfig("cuda"), "cuda does not run on device 'cpu'"),
+        ("gpu:0", HpiConfig(backend="openvino"), "openvino does not run on device 'gpu:0'"),
+        ("cpu", HpiConfig(backend="cuda"), "cuda does not run on device 'cpu'"),
     ],
 )
 def test_a_backend_that_is_named_runs_or_raises(
@@ -247,18 +263,21 @@ def test_a_backend_that_is_named_runs_or_raises(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"backnd": "cpu"}, r"unknown key 'backnd' in hpi_config \(did you mean 'backend'\?\)"),
+        (
+            {"backnd": "cpu"},
+            r"hpi_config: backnd: there is no such key \(did you mean 'backend'\?\)",
+        ),
         ({"backend": "openvin"}, "did you mean 'openvino'"),
         ({"backend": "cpu", "precision": "bf16"}, "cpu has no bf16: use fp32"),
         ({"precision": "int8"}, "unknown precision 'int8'"),
-        ({"threads": 0}, "threads 0"),
-        ({"threads": True}, "threads True"),
+        ({"threads": 0}, "threads: .*, not 0"),
+        ({"threads": True}, "threads: .*, not True"),
         ({"provider_options": [1]}, "provider_options"),
         ({"provider_options": {"a": None}}, "provider_options"),
         ([1], "is not a mapping"),
         ("{", "neither JSON nor YAML"),
         ("fast", "is not a mapping"),
-        ({1: 2}, "unknown key 1"),
+        ({1: 2}, "1: there is no such key"),
         ({"backend": ["cpu"]}, "unknown backend"),
     ],
 )
@@ -268,7 +287,12 @@ def test_hpi_config_is_checked(given: object, words: str) -> None:
 
 
 def test_hpi_config_as_text_and_mapping() -> None:
-    expected = HpiConfig("openvino", "fp32", 2, (("a", "1"), ("b", '{"c": 1}')))
+    expected = HpiConfig(
+        backend="openvino",
+        precision="fp32",
+        threads=2,
+        provider_options=(("a", "1"), ("b", '{"c": 1}')),
+    )
     given = {
         "backend": "openvino",
         "precision": "fp32",
@@ -300,7 +324,13 @@ def test_every_gives_all_that_runs_normal_first() -> None:
     assert two == [8, 16]
 
 
-def test_the_lists_name_what_there_is() -> None:
-    check_names([*NORMAL, *PRESELECTED])
+def test_plan_names_are_parsed() -> None:
+    assert parse_choice("openvino fp32") == (BACKENDS["openvino"], "fp32")
     with pytest.raises(ValueError, match="did you mean 'openvino fp32'"):
-        check_names(["openvino f32"])
+        parse_choice("openvino f32")
+
+
+def test_the_plans_of_the_model_zoo_exist() -> None:
+    for spec in zoo.load().models:
+        for name in spec.plans:
+            parse_choice(name)

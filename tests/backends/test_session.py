@@ -17,24 +17,28 @@ import pytest
 from graphs import Net
 
 import segrt
-from segrt import float32
-from segrt.backends import catalog, session
-from segrt.backends.plan import HpiConfig, Plan, plans
+from segrt import second_graph
+from segrt.backends import cache, catalog
+from segrt.backends.plan import BACKENDS, HpiConfig, Plan, plans
 from segrt.backends.session import OWN_SESSIONS, Session, start
 from segrt.errors import DeviceError, ModelError
 from segrt.types import Device, Mode
 
 BUNDLED = Path(segrt.__file__).with_name("models") / "PP-LiteSeg-T_camvid" / "model.onnx"
-CPU = Plan("CPUExecutionProvider", "fp32", 2)
+CPU = Plan(BACKENDS["cpu"], "fp32", 2)
 
 
 def _openvino(precision: str = "fp32", shapes: str = "repeated", threads: int = 2) -> Plan:
-    hpi = HpiConfig("openvino", precision, threads)
+    hpi = HpiConfig(backend="openvino", precision=precision, threads=threads)
     try:
         (plan,) = plans(None, Mode.HIGH_PERFORMANCE, catalog.read(), hpi_config=hpi)
     except DeviceError as error:
         pytest.skip(str(error))
-    return replace(plan, shapes=shapes)  # type: ignore[arg-type]
+    return _shaped(plan, shapes)
+
+
+def _shaped(plan: Plan, shapes: str) -> Plan:
+    return replace(plan, backend=replace(plan.backend, shapes=shapes))  # type: ignore[arg-type]
 
 
 def _batch(height: int, width: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -125,7 +129,7 @@ def test_a_later_plan_takes_over_and_the_log_says_why(
         "OpenVINOExecutionProvider is out of order; trying CPUExecutionProvider fp32" in caplog.text
     )
     with pytest.raises(DeviceError, match="out of order"):
-        start(colour_model, mode=Mode.HIGH_PERFORMANCE, hpi_config=HpiConfig("openvino"))
+        start(colour_model, mode=Mode.HIGH_PERFORMANCE, hpi_config=HpiConfig(backend="openvino"))
 
 
 def test_an_unnamed_device_falls_back_with_one_line(
@@ -157,7 +161,7 @@ def test_sizes_that_come_again_get_sessions_of_their_own(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = Builds(monkeypatch)
-    one = Session(colour_model, replace(CPU, shapes="repeated"))
+    one = Session(colour_model, _shaped(CPU, "repeated"))
     plain = Session(colour_model, CPU)
     built.shapes.clear()
     for height in (8, 16) * 6:
@@ -171,7 +175,7 @@ def test_where_all_have_one_size_no_other_session_stays(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = Builds(monkeypatch)
-    one = Session(colour_model, replace(CPU, shapes="repeated"))
+    one = Session(colour_model, _shaped(CPU, "repeated"))
     for _ in range(6):
         one.run(_batch(8, 8))
     assert built.shapes == [None, (1, 3, 8, 8)]
@@ -185,7 +189,7 @@ def test_plans_in_float32_on_the_cpu_run_the_second_graph(tmp_path: Path) -> Non
     first, second = Net(), Net()
     model, negative = first.model(first.add("Identity", "x")), second.model(second.add("Neg", "x"))
     text = base64.b64encode(negative.SerializeToString()).decode()
-    onnx.helper.set_model_props(model, {float32.KEY: text})
+    onnx.helper.set_model_props(model, {second_graph.KEY: text})
     file = tmp_path / "two.onnx"
     onnx.save(model, str(file))
     x = _batch(8, 8)
@@ -195,7 +199,7 @@ def test_plans_in_float32_on_the_cpu_run_the_second_graph(tmp_path: Path) -> Non
 
 def test_many_sizes_build_nothing(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = Builds(monkeypatch)
-    one = Session(colour_model, replace(CPU, shapes="repeated"))
+    one = Session(colour_model, _shaped(CPU, "repeated"))
     order = np.random.default_rng(0).integers(1, 51, 500)
     for height in order:
         one.run(_batch(4 * int(height), 8))
@@ -206,7 +210,7 @@ def test_fixed_sizes_are_bounded_and_the_latest_stay(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = Builds(monkeypatch)
-    one = Session(colour_model, replace(CPU, shapes="fixed"))
+    one = Session(colour_model, _shaped(CPU, "fixed"))
     for height in (4, 8, 12, 16, 4, 20):
         one.run(_batch(height, 8))
     assert len(one._own) == OWN_SESSIONS
@@ -239,9 +243,7 @@ def test_tensorrt_keeps_the_engines_of_sizes_apart(
     one = Session(colour_model, CPU)
     folder = colour_model.parent / "engines"
     options = (("trt_engine_cache_path", str(folder)), ("trt_timing_cache_path", str(folder)))
-    one.plan = replace(
-        CPU, provider="TensorrtExecutionProvider", device="gpu", shapes="fixed", options=options
-    )
+    one.plan = replace(CPU, backend=BACKENDS["tensorrt"], options=options)
     monkeypatch.setattr(ort, "InferenceSession", fake)
     one._build((1, 3, 8, 16))
     (tensorrt, cuda) = given[0]
@@ -259,20 +261,20 @@ def test_engines_are_keyed_by_all_that_they_depend_on(
         m.GPU_T4, versions=(("onnxruntime-gpu", "1.31.1"), ("tensorrt-cu13-libs", "10.16"))
     )
     keys = {
-        session.engine_cache(colour_model, here),
-        session.engine_cache(colour_model, replace(here, gpus=(m.H100,))),
-        session.engine_cache(
+        cache.engine_cache(colour_model, here),
+        cache.engine_cache(colour_model, replace(here, gpus=(m.H100,))),
+        cache.engine_cache(
             colour_model, replace(here, versions=(("onnxruntime-gpu", "1.32.0"), here.versions[1]))
         ),
-        session.engine_cache(
+        cache.engine_cache(
             colour_model,
             replace(here, versions=(here.versions[0], ("tensorrt-cu13-libs", "10.15"))),
         ),
-        session.engine_cache(BUNDLED, here),
+        cache.engine_cache(BUNDLED, here),
     }
     assert len(keys) == 5
     assert all(key and key.startswith(str(tmp_path / "home")) for key in keys)
-    assert session.engine_cache(colour_model, m.OPENVINO) is None
+    assert cache.engine_cache(colour_model, m.OPENVINO) is None
 
 
 @pytest.mark.parametrize("backend", ["cpu", "openvino"])

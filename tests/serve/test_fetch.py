@@ -12,7 +12,7 @@ import pytest
 
 from segrt.errors import InputError, TooLargeError
 from segrt.serve import fetch
-from segrt.sources import download
+from segrt.http import download
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,6 +1,6 @@
-"""What this machine offers: execution providers, whether they can load, GPUs, CPU features, usable cores.
+"""What this machine offers: execution providers and whether they load, GPUs, CPU features, cores.
 
-The data classes are plain values, so that plans can be tested with made-up ones; `read` fills them in.
+The data classes are plain values, so plans can be tested with made-up machines; `read` fills them in.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any
 from segrt.errors import MissingExtraError
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
-"""Wheels that all install the module `onnxruntime`: two of them in one environment overwrite each other's files."""
+"""Wheels that install the module `onnxruntime`: two in one environment overwrite each other."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that CUDA can use, at its CUDA index.
+    """A GPU that CUDA can use.
 
     Attributes:
-        name: as the driver names it.
+        name: the driver's name for it.
         compute_capability: (major, minor); (7, 5) is a T4, (9, 0) an H100.
         memory_mb: total memory in MiB.
     """
@@ -45,9 +45,10 @@ class Cpu:
     """The processor.
 
     Attributes:
-        name: its model.
-        cores: those that this process may use: affinity and the control group's quota are both counted.
-        features: instruction sets as Linux names them, such as "avx512_bf16" and "amx_bf16"; empty where unknown.
+        name: model name.
+        cores: cores that this process may use, limited by affinity and the control group's quota.
+        features: instruction sets in Linux's spelling, such as "avx512_bf16" and "amx_bf16"; empty
+            if unknown.
     """
 
     name: str
@@ -56,8 +57,11 @@ class Cpu:
 
     @property
     def fast_bf16(self) -> bool:
-        """Whether bf16 is faster than FP32. Measured with OpenVINO: with AMX, and on AMD's AVX-512 (1.9 times), yes;
-        on an Intel CPU that has bf16 in AVX-512 alone, no (0.65 to 0.94 times)."""
+        """Whether bf16 is faster than FP32.
+
+        Measured with OpenVINO: true with AMX, and with AVX-512 on AMD (1.9 times); false on Intel
+        CPUs with bf16 in AVX-512 only (0.65 to 0.94 times).
+        """
         return "amx_bf16" in self.features or (
             "avx512_bf16" in self.features and "AMD" in self.name
         )
@@ -68,34 +72,34 @@ class Provider:
     """An execution provider of ONNX Runtime.
 
     Attributes:
-        name: ONNX Runtime's name of it.
-        plugin: the Python module that registers it; "" where the wheel of ONNX Runtime has it built in.
-        missing: shared libraries without which it can't load.
-        error: why it can't load otherwise.
-        mend: the command that mends that error; "" for the one that installs the backend.
+        name: ONNX Runtime's name.
+        plugin: Python module that registers it; empty if it is built into ONNX Runtime's wheel.
+        missing: shared libraries it needs that can't be found.
+        error: any other reason why it can't load.
+        fix: the command that fixes that error; empty for the one that installs the backend.
     """
 
     name: str
     plugin: str = ""
     missing: tuple[str, ...] = ()
     error: str = ""
-    mend: str = ""
+    fix: str = ""
 
     @property
-    def trouble(self) -> str:
-        """Why it can't load; "" if it can."""
+    def problem(self) -> str:
+        """Why it can't load; empty if it can."""
         return self.error or (f"{', '.join(self.missing)} missing" if self.missing else "")
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that planning needs to know of a machine.
+    """Everything planning needs to know about a machine.
 
     Attributes:
         cpu: the processor.
-        gpus: by CUDA index.
+        gpus: in the order of their CUDA device indices.
         providers: in ONNX Runtime's order, plugins last.
-        versions: of the installed wheels that matter, by name.
+        versions: (name, version) of the installed wheels that matter.
     """
 
     cpu: Cpu
@@ -104,12 +108,12 @@ class Catalog:
     versions: tuple[tuple[str, str], ...] = ()
 
     def provider(self, name: str) -> Provider | None:
-        """The provider of that name, if it is there."""
+        """The provider with this name, or None."""
         return next((provider for provider in self.providers if provider.name == name), None)
 
     @property
     def collisions(self) -> tuple[str, ...]:
-        """The wheels that overwrite each other; empty where at most one is installed."""
+        """The wheels that overwrite each other; empty if at most one is installed."""
         found = tuple(name for name, _ in self.versions if name in RUNTIMES)
         return found if len(found) > 1 else ()
 
@@ -118,12 +122,12 @@ def onnxruntime() -> Any:
     """Import ONNX Runtime.
 
     Raises:
-        MissingExtraError: no wheel of it is installed, or it can't load.
+        MissingExtraError: it is not installed, or can't load.
     """
     try:
         import onnxruntime as ort
 
-        ort.get_available_providers  # noqa: B018  half-removed wheels leave an empty module behind
+        ort.get_available_providers  # noqa: B018  half-uninstalled wheels leave an empty module
     except (ImportError, AttributeError) as error:
         raise MissingExtraError(
             f"ONNX Runtime is not usable ({error}): run  pip install 'segrt[cpu]'"
@@ -133,11 +137,11 @@ def onnxruntime() -> Any:
 
 @cache
 def read(*, gpus: bool = True, plugins: bool = True) -> Catalog:
-    """Look at this machine, once a process.
+    """Inspect this machine; the result is cached for the process.
 
     Args:
-        gpus: look for GPUs, and for the libraries of the providers that need one: loading those takes a moment.
-        plugins: register the plugin providers that are installed.
+        gpus: whether to look for GPUs and the libraries that GPU providers need, which takes time.
+        plugins: whether to register the installed plugin providers.
 
     Raises:
         MissingExtraError: ONNX Runtime is not usable.
@@ -166,14 +170,14 @@ def read(*, gpus: bool = True, plugins: bool = True) -> Catalog:
 
 
 def plugin_devices(name: str, kind: str) -> list[Any]:
-    """What to give `SessionOptions.add_provider_for_devices`.
+    """The devices to pass to `SessionOptions.add_provider_for_devices`.
 
     Args:
-        name: of a provider; variants of it, such as "OpenVINOExecutionProvider.AUTO", do not count.
-        kind: of device: "cpu", "gpu" or "npu".
+        name: exact name of a provider, without variants such as "OpenVINOExecutionProvider.AUTO".
+        kind: kind of device: "cpu", "gpu" or "npu".
 
     Returns:
-        list of onnxruntime.OrtEpDevice: empty where the provider is built in, or not there.
+        list of onnxruntime.OrtEpDevice: empty if the provider is built in or not installed.
     """
     if name in _built_in() or name not in {provider.name for provider in _plugins()}:
         return []
@@ -186,10 +190,12 @@ def plugin_devices(name: str, kind: str) -> list[Any]:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """CPU cores that this process may use, at least 1: the smaller of its affinity and its control groups' quota.
+    """CPU cores that this process may use: the smaller of its affinity and its quota, at least 1.
+
+    A fractional quota, as of a control group with 1.5 CPUs, is rounded down.
 
     Args:
-        root: where /proc and /sys are.
+        root: the folder that contains /proc and /sys.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -198,7 +204,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _quota(root: Path) -> float:
-    """The least CPU quota, in cores, of this process' control groups and of those around them; infinite if none."""
+    """The smallest CPU quota, in cores, of this process's control groups and their parents."""
     quotas = [float(1 << 20)]
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -206,7 +212,7 @@ def _quota(root: Path) -> float:
             continue
         base = root / "sys/fs/cgroup" / (controllers and "cpu")
         folder = base / group.strip("/")
-        # A container may see its own group as the top one while /proc still gives the host's path.
+        # A container may see its own group as the root while /proc still shows the host's path.
         for level in {
             base,
             folder,
@@ -226,11 +232,11 @@ def _quota(root: Path) -> float:
 
 
 def missing_libraries(library: Path | None, also: Iterable[str] = ()) -> tuple[str, ...]:
-    """The shared libraries that `library` needs and that can't be found.
+    """The shared libraries that `library` needs but that can't be found.
 
     Args:
-        library: a shared library; None for nothing to look at.
-        also: names of libraries that it opens only while it runs.
+        library: a shared library; None gives an empty result.
+        also: names of libraries it opens only at run time.
     """
     if library is None:
         return ()
@@ -239,18 +245,18 @@ def missing_libraries(library: Path | None, also: Iterable[str] = ()) -> tuple[s
             ["ldd", str(library)], capture_output=True, text=True, timeout=20, check=False
         )
         names = [*re.findall(r"^\s*(\S+) => not found", done.stdout, re.MULTILINE), *also]
-    except (OSError, subprocess.SubprocessError):  # no ldd here: the loader names the first one
+    except (OSError, subprocess.SubprocessError):  # without ldd: the loader names the first one
         error = _load_error(str(library))
         return (
             tuple(re.findall(r"(lib\S+\.so[.\d]*): cannot open", error)[:1] or [error])
             if error
             else ()
         )
-    # ldd does not know of the libraries that pip packages brought and that are loaded by now.
+    # ldd does not know the libraries that come from pip packages and are loaded by now.
     return tuple(name for name in dict.fromkeys(names) if _load_error(name))
 
 
-# The CUDA provider opens cuDNN when the first convolution is met.
+# The CUDA provider opens cuDNN at the first convolution.
 _ALSO = {"CUDAExecutionProvider": ("libcudnn.so.9",)} if sys.platform == "linux" else {}
 
 
@@ -263,21 +269,21 @@ def _load_error(library: str) -> str:
 
 
 def _library(ort: Any, provider: str) -> Path | None:
-    """The file of a built-in provider that is a shared library of its own and needs others."""
+    """The shared library of a built-in provider that needs other libraries."""
     stem = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt"}.get(provider)
     file = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{stem}.so"
     return file if stem and file.is_file() else None
 
 
 def _preload(ort: Any) -> None:
-    """Load the CUDA, cuDNN and TensorRT libraries that pip packages bring, which the system's loader can't find."""
+    """Load the CUDA, cuDNN and TensorRT libraries of pip packages, which the loader can't find."""
     if hasattr(ort, "preload_dlls") and "CUDAExecutionProvider" in _built_in():
         from contextlib import redirect_stdout
         from io import StringIO
 
         with redirect_stdout(
             StringIO()
-        ):  # it prints what it can't find; `missing_libraries` says that better
+        ):  # it prints what it can't find, which `missing_libraries` reports
             ort.preload_dlls()
         spec = util.find_spec("tensorrt_libs")
         for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -288,13 +294,13 @@ def _preload(ort: Any) -> None:
 
 @cache
 def _built_in() -> tuple[str, ...]:
-    """The providers of the wheel itself: ONNX Runtime lists plugins too, once they are registered."""
+    """The providers of the wheel itself; once registered, ONNX Runtime lists plugins too."""
     return tuple(onnxruntime().get_available_providers())
 
 
 @cache
 def _plugins() -> tuple[Provider, ...]:
-    """Register every installed module that is named and made like ONNX Runtime's plugin packages."""
+    """Register every installed module that follows the convention of ONNX Runtime's plugins."""
     _built_in()
     ort, found = onnxruntime(), []
     for module in iter_modules():
@@ -303,30 +309,28 @@ def _plugins() -> tuple[Provider, ...]:
         try:
             plugin = import_module(module.name)
             library, names = plugin.get_library_path(), plugin.get_ep_names()
-        except (
-            Exception
-        ) as error:  # a plugin is foreign code; a broken one must not break the others
+        except Exception as error:  # foreign code: a broken plugin must not break the others
             found.append(Provider(module.name, module.name, error=_line(error)))
             continue
         try:
             ort.register_execution_provider_library(module.name, library)
             why = ""
-        except Exception as error:  # onnxruntime raises a class of its own for each status code
+        except Exception as error:  # onnxruntime has its own class per status code
             why = _line(error)
         taken = {device.ep_name for device in ort.get_ep_devices()}
         for name in names:
-            mend = ""
+            fix = ""
             if not why and name not in taken:
                 why = f"{module.name} takes no device of this machine"
             if name == "OpenVINOExecutionProvider" and name not in taken:
-                # Seen with 1.8.1: the plugin passes over CPUs that are not Intel's, the wheel with both does not.
-                mend = "pip uninstall -y onnxruntime onnxruntime-ep-openvino && pip install 'segrt[openvino]'"
-            found.append(Provider(name, module.name, error=why, mend=mend))
+                # With 1.8.1 the plugin skips CPUs other than Intel's; the wheel with both does not.
+                fix = "pip uninstall -y onnxruntime onnxruntime-ep-openvino && pip install 'segrt[openvino]'"
+            found.append(Provider(name, module.name, error=why, fix=fix))
     return tuple(found)
 
 
 def _gpus() -> tuple[Gpu, ...]:
-    """Ask the CUDA driver, which counts as ONNX Runtime does: CUDA_VISIBLE_DEVICES is respected."""
+    """Ask the CUDA driver, which numbers GPUs as ONNX Runtime does: CUDA_VISIBLE_DEVICES applies."""
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         number = ctypes.c_int()
@@ -354,7 +358,7 @@ def _gpus() -> tuple[Gpu, ...]:
                     memory.value >> 20,
                 )
             )
-    except (OSError, AttributeError):  # no driver, or none that has these functions
+    except (OSError, AttributeError):  # no driver, or one without these functions
         return ()
     return tuple(found)
 

@@ -1,13 +1,10 @@
-"""A Plan and an `.onnx` file become a running session, and proof that the plan's provider does the work."""
+"""From a plan and an `.onnx` file to a running session that proves which provider runs it."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeAlias
@@ -15,8 +12,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import float32
-from segrt.backends import catalog as catalogs
+from segrt import second_graph
+from segrt.backends import cache, catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
 from segrt.errors import DeviceError, ModelError, SegrtError
 from segrt.metadata import KEY, ModelMeta
@@ -25,37 +22,44 @@ from segrt.types import Device, Mode
 log = logging.getLogger("segrt")
 
 OWN_SESSIONS = 4
-"""Most sizes of input that have a session of their own."""
+"""Maximum number of input sizes with a session of their own."""
 
 _RECENT = 16
+# A size this frequent among the last `_RECENT` runs gets a session of its own. At most
+# `OWN_SESSIONS` sizes can be this frequent at once, so sessions are never built and dropped in
+# turn, however many sizes there are.
 _OFTEN = _RECENT // OWN_SESSIONS
-"""A size that comes this often among the last `_RECENT` runs is worth a session of its own: at most `OWN_SESSIONS` can
-be that frequent at once, so sessions are never built and thrown away in turn, however many sizes there are."""
 
 Shape: TypeAlias = tuple[int, ...]
 
 
 class Session:
-    """One model on one execution provider. `run` may be called from several threads.
+    """A model on an execution provider. `run` is thread-safe.
 
-    Memory: besides the session for every size, there are at most `OWN_SESSIONS` others. Where all images have one size,
-    there is only its own.
+    Memory: there are at most `OWN_SESSIONS` sessions for single input sizes in addition to the one
+    for all sizes; if all images have the same size, there is only a session for that size.
+
+    Example:
+        >>> session = start(Path("model.onnx"), device=Device.parse("cpu"))
+        >>> logits = session.run(np.zeros((1, 3, 512, 1024), np.float32))
 
     Attributes:
-        meta: what the model says of itself.
+        meta: the metadata of the model.
         plan: how it runs.
-        provider: the provider that really runs it, read back from ONNX Runtime.
-        precision: the arithmetic that it runs in.
-        share: the part of the graph's nodes that the provider took, 0 to 1; None where ONNX Runtime does not tell.
+        provider: the provider that runs it, as reported by ONNX Runtime.
+        precision: the arithmetic it runs in.
+        share: share of the graph's nodes on that provider, from 0 to 1; None if ONNX Runtime does
+            not report it.
     """
 
     def __init__(self, file: Path, plan: Plan) -> None:
-        """Load `file`.
+        """Load a model.
 
         Raises:
-            DeviceError: the plan's provider does not start, or takes no part of the model.
-            MissingExtraError: no ONNX Runtime is installed.
-            ModelError: the file is missing, damaged, or not a model that maps one image to logits or labels.
+            DeviceError: the plan's provider does not start, or accepts no part of the model.
+            MissingExtraError: ONNX Runtime is not installed.
+            ModelError: the file is missing or damaged, or is not a model from one image to logits
+                or labels.
         """
         if not file.is_file():
             raise ModelError(f"model file {file} does not exist")
@@ -83,12 +87,12 @@ class Session:
         node = _image_input(first, file)
         self._input: str = node.name
         self._output: str = first.get_outputs()[0].name
-        # Only sizes that have a name in the graph can be fixed; a model of one size has none.
+        # Only named dimensions can be fixed; a model for a single input size has none.
         self._dims = {axis: dim for axis, dim in enumerate(node.shape) if isinstance(dim, str)}
         text = first.get_modelmeta().custom_metadata_map.get(KEY)
         self.meta = ModelMeta.loads(text, file=str(file)) if text else _guess_meta(first, file)
-        self._shapes = plan.shapes if self._dims else "dynamic"
-        # Where every size has its own session, this one was only needed to look at.
+        self._shapes = plan.backend.shapes if self._dims else "dynamic"
+        # If every size gets its own session, this one was only needed for its metadata.
         self._any: Any = None if self._shapes == "fixed" else first
         self._own: OrderedDict[Shape, Any] = OrderedDict()
         self._recent: deque[Shape] = deque(maxlen=_RECENT)
@@ -101,7 +105,8 @@ class Session:
             batch: float32 (N, 3, H, W), RGB, normalised.
 
         Returns:
-            np.ndarray: logits, float32 (N, C, h, w), or labels, integers (N, H, W): see `meta.output`.
+            np.ndarray: logits, float32 (N, C, h, w), or labels, integers (N, H, W), depending on
+                `meta.output`.
 
         Raises:
             ModelError: ONNX Runtime fails on this input.
@@ -113,7 +118,7 @@ class Session:
             output: npt.NDArray[Any] = session.run([self._output], {self._input: batch})[0]
         except SegrtError:
             raise
-        except Exception as error:  # onnxruntime raises a class of its own for each status code
+        except Exception as error:  # onnxruntime has its own class per status code
             shape = "x".join(map(str, batch.shape))
             raise ModelError(
                 f"the model can't run on an input of {shape}: {_first_line(error)}"
@@ -121,13 +126,13 @@ class Session:
         return output
 
     def warm_up(self, shape: Shape) -> None:
-        """Do now what the first run at a size would do: compile, choose kernels, take memory.
+        """Do in advance what the first run at a size does: compile, choose kernels, take memory.
 
         Args:
             shape: (N, 3, H, W) of the batches to come.
 
         Raises:
-            ModelError: the model can't run on that.
+            ModelError: the model can't run at this size.
         """
         with self._lock:
             if self._shapes == "repeated":
@@ -135,12 +140,11 @@ class Session:
         self.run(np.zeros(shape, np.float32))
 
     def _run_on_gpu(self, session: Any, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """With bound tensors: one copy in, one copy out, and none of the graph's other outputs."""
-        ort, device = catalogs.onnxruntime(), self._gpu_memory
+        """With bound tensors: one copy to the GPU, one back, and no other outputs of the graph."""
+        ort, device = catalog.onnxruntime(), self._gpu_memory
         binding = session.io_binding()
-        binding.bind_ortvalue_input(
-            self._input, ort.OrtValue.ortvalue_from_numpy(batch, device, self.plan.device_id)
-        )
+        tensor = ort.OrtValue.ortvalue_from_numpy(batch, device, self.plan.device_id)
+        binding.bind_ortvalue_input(self._input, tensor)
         binding.bind_output(self._output, device, self.plan.device_id)
         session.run_with_iobinding(binding)
         output: npt.NDArray[Any] = binding.copy_outputs_to_cpu()[0]
@@ -149,7 +153,7 @@ class Session:
     _gpu_memory = "cuda"
 
     def _session(self, shape: Shape) -> Any:
-        """The session for this shape of input: its own, where it has or deserves one."""
+        """The session for an input shape: its own one if it has or deserves one."""
         if self._shapes == "dynamic":
             return self._any
         with self._lock:
@@ -160,9 +164,7 @@ class Session:
             if self._shapes == "repeated" and self._recent.count(shape) < _OFTEN:
                 self._any = self._any or self._build()
                 return self._any
-            if set(self._recent) == {
-                shape
-            }:  # so far all have one size: the session for every size can wait
+            if set(self._recent) == {shape}:  # all images have had this size so far
                 self._any = None
             session = self._build(shape)
             self._own[shape] = session
@@ -171,62 +173,58 @@ class Session:
             return session
 
     def _build(self, shape: Shape | None = None) -> Any:
-        """Make ONNX Runtime's session, for one shape of input or for all."""
-        ort, plan = catalogs.onnxruntime(), self.plan
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = plan.threads
-        # ONNX Runtime would keep a memory pattern for each size of image for ever; they gain nothing here.
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        # Threads that spin while they wait for the next image take the cores from pre- and postprocessing: measured,
-        # the tail takes twice as long beside them, and on a busy machine the network itself a third longer.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        """Create ONNX Runtime's session, for one input shape or for all."""
+        ort, plan = catalog.onnxruntime(), self.plan
+        options = self._options(ort, shape)
         settings = dict(plan.options)
-        if shape is not None:
-            for axis, dim in self._dims.items():
-                options.add_free_dimension_override_by_name(dim, shape[axis])
-            if cache := settings.get(
-                "trt_engine_cache_path"
-            ):  # TensorRT does not tell the sizes of engines apart
-                settings["trt_engine_cache_path"] = f"{cache}/{'x'.join(map(str, shape))}"
+        # TensorRT does not distinguish the engines of different sizes.
+        if shape is not None and (engines := settings.get("trt_engine_cache_path")):
+            settings["trt_engine_cache_path"] = f"{engines}/{'x'.join(map(str, shape))}"
         for key in ("trt_engine_cache_path", "trt_timing_cache_path"):
             if key in settings:
                 Path(settings[key]).mkdir(parents=True, exist_ok=True)
         try:
-            model = (float32.read(self._file) if plan.takes_float32_graph else None) or str(
-                self._file
-            )
+            graph = second_graph.read(self._file) if plan.uses_second_graph else None
             providers: list[Any] = []
-            if devices := catalogs.plugin_devices(plan.provider, plan.device):
+            if devices := catalog.plugin_devices(plan.provider, plan.device):
                 options.add_provider_for_devices(devices[plan.device_id :][:1], settings)
             else:
-                if plan.provider == "OpenVINOExecutionProvider":
+                if plan.backend.name == "openvino":
                     settings = {"device_type": "CPU", **settings}
                 providers = [(plan.provider, settings)]
-            if (
-                plan.provider == "TensorrtExecutionProvider"
-            ):  # what TensorRT leaves stays on the GPU
+            if plan.backend.name == "tensorrt":  # what TensorRT leaves stays on the GPU
                 providers.append(("CUDAExecutionProvider", {"device_id": str(plan.device_id)}))
-            # By itself ONNX Runtime would try again on the CPU and print a line.
+            # Without enable_fallback=0 ONNX Runtime retries on the CPU and prints a line.
             session = ort.InferenceSession(
-                model, options, providers=providers or None, enable_fallback=0
+                graph or str(self._file), options, providers=providers or None, enable_fallback=0
             )
             session._model_bytes = None  # kept for `set_providers`, and as large as the file
             return session
         except Exception as error:
-            kind = type(error).__name__
-            if plan.provider == "CPUExecutionProvider" or kind in (
-                "InvalidProtobuf",
-                "InvalidGraph",
-                "NoModel",
-            ):
-                raise ModelError(
-                    f"{self._file} can't be loaded by ONNX Runtime: {_first_line(error)}"
-                ) from None
-            raise DeviceError(
-                f"{plan.provider} can't start with {self._file}: {_first_line(error)}"
-            ) from None
+            raise self._load_error(error) from None
+
+    def _options(self, ort: Any, shape: Shape | None) -> Any:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.plan.threads
+        # ONNX Runtime would keep a memory pattern per image size forever, for no gain here.
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # Threads that spin while they wait for the next image take cores from pre- and
+        # postprocessing: measured, postprocessing takes twice as long, and on a busy machine the
+        # network itself a third longer.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if shape is not None:
+            for axis, dim in self._dims.items():
+                options.add_free_dimension_override_by_name(dim, shape[axis])
+        return options
+
+    def _load_error(self, error: Exception) -> SegrtError:
+        reason = _first_line(error)
+        damaged = type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel")
+        if damaged or self.plan.backend.name == "cpu":
+            return ModelError(f"{self._file} can't be loaded by ONNX Runtime: {reason}")
+        return DeviceError(f"{self.plan.provider} can't start with {self._file}: {reason}")
 
 
 def start(
@@ -238,35 +236,34 @@ def start(
     hpi_config: HpiConfig | None = None,
     size: tuple[int, int] | None = None,
 ) -> Session:
-    """Load a model on the best plan that works here.
+    """Load a model with the best plan that works here.
 
     Args:
         file: the `.onnx` file.
-        device: what the user named; None for GPU 0 if it can run, else the CPU.
+        device: the device specified by the user; None for GPU 0 if it can run, else the CPU.
         mode: normal or high-performance.
-        preselected: what high-performance mode tries for this model, best first; empty for the general list.
-        hpi_config: what the user fixes of high-performance mode.
-        size: (height, width) of inference where it is known; a measurement at that size is preferred.
+        preselected: plan names that high-performance mode tries for this model, best first; empty
+            for the general list.
+        hpi_config: settings of high-performance mode fixed by the user.
+        size: (height, width) of inference if known; a measurement at this size is preferred.
 
     Raises:
-        DeviceError: what the user named can't run here.
-        MissingExtraError: no ONNX Runtime is installed.
-        ModelError: the file is missing, damaged, or not one that segrt can run.
+        DeviceError: what the user specified can't run here.
+        MissingExtraError: ONNX Runtime is not installed.
+        ModelError: the file is missing or damaged, or segrt can't run it.
     """
-    from segrt.backends import tune
-
     if not file.is_file():
         raise ModelError(f"model file {file} does not exist")
     fast = mode is Mode.HIGH_PERFORMANCE
-    here = catalogs.read(gpus=device is None or device.kind != "cpu", plugins=fast)
+    offered = catalog.read(gpus=device is None or device.kind != "cpu", plugins=fast)
     found = plans(
         device,
         mode,
-        here,
+        offered,
         preselected=preselected,
-        tuned=tune.recall(file, here, device, size) if fast else None,
+        tuned=cache.recall(file, offered, device, size) if fast else None,
         hpi_config=hpi_config,
-        cache=engine_cache(file, here) if fast else None,
+        cache=cache.engine_cache(file, offered) if fast else None,
     )
     for later, plan in enumerate(found, start=1):
         if plan.note:
@@ -277,7 +274,7 @@ def start(
             if later == len(found):
                 raise
             log.warning("%s; trying %s", error, found[later])
-    raise AssertionError("plans() gives at least one")
+    raise AssertionError("plans() returns at least one plan")
 
 
 def start_all(
@@ -288,80 +285,40 @@ def start_all(
     workers: int = 1,
     **options: Any,
 ) -> list[Session]:
-    """Load a model several times: on each device that is named, and there as often as there are workers.
+    """Load `workers` copies of a model on each of the specified devices.
 
     Args:
         file: the `.onnx` file.
-        device: as for `start`, but with any number of indices.
-        hpi_config: as for `start`. Threads that it names are those of each session; else the cores are shared.
-        workers: sessions on each device.
-        options: of `start`.
+        device: as in `start`, but with any number of device indices.
+        hpi_config: as in `start`. Its threads are those of each session; by default, sessions on
+            the CPU share the cores.
+        workers: sessions per device.
+        options: further options of `start`.
 
     Returns:
-        list of Session: in turns, one of each device.
+        list of Session: one of each device in turn.
 
     Raises:
         DeviceError, MissingExtraError, ModelError: see `start`.
     """
     hpi_config = hpi_config or HpiConfig()
     if workers > 1 and hpi_config.threads is None:
-        cores = catalogs.read(gpus=False, plugins=False).cpu.cores
-        hpi_config = replace(hpi_config, threads=max(1, min(MAX_THREADS, cores // workers)))
-    places = (
-        [Device(device.kind, (i,)) for i in device.ids]
-        if device and len(device.ids) > 1
-        else [device]
-    )
-    first = [start(file, device=place, hpi_config=hpi_config, **options) for place in places]
+        cores = catalog.read(gpus=False, plugins=False).cpu.cores
+        threads = max(1, min(MAX_THREADS, cores // workers))
+        hpi_config = hpi_config.model_copy(update={"threads": threads})
+    several = device is not None and len(device.ids) > 1
+    devices = [Device(device.kind, (i,)) for i in device.ids] if device and several else [device]
+    first = [start(file, device=one, hpi_config=hpi_config, **options) for one in devices]
     return first + [Session(file, session.plan) for _ in range(workers - 1) for session in first]
-
-
-@lru_cache(maxsize=32)
-def _sha256(file: Path, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def model_hash(file: Path) -> str:
-    """The sha256 of a file, computed once for as long as the file does not change."""
-    state = file.stat()
-    return _sha256(file.absolute(), state.st_size, state.st_mtime_ns)
-
-
-def engine_cache(file: Path, here: catalogs.Catalog) -> str | None:
-    """The folder of the engines that TensorRT compiles from a model for this GPU; None where there is no TensorRT.
-
-    An engine runs only with the TensorRT, and on the kind of GPU, that made it; the plan adds the precision, the
-    session the sizes.
-    """
-    from segrt import store
-
-    if not here.gpus or not here.provider("TensorrtExecutionProvider"):
-        return None
-    wheels = "-".join(
-        f"{name}-{version}"
-        for name, version in here.versions
-        if name.startswith(("onnx", "tensorrt"))
-    )
-    generations = sorted({"sm{}{}".format(*gpu.compute_capability) for gpu in here.gpus})
-    key = hashlib.sha256(
-        f"{wheels} {' '.join(gpu.name for gpu in here.gpus)}".encode()
-    ).hexdigest()[:12]
-    return str(store.home() / "tensorrt" / f"{model_hash(file)[:16]}-{'-'.join(generations)}-{key}")
 
 
 def _share(session: Any, provider: str) -> float | None:
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return None
-    taken = [
-        (part.ep_name == provider, len(part.get_nodes()))
-        for part in session.get_provider_graph_assignment_info()
-    ]
-    nodes = sum(count for _, count in taken)
-    return sum(count for ours, count in taken if ours) / nodes if nodes else None
+    parts = session.get_provider_graph_assignment_info()
+    counts = [(part.ep_name == provider, len(part.get_nodes())) for part in parts]
+    nodes = sum(count for _, count in counts)
+    return sum(count for ours, count in counts if ours) / nodes if nodes else None
 
 
 def _image_input(session: Any, file: Path) -> Any:
@@ -373,18 +330,19 @@ def _image_input(session: Any, file: Path) -> Any:
         or len(outputs) < 1
     ):
         raise ModelError(
-            f"{file} is not a segmentation model that segrt can run: it must take one float32 tensor N x 3 x H x W"
+            f"{file} is not a segmentation model that segrt can run: it must take one float32 "
+            "tensor N x 3 x H x W"
         )
     return inputs[0]
 
 
 def _guess_meta(session: Any, file: Path) -> ModelMeta:
-    """For an `.onnx` file that segrt-export did not make: float output means logits, integers mean labels."""
-    kind: Literal["logits", "labels"] = (
-        "logits" if "float" in session.get_outputs()[0].type else "labels"
-    )
+    """For files not made by segrt-export: float output means logits, integers mean labels."""
+    is_float = "float" in session.get_outputs()[0].type
+    kind: Literal["logits", "labels"] = "logits" if is_float else "labels"
     return ModelMeta(name=file.stem, output=kind)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from segrt.errors import SegrtError
 from segrt.pipeline import Pipeline
-from segrt.result import SegFailure, SegResult
+from segrt.frame import SegFailure
+from segrt.result import SegResult
 from segrt.slide import Window
 from segrt.types import TargetSize
 

@@ -18,7 +18,7 @@ import httpcore
 import httpx
 
 from segrt.errors import InputError
-from segrt.sources import download
+from segrt.http import download
 
 Resolve = Callable[[str, int], list[str]]
 """From a host and a port to the addresses of the host."""

@@ -14,16 +14,18 @@ import numpy.typing as npt
 import pytest
 
 import segrt
-from segrt.backends import tune
-from segrt.backends.plan import HpiConfig, Plan
+from segrt import tuning
+from segrt.backends import cache
+from segrt.backends.cache import recall
+from segrt.backends.plan import BACKENDS, HpiConfig, Plan
 from segrt.backends.session import Session
-from segrt.backends.tune import Measured, recall, remember, winner
 from segrt.errors import ConfigError, DeviceError, ModelError
+from segrt.tuning import Measurement, winner
 from segrt.types import Device
 
-NORMAL = Plan("CPUExecutionProvider", "fp32", 2)
-FAST = Plan("OpenVINOExecutionProvider", "fp32", 2)
-HALF = Plan("OpenVINOExecutionProvider", "bf16", 2)
+NORMAL = Plan(BACKENDS["cpu"], "fp32", 2)
+FAST = Plan(BACKENDS["openvino"], "fp32", 2)
+HALF = Plan(BACKENDS["openvino"], "bf16", 2)
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +35,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_fastest_that_keeps_the_labels_wins() -> None:
-    slow, fast = Measured(NORMAL, 10.0, 1.0), Measured(FAST, 5.0, 1.0)
-    assert winner([slow, fast, Measured(HALF, 1.0, 0.5, "labels")]) is fast
-    assert winner([slow, Measured(FAST, 9.9, 1.0)]) is slow  # within the noise
-    assert winner([slow, Measured(FAST, None, None, "broken")]) is slow
+    slow, fast = Measurement(NORMAL, 10.0, 1.0), Measurement(FAST, 5.0, 1.0)
+    assert winner([slow, fast, Measurement(HALF, 1.0, 0.5, "labels")]) is fast
+    assert winner([slow, Measurement(FAST, 9.9, 1.0)]) is slow  # within the noise
+    assert winner([slow, Measurement(FAST, None, None, "broken")]) is slow
     with pytest.raises(DeviceError, match="openvino fp32: broken"):
-        winner([Measured(FAST, None, None, "broken")])
+        winner([Measurement(FAST, None, None, "broken")])
 
 
 def test_what_was_measured_is_found_again_under_the_same_conditions_only(
@@ -46,11 +48,15 @@ def test_what_was_measured_is_found_again_under_the_same_conditions_only(
 ) -> None:
     here, cpu = replace(m.OPENVINO, versions=(("onnxruntime", "1.31.1"),)), Device("cpu")
     assert recall(colour_model, here, cpu, None) is None
-    remember(colour_model, here, (64, 96), [Measured(NORMAL, 10, 1.0), Measured(FAST, 5, 1.0)])
-    remember(colour_model, here, (8, 8), [Measured(NORMAL, 1, 1.0), Measured(FAST, 5, 1.0)])
-    assert recall(colour_model, here, cpu, (64, 96)) == HpiConfig("openvino", "fp32", 2)
+    cache.remember(colour_model, here, (64, 96), FAST, {})
+    cache.remember(colour_model, here, (8, 8), NORMAL, {})
+    assert recall(colour_model, here, cpu, (64, 96)) == HpiConfig(
+        backend="openvino", precision="fp32", threads=2
+    )
     for device in (cpu, None):
-        assert recall(colour_model, here, device, None) == HpiConfig("cpu", "fp32", 2)  # the latest
+        assert recall(colour_model, here, device, None) == HpiConfig(
+            backend="cpu", precision="fp32", threads=2
+        )  # the latest
     assert recall(colour_model, here, Device("gpu", (0,)), None) is None
     assert (
         recall(colour_model, replace(here, versions=(("onnxruntime", "1.32.0"),)), cpu, None)
@@ -70,12 +76,14 @@ def test_a_damaged_memory_is_no_memory(colour_model: Path, home: Path, text: str
     home.mkdir()
     (home / "tuning.json").write_text(text)
     assert recall(colour_model, m.OPENVINO, None, None) is None
-    remember(colour_model, m.OPENVINO, (8, 8), [Measured(NORMAL, 1, 1.0)])
-    assert recall(colour_model, m.OPENVINO, None, None) == HpiConfig("cpu", "fp32", 2)
+    cache.remember(colour_model, m.OPENVINO, (8, 8), NORMAL, {})
+    assert recall(colour_model, m.OPENVINO, None, None) == HpiConfig(
+        backend="cpu", precision="fp32", threads=2
+    )
 
 
 def test_a_memory_that_holds_other_things_is_no_memory(colour_model: Path, home: Path) -> None:
-    remember(colour_model, m.OPENVINO, (8, 8), [Measured(NORMAL, 1, 1.0)])
+    cache.remember(colour_model, m.OPENVINO, (8, 8), NORMAL, {})
     (records,) = json.loads((home / "tuning.json").read_text()).items()
     wrongs: list[Any] = [1, {}, {"8x8": 1}, {"8x8": {}}, {"8x8": {"plan": {"backend": "warp"}}}]
     for wrong in wrongs:
@@ -88,18 +96,18 @@ def test_processes_that_tune_at_once_lose_nothing(colour_model: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(
             pool.map(
-                lambda size: remember(colour_model, m.OPENVINO, size, [Measured(NORMAL, 1, 1.0)]),
+                lambda size: cache.remember(colour_model, m.OPENVINO, size, NORMAL, {}),
                 sizes,
             )
         )
-    (record,) = json.loads(tune.tuning_file().read_text()).values()
+    (record,) = json.loads(cache.tuning_file().read_text()).values()
     assert len(record) == len(sizes)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(colour_model: Path, home: Path) -> None:
     home.write_text("a file")
     with pytest.raises(ConfigError, match="set SEGRT_HOME"):
-        remember(colour_model, m.OPENVINO, (8, 8), [Measured(NORMAL, 1, 1.0)])
+        cache.remember(colour_model, m.OPENVINO, (8, 8), NORMAL, {})
 
 
 def test_plans_that_change_labels_or_break_are_rejected(
@@ -122,7 +130,7 @@ def test_plans_that_change_labels_or_break_are_rejected(
 
     monkeypatch.setattr(Session, "run", run)
     steps: list[tuple[int, int]] = []
-    measured = tune.tune(
+    measured = tuning.tune(
         colour_model,
         [NORMAL, wrong, holes, broken],
         NORMAL,

@@ -1,0 +1,82 @@
+"""The file formats of results: pictures, label PNGs and JSON lists, as bytes."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from PIL import Image
+
+from segrt.palette import Palette
+
+Labels = npt.NDArray[np.int32]
+
+_PIL_FORMATS = {
+    ".jpg": "JPEG",
+    ".tif": "TIFF",
+    ".dib": "DIB",
+    ".pbm": "PPM",
+    ".pgm": "PPM",
+    ".pnm": "PPM",
+}
+
+
+def label_png(labels: Labels, palette: Palette, classes: int) -> bytes:
+    """Encode a label map as a PNG whose pixel values are the class ids.
+
+    Args:
+        labels: int32 (H, W).
+        palette: uint8 (K, 3), RGB; the first 256 colours are stored in the file.
+        classes: number of classes. Up to 256 give an indexed PNG, more a 16-bit grey one.
+    """
+    if classes > 256:
+        picture = Image.fromarray(labels.astype(np.uint16))
+    else:
+        picture = Image.fromarray(labels.astype(np.uint8))
+        picture.putpalette(palette[:256].tobytes())
+    # Run-length encoding alone takes a third of the time, for up to 20% larger files.
+    return pillow(picture, "PNG", compress_type=zlib.Z_RLE)
+
+
+def rgb(picture: Image.Image, suffix: str) -> bytes:
+    """Encode an RGB picture in the format of a suffix, such as ".png"; lossless for ".webp"."""
+    if suffix in (".sr", ".ras"):  # Sun raster: Pillow can only read it
+        import cv2
+
+        return cv2.imencode(".ras", np.asarray(picture)[:, :, ::-1])[1].tobytes()
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    return pillow(picture, _PIL_FORMATS.get(suffix, suffix[1:].upper()), **options)
+
+
+def pillow(picture: Image.Image, form: str, **options: Any) -> bytes:
+    """Encode a picture with Pillow, in one of its formats, such as "JPEG"."""
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def flat_json(labels: Labels) -> bytes:
+    """The class ids of an int32 array (H, W), row by row, as one flat JSON list."""
+    return orjson.dumps(labels.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def nested_json(labels: Labels, indent: int | None) -> bytes:
+    """The JSON of `labels[None].tolist()` for int32 labels (H, W).
+
+    Args:
+        labels: the class ids.
+        indent: spaces per level; None for a compact list. Equal, byte for byte, to what
+            `json.dumps` writes for a value of the outermost object.
+    """
+    text = orjson.dumps(np.ascontiguousarray(labels), option=orjson.OPT_SERIALIZE_NUMPY)
+    if indent is None:
+        return b"[%b]" % text
+    line = [b"\n" + b" " * (indent * level) for level in range(5)]
+    rows = text[2:-2].replace(b"],[", b";").replace(b",", b"," + line[4])
+    between = line[3] + b"]," + line[3] + b"[" + line[4]
+    start = b"[" + line[2] + b"[" + line[3] + b"[" + line[4]
+    return start + rows.replace(b";", between) + line[3] + b"]" + line[2] + b"]" + line[1] + b"]"

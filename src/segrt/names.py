@@ -1,0 +1,76 @@
+"""Names of output files, derived from the names of the inputs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+log = logging.getLogger("segrt")
+
+
+def is_url(source: object) -> bool:
+    """Whether `source` is text that starts with http:// or https://."""
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
+def file_name(input_path: str) -> str:
+    """The file name of an input, to derive output names from.
+
+    Example:
+        >>> file_name("photos/a.jpg"), file_name("https://host/b.png?x=1"), file_name("camera:0")
+        ('a.jpg', 'b.png', 'camera_0')
+    """
+    if input_path.startswith("camera:"):
+        return input_path.replace(":", "_")
+    if not is_url(input_path):
+        return Path(input_path).name
+    name = PurePosixPath(unquote(urlsplit(input_path).path)).name
+    return re.sub(r'[\x00-\x1f<>:"|?*\\]', "_", name)[-100:]
+
+
+class Stems:
+    """Assigns a unique output name, without suffix, to each input of one call.
+
+    A series such as clip_0, clip_1, ... is remembered by its last number, so endless series need
+    no memory.
+
+    Example:
+        >>> stems = Stems()
+        >>> stems.assign("x/a.png"), stems.assign("y/a.png"), stems.assign("doc.pdf", 3)
+        ('a', 'a_2', 'doc_3')
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._last: dict[str, int] = {}
+
+    def assign(self, path: str | None, page: int | None = None) -> str:
+        """The name for an input and its page or frame; logs a warning if it had to be changed."""
+        base = (Path(file_name(path)).stem if path else "") or "image"
+        stem = unique = base if page is None else f"{base}_{page}"
+        if self._is_taken(stem):
+            number = max(2, self._last.get(stem.lower(), 0) + 1)
+            while self._is_taken(unique := f"{stem}_{number}"):
+                number += 1
+            self._last[stem.lower()] = number
+            if path:
+                log.warning(
+                    "%s is saved as %s: another input of this call is saved as %s",
+                    path,
+                    unique,
+                    stem,
+                )
+        elif page is None:
+            self._taken.add(stem.lower())
+        else:
+            self._last[base.lower()] = page
+        return unique
+
+    def _is_taken(self, stem: str) -> bool:
+        stem = stem.lower()  # some file systems ignore case
+        base, _, number = stem.rpartition("_")
+        return stem in self._taken or (
+            number.isdecimal() and int(number) <= self._last.get(base, -1)
+        )

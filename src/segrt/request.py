@@ -1,0 +1,70 @@
+"""How images are segmented: the validated arguments of `Pipeline.predict`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from segrt import zoo
+from segrt.errors import ConfigError
+from segrt.metadata import ModelMeta
+from segrt.slide import Progress, Window, parse_window
+from segrt.types import TargetSize
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call of `predict` does with each image.
+
+    Attributes:
+        target_size: inference size.
+        batch_size: images, or crops of the sliding window, that run together.
+        scores: whether to compute the scores.
+        window: sliding window; None for whole images.
+        progress: callback of the sliding window.
+    """
+
+    target_size: TargetSize = None
+    batch_size: int = 1
+    scores: bool = False
+    window: Window | None = None
+    progress: Progress | None = field(default=None, compare=False)
+
+    @classmethod
+    def parse(
+        cls,
+        meta: ModelMeta,
+        *,
+        target_size: TargetSize,
+        batch_size: object,
+        scores: bool,
+        slide: object,
+        progress: Progress | None,
+    ) -> Request:
+        """Validate the arguments for a model.
+
+        Raises:
+            ConfigError: one of them is invalid, or the model has no scores.
+        """
+        if type(batch_size) is not int or batch_size < 1:
+            raise ConfigError(
+                f"batch_size {batch_size!r} is not valid: it must be a whole number from 1"
+            )
+        window = parse_window(slide)
+        if window is True:
+            window = _window_of(meta.name)
+        if meta.output == "labels" and (scores or window):
+            raise ConfigError(
+                f"{meta.name} ends in labels: it has no scores, and nothing to average in a window"
+            )
+        return cls(target_size, batch_size, scores, window or None, progress)
+
+
+def _window_of(model_name: str) -> Window:
+    specs = (spec for spec in zoo.load().models if spec.answers_to(model_name))
+    window = next((spec.slide for spec in specs), None)
+    if window is None:
+        raise ConfigError(
+            f"model_zoo.yaml gives {model_name} no sliding window: name one, as in "
+            "slide={'crop': 1024, 'stride': 768}"
+        )
+    return Window(window.crop_size, window.stride)

@@ -1,0 +1,157 @@
+"""Threads around the network: reading ahead, batches in parallel, and the pool of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
+from queue import SimpleQueue
+from threading import Condition, Event, Semaphore, Thread
+from typing import Any, Generic, TypeAlias, TypeVar
+
+_Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
+_Session = TypeVar("_Session")
+
+Acquire: TypeAlias = Callable[[], AbstractContextManager[_Session]]
+"""Waits for a session, which is released at the end of the `with` statement."""
+
+
+def read_ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
+    """Advance an iterator in a thread, so that items are ready when they are needed.
+
+    Example:
+        >>> with closing(read_ahead(frames("photos/"), 4)) as ready:
+        ...     for frame in ready:
+        ...         ...
+
+    Args:
+        items: advanced, and in the end closed, by the thread alone. What it raises is raised in its
+            position.
+        size: maximum number of items to hold in advance.
+    """
+    free, closed = Semaphore(size), Event()
+    ready = SimpleQueue[tuple[Any, BaseException | None]]()
+
+    def work() -> None:
+        try:
+            while free.acquire() and not closed.is_set():
+                ready.put((next(items), None))
+        except BaseException as error:  # StopIteration as well: it ends the consumer
+            ready.put((None, error))
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = Thread(target=work, name="segrt-read", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            free.release()
+            yield item
+    finally:
+        closed.set()
+        free.release()
+        # Callers may then close what `items` reads from. Don't wait forever: reading may hang.
+        thread.join(1)
+
+
+def in_threads(
+    work: Callable[[_Item], _Done], items: Iterator[_Item], threads: int
+) -> Generator[_Done, None, None]:
+    """Apply a function to items in several threads; yield the results in order.
+
+    Args:
+        work: what it raises is raised in its position.
+        items: as in `read_ahead`.
+        threads: number of threads, and of items in progress.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="segrt-work") as pool:
+        futures = read_ahead((pool.submit(work, item) for item in items), max(1, threads - 1))
+        with closing(futures):
+            for future in futures:
+                yield future.result()
+
+
+def in_order(
+    work: Callable[[_Item, Acquire[_Session]], _Done],
+    items: Iterator[_Item],
+    sessions: Iterable[_Session],
+    threads: int,
+) -> Generator[_Done, None, None]:
+    """Apply a function that needs a session to items; yield the results in order.
+
+    Args:
+        work: called with an item and `acquire`; `with acquire() as session:` waits for a session.
+            Items get their first session in order.
+        items: as in `read_ahead`.
+        sessions: shared by the items.
+        threads: number of threads; one means that of the caller.
+    """
+    pool = SessionPool(sessions)
+
+    def run(numbered: tuple[int, _Item]) -> _Done:
+        number, item = numbered
+        with pool.turn(number) as acquire:
+            return work(item, acquire)
+
+    if threads == 1:
+        yield from map(run, enumerate(items))
+    else:
+        with closing(in_threads(run, enumerate(items), threads)) as results:
+            yield from results
+
+
+class SessionPool(Generic[_Session]):
+    """Sessions, each used by one thread at a time, handed out in the order of the turns.
+
+    Example:
+        >>> pool = SessionPool(sessions)
+        >>> with pool.turn(0) as acquire, acquire() as session:
+        ...     output = session.run(batch)
+    """
+
+    def __init__(self, sessions: Iterable[_Session]) -> None:
+        self._idle = SimpleQueue[_Session]()
+        for session in sessions:
+            self._idle.put(session)
+        self._next = 0  # all turns before this one have started
+        self._started: set[int] = set()  # later turns that started, or ended without a session
+        self._changed = Condition()
+
+    @contextmanager
+    def turn(self, number: int) -> Iterator[Acquire[_Session]]:
+        """Take turn `number`, counted from 0; every number must be taken once.
+
+        A turn gets its first session after all earlier turns got one or ended.
+        """
+        try:
+            yield partial(self._acquire, number)
+        finally:
+            self._start(number)  # a turn that never needed a session must not block later ones
+
+    @contextmanager
+    def _acquire(self, number: int) -> Iterator[_Session]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._next >= number)
+        session = self._idle.get()
+        self._start(number)
+        try:
+            yield session
+        finally:
+            self._idle.put(session)
+
+    def _start(self, number: int) -> None:
+        with self._changed:
+            if number >= self._next:
+                self._started.add(number)
+            while self._next in self._started:
+                self._started.remove(self._next)
+                self._next += 1
+            self._changed.notify_all()

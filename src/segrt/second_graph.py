@@ -1,0 +1,120 @@
+"""The second graph of an exported `.onnx` file, for plans that compute in float32 on the CPU.
+
+Some rewrites save much arithmetic but need float32's digits, or are what a GPU's libraries do by themselves. So that
+one file serves every plan, `segrt-export` puts the graph with those rewrites into the file's metadata, without the
+weights that both graphs have. ONNX files are protocol buffers, and writing two messages one behind the other merges
+them (https://protobuf.dev/programming-guides/encoding/#last-one-wins): that graph and the file's weights make a model.
+Only as much of the format is read here as that takes, since `onnx` is not needed to run models.
+"""
+
+from __future__ import annotations
+
+import base64
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+KEY = "segrt.float32"
+"""Of the metadata. The value is an ONNX model, base64."""
+
+# Numbers of fields, from onnx.proto.
+_GRAPH, _METADATA = 7, 14  # of ModelProto
+_INITIALIZER = 5  # of GraphProto
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2  # of StringStringEntryProto
+_LENGTH_DELIMITED = 2
+_FIXED = {1: 8, 5: 4}  # bytes of the values of the other types but numbers of varying length
+
+
+def read(file: Path) -> bytes | None:
+    """The model that plans in float32 on the CPU run.
+
+    Args:
+        file: an `.onnx` file.
+
+    Returns:
+        bytes: an ONNX model; None where the file has no second graph, or is damaged: ONNX Runtime says how.
+    """
+    with file.open("rb") as opened:
+        if not opened.seek(0, 2):
+            return None
+        with (
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            return assemble(view)
+
+
+def assemble(model: memoryview) -> bytes | None:
+    """As `read`, for the bytes of an `.onnx` file."""
+    try:
+        fields = list(_fields(model))
+        text = next(
+            (
+                text
+                for number, _, entry in fields
+                if number == _METADATA and (text := _value(entry))
+            ),
+            None,
+        )
+        graphs = [value for number, _, value in fields if number == _GRAPH]
+        if text is None or len(graphs) != 1:
+            return None
+        weights = [whole for number, whole, _ in _fields(graphs[0]) if number == _INITIALIZER]
+        head = _varint(_GRAPH << 3 | _LENGTH_DELIMITED) + _varint(sum(map(len, weights)))
+        return b"".join([base64.b64decode(text, validate=True), head, *weights])
+    except (ValueError, IndexError):
+        return None
+
+
+def _value(entry: memoryview) -> memoryview | None:
+    """The text of a metadata entry, if it is ours."""
+    parts = {number: value for number, _, value in _fields(entry)}
+    return parts.get(_ENTRY_VALUE) if bytes(parts.get(_ENTRY_KEY, b"")) == KEY.encode() else None
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Number, whole and value of each field of a message.
+
+    Raises:
+        ValueError: the message is damaged.
+        IndexError: it ends too early.
+    """
+    at = 0
+    while at < len(message):
+        start = at
+        tag, at = _number(message, at)
+        kind = tag & 7
+        if kind == _LENGTH_DELIMITED:
+            length, at = _number(message, at)
+            end = at + length
+        elif kind == 0:
+            _, end = _number(message, at)
+        elif kind in _FIXED:
+            end = at + _FIXED[kind]
+        else:
+            raise ValueError(f"a field of unknown type {kind}")
+        if end > len(message):
+            raise IndexError("the message ends inside a field")
+        yield tag >> 3, message[start:end], message[at:end]
+        at = end
+
+
+def _number(message: memoryview, at: int) -> tuple[int, int]:
+    """A number of varying length, and where it ends."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = message[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+    raise ValueError("a number of more than 64 bits")
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

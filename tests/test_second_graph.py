@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Net, images, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from segrt import second_graph
+
+
+def _with_second_graph() -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """A file whose second graph adds 1 to what its first gives, and that second graph by itself."""
+    net = Net()
+    y = net.conv("x", 3, 5, kernel_shape=[3, 3])
+    first = net.model(y)
+    second = Net()
+    second.nodes, second.constants = net.nodes, net.constants
+    whole = second.model(second.add("Add", y, second.const(1)))
+    own = onnx.ModelProto()
+    own.CopyFrom(whole)
+    del own.graph.initializer[:-1]
+    helper.set_model_props(
+        first,
+        {"other": "text", second_graph.KEY: base64.b64encode(own.SerializeToString()).decode()},
+    )
+    return first, whole
+
+
+def test_the_second_graph_runs_with_the_weights_of_the_file(tmp_path: Path) -> None:
+    first, whole = _with_second_graph()
+    onnx.save(first, tmp_path / "m.onnx")
+    data = second_graph.read(tmp_path / "m.onnx")
+    assert data is not None
+    model = onnx.load_from_string(data)
+    x = images(2, 7, 9)
+    np.testing.assert_array_equal(run(model, x)[0], run(whole, x)[0])
+    np.testing.assert_allclose(run(model, x)[0], run(first, x)[0] + 1, atol=1e-5)
+
+
+def test_a_file_written_again_by_onnx_keeps_it(tmp_path: Path) -> None:
+    first, _ = _with_second_graph()
+    assert second_graph.assemble(
+        memoryview(onnx.load_from_string(first.SerializeToString()).SerializeToString())
+    )
+
+
+def test_a_file_without_a_second_graph_has_none(tmp_path: Path) -> None:
+    first, _ = _with_second_graph()
+    del first.metadata_props[1]
+    onnx.save(first, tmp_path / "m.onnx")
+    assert second_graph.read(tmp_path / "m.onnx") is None
+    (tmp_path / "empty.onnx").touch()
+    assert second_graph.read(tmp_path / "empty.onnx") is None
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_damaged_files_are_left_to_onnx_runtime(data: st.DataObject) -> None:
+    whole = bytearray(_with_second_graph()[0].SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(whole)))
+    second_graph.assemble(memoryview(whole))
+    second_graph.assemble(memoryview(whole)[:end])
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 20, b"\x0b", b"\x3a\x7f"])
+def test_what_is_no_model_has_no_second_graph(damage: bytes) -> None:
+    assert second_graph.assemble(memoryview(damage)) is None
