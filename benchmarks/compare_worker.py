@@ -48,7 +48,13 @@ def load_segrt(model: Path, mode: str) -> tuple[str, Predict]:
     pipeline = segrt.create_pipeline(model_dir=model, device="cpu", mode=mode)
     session = pipeline.session
     version = f"segrt {segrt.__version__} on {session.provider} {session.precision}"
-    return version, lambda image, size: next(iter(pipeline.predict(image, size)))["pred"]  # type: ignore[index]
+
+    def predict(image: str, size: Any) -> Any:
+        result = next(iter(pipeline.predict(image, size)))
+        assert isinstance(result, segrt.SegResult)
+        return result["pred"]
+
+    return version, predict
 
 
 def load_paddlex(model: Path) -> tuple[str, Predict]:

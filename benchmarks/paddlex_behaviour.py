@@ -193,9 +193,12 @@ def _predict_arguments() -> None:
     inner = _find(pipe, "semantic_segmentation_model")
     sizes: list[int] = []
     process = inner.process
-    inner.process = lambda batch, **options: [sizes.append(len(batch)), process(batch, **options)][
-        1
-    ]  # type: ignore[func-returns-value]
+
+    def recording(batch: Any, **options: Any) -> Any:
+        sizes.append(len(batch))
+        return process(batch, **options)
+
+    inner.process = recording
     attempt(
         "results of 4 images, device='gpu:9', batch_size=4",
         count,

@@ -4,20 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segrt.bench.pairs import Samples, interleave, ratio
+from segrt.bench.pairs import Run, Samples, interleave, ratio
 
 
-def test_contenders_take_turns_and_warm_up_does_not_count() -> None:
+def test_contenders_alternate_and_warm_up_does_not_count() -> None:
     order: list[str] = []
 
-    def make(name: str, seconds: float) -> object:
+    def make(name: str, seconds: float) -> Run:
         def run() -> float:
             order.append(name)
             return seconds * len(order)
 
         return run
 
-    samples = interleave({"a": make("a", 1.0), "b": make("b", 10.0)}, repeat=3, warmup=2)  # type: ignore[dict-item]
+    contenders = {"a": make("a", 1.0), "b": make("b", 10.0)}
+    samples = interleave(contenders, repeat=3, warmup=2)
     assert order == ["a", "b"] * 5
     assert samples["a"].ms == (5000.0, 7000.0, 9000.0)
     assert samples["b"].ms == (60000.0, 80000.0, 100000.0)

@@ -50,7 +50,7 @@ err = Console(stderr=True)
 app = App(
     name="segrt-bench",
     version=segrt.__version__,
-    usage="Usage: segrt-bench [MODELS] [OPTIONS]",
+    usage="Usage: segrt-bench [MODEL...] [OPTIONS]",
     help="Measure speed, memory and accuracy of models on this machine.",
     help_flags=["-h", "--help"],
     group_commands=Group("Other", sort_key=9),

@@ -386,23 +386,17 @@ def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _fields(value: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
 def _samples(samples: Samples) -> dict[str, Any]:
-    return {
-        "median": samples.median,
-        "p95": samples.p95,
-        "spread": samples.spread,
-        "rounds": len(samples.ms),
-        "all": [round(ms, 4) for ms in samples.ms],
-    }
+    times = {"rounds": len(samples.ms), "all": [round(ms, 4) for ms in samples.ms]}
+    return _fields(samples, "median", "p95", "spread") | times
 
 
 def _ratio(ratio: Ratio) -> dict[str, Any]:
-    return {
-        "median": ratio.median,
-        "low": ratio.low,
-        "high": ratio.high,
-        "pairs": list(ratio.pairs),
-    }
+    return _fields(ratio, "median", "low", "high") | {"pairs": list(ratio.pairs)}
 
 
 def _published(ms: Timing | float | None) -> str:
