@@ -1,4 +1,4 @@
-"""Shapes and multiply-adds of a graph at one size of input."""
+"""Tensor shapes and multiply-adds of a graph for one input size."""
 
 from __future__ import annotations
 
@@ -15,73 +15,95 @@ from segrt_export.graph import attributes
 
 Shape = tuple[int, ...]
 SIZE = (512, 1024)
-"""(height, width) at which networks are compared: half of a Cityscapes photo."""
-_SMALL = 4096
-"""Elements up to which an integer tensor counts as part of shape arithmetic, and is computed."""
-_SCALES = 4
-"""Elements up to which a real one may be the scales of a Resize; with none, it says that it has sizes."""
+"""(height, width) for which multiply-adds are compared: half the size of a Cityscapes image."""
+_MAX_INTEGERS = 4096
+"""Maximum size of an integer tensor that is evaluated as a part of shape arithmetic."""
+_MAX_FLOATS = 4
+"""Maximum size of a float tensor that is evaluated: the scales of a Resize, also if empty."""
 
 
 def shapes(model: ModelProto, size: tuple[int, int] = SIZE, *, batch: int = 1) -> dict[str, Shape]:
-    """The shape of every tensor of a graph with one image input of free size.
+    """The shape of every tensor of a graph whose image input has a variable size.
 
-    `onnx.shape_inference` stops where a shape goes through a Reshape, as it often does in attention. So the nodes are
-    taken one by one here, and the integers from which shapes are made are computed on the way.
+    `onnx.shape_inference` stops at computed shapes that reach a Reshape, which is common in
+    attention. This function infers node by node and evaluates the integers of shape arithmetic.
+
+    Example:
+        >>> shapes(model, (512, 1024))["logits"]
+        (1, 19, 128, 256)
 
     Args:
-        model: its nodes are sorted, as ONNX demands.
+        model: its nodes must be sorted topologically, as ONNX requires.
         size: (height, width) of the input.
-        batch: images at once.
+        batch: batch size.
 
     Returns:
-        dict: shape by name; a tensor whose shape depends on more than the input's is left out.
+        dict: shape by tensor name, without tensors whose shape depends on the input's values.
     """
-    graph = model.graph
-    opset = {item.domain: item.version for item in model.opset_import}
-    imports = list(model.opset_import)
-    types: dict[str, TypeProto] = {"": TypeProto()}
-    known: dict[str, npt.NDArray[Any]] = {}
-    for initializer in graph.initializer:
-        types[initializer.name] = helper.make_tensor_type_proto(
-            initializer.data_type, list(initializer.dims)
+    inference = _Inference(model, [batch, 3, *size])
+    for node in model.graph.node:
+        inference.run(node)
+    found = ((name, _shape(kind)) for name, kind in inference.types.items() if name)
+    return {name: shape for name, shape in found if shape is not None}
+
+
+class _Inference:
+    """Infers the output types of one node after the other.
+
+    Attributes:
+        types: type by name of each tensor up to the current node.
+        known: value by name of each evaluated tensor.
+    """
+
+    def __init__(self, model: ModelProto, shape: list[int]) -> None:
+        self.model = model
+        self.opset = {item.domain: item.version for item in model.opset_import}
+        self.types: dict[str, TypeProto] = {"": TypeProto()}
+        self.known: dict[str, npt.NDArray[Any]] = {}
+        for initializer in model.graph.initializer:
+            self.types[initializer.name] = helper.make_tensor_type_proto(
+                initializer.data_type, list(initializer.dims)
+            )
+            is_float = initializer.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
+            if prod(initializer.dims) <= (_MAX_FLOATS if is_float else _MAX_INTEGERS):
+                self.known[initializer.name] = numpy_helper.to_array(initializer)
+        image = model.graph.input[0]
+        self.types[image.name] = helper.make_tensor_type_proto(
+            image.type.tensor_type.elem_type, shape
         )
-        is_real = initializer.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
-        if prod(initializer.dims) <= (_SCALES if is_real else _SMALL):
-            known[initializer.name] = numpy_helper.to_array(initializer)
-    image = graph.input[0]
-    types[image.name] = helper.make_tensor_type_proto(
-        image.type.tensor_type.elem_type, [batch, 3, *size]
-    )
-    for node in graph.node:
+
+    def run(self, node: NodeProto) -> None:
+        """Infer the outputs of `node`, if the types of its inputs are known."""
         inputs = [name for name in node.input if name]
-        made: list[npt.NDArray[Any]] = []
-        if node.op_type == "Shape" and _shape(types.get(inputs[0])) is not None:
-            options = attributes(node)
-            whole = np.array(_shape(types[inputs[0]]), np.int64)
-            made = [whole[options.get("start", 0) : options.get("end")]]
-        elif all(name in known for name in inputs) and (inputs or node.op_type == "Constant"):
-            made = [
-                np.asarray(value)
-                for value in ReferenceEvaluator(node, opsets=opset).run(None, known)
-            ]
-        for name, value in zip(node.output, made, strict=False):
-            types[name] = helper.make_tensor_type_proto(
+        values = self._evaluate(node, inputs)
+        for name, value in zip(node.output, values, strict=False):
+            self.types[name] = helper.make_tensor_type_proto(
                 helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
             )
-            if value.dtype.kind in "iub" and value.size <= _SMALL:
-                known[name] = value
-        if made or not all(name in types for name in inputs):
-            continue
-        data = {name: numpy_helper.from_array(known[name]) for name in inputs if name in known}
-        schema = defs.get_schema(node.op_type, opset[node.domain], node.domain)
-        kinds = {name: types[name] for name in inputs}
-        types.update(
+            if value.dtype.kind in "iub" and value.size <= _MAX_INTEGERS:
+                self.known[name] = value
+        if values or not all(name in self.types for name in inputs):
+            return
+        self.types.update(
             infer_node_outputs(
-                schema, node, kinds, data, opset_imports=imports, ir_version=model.ir_version
+                defs.get_schema(node.op_type, self.opset[node.domain], node.domain),
+                node,
+                {name: self.types[name] for name in inputs},
+                {n: numpy_helper.from_array(self.known[n]) for n in inputs if n in self.known},
+                opset_imports=list(self.model.opset_import),
+                ir_version=self.model.ir_version,
             )
         )
-    found = ((name, _shape(kind)) for name, kind in types.items() if name)
-    return {name: shape for name, shape in found if shape is not None}
+
+    def _evaluate(self, node: NodeProto, inputs: list[str]) -> list[npt.NDArray[Any]]:
+        """The values of the outputs; empty if an input is not known."""
+        if node.op_type == "Shape" and (shape := _shape(self.types.get(inputs[0]))) is not None:
+            options = attributes(node)
+            return [np.array(shape, np.int64)[options.get("start", 0) : options.get("end")]]
+        if all(name in self.known for name in inputs) and (inputs or node.op_type == "Constant"):
+            outputs = ReferenceEvaluator(node, opsets=self.opset).run(None, self.known)
+            return [np.asarray(value) for value in outputs]
+        return []
 
 
 def _shape(kind: TypeProto | None) -> Shape | None:
@@ -92,17 +114,22 @@ def _shape(kind: TypeProto | None) -> Shape | None:
 
 
 def multiply_adds(model: ModelProto, size: tuple[int, int] = SIZE) -> int:
-    """Multiply-adds of the convolutions and matrix products of a graph for one image.
+    """Count the multiply-adds of convolutions and matrix products for one image.
 
-    Products with padding count, as they do in published figures; whatever is linear in the number of elements does
-    not, nor what depends on weights alone, which a runtime computes when it loads.
+    As in published figures, products with padding are included, and elementwise operations are
+    not. Neither are products of weights alone, which a runtime computes once when it loads the
+    model.
+
+    Example:
+        >>> multiply_adds(model, (1024, 2048)) / multiply_adds(model, (512, 1024))
+        4.0
 
     Args:
         model: a graph with one image input.
         size: (height, width) of the image.
 
     Raises:
-        ValueError: the shape of a convolution or product can't be told.
+        ValueError: the shape of a convolution or product is unknown.
     """
     known = shapes(model, size)
     varying = {image.name for image in model.graph.input}
@@ -121,7 +148,7 @@ def _multiply_adds(node: NodeProto, known: dict[str, Shape]) -> int:
         left, right, out = known[node.input[0]], known[node.input[1]], known[node.output[0]]
     except KeyError as error:
         raise ValueError(
-            f"the shape of {error} is not known, so {node.op_type} {node.name} can't be counted"
+            f"the shape of {error} is unknown, so {node.op_type} {node.name} can't be counted"
         ) from None
     if node.op_type == "Conv":  # weight: (out, in / group, *kernel)
         return prod(out) * prod(right[1:])

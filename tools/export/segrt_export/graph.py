@@ -1,4 +1,8 @@
-"""The few things that the passes need from an ONNX graph and that `onnx` itself does not offer."""
+"""The graph operations that the passes need and that `onnx` does not provide."""
+
+# Why not onnx-ir: with version 1.1 (tried on image_pool and its helpers) the passes are as long as
+# now, shape inference (count.py) still needs protobuf messages, and loading and saving a model
+# alone changes its bytes.
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 
 def producers(graph: GraphProto) -> dict[str, NodeProto]:
-    """The node that makes each tensor, by the tensor's name."""
+    """The node that computes each tensor, by the tensor's name."""
     return {name: node for node in graph.node for name in node.output if name}
 
 
@@ -25,24 +29,18 @@ def consumers(graph: GraphProto) -> dict[str, list[NodeProto]]:
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """The attributes of a node as Python values; text as str."""
+    """The attributes of a node as Python values; strings as str."""
     values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
 
 
-def constant(graph: GraphProto, name: str) -> npt.NDArray[Any] | None:
-    """The value of an initializer or of a Constant node; None where `name` is computed."""
-    for initializer in graph.initializer:
-        if initializer.name == name:
-            return np.asarray(numpy_helper.to_array(initializer))
-    node = producers(graph).get(name)
-    if node is not None and node.op_type == "Constant":
-        return np.asarray(numpy_helper.to_array(attributes(node)["value"]))
-    return None
-
-
 class Index:
-    """What a pass looks up in one graph again and again. It does not follow changes: make a new one after a rewrite."""
+    """Lookup tables of a graph. They do not follow changes: build a new index after a rewrite.
+
+    Example:
+        >>> index = Index(model.graph)
+        >>> index.made_by("logits", "Conv")
+    """
 
     def __init__(self, graph: GraphProto) -> None:
         self.producers = producers(graph)
@@ -53,20 +51,27 @@ class Index:
                 self._constants[node.output[0]] = values["value"]
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
-        """The value of an initializer or of a Constant node, those stored as float16 too; None for what is computed."""
+        """The value of an initializer or Constant node, in FP32 if it is stored as FP16.
+
+        Returns:
+            array: the value; None for a computed tensor.
+        """
         stored = self.behind(name, "Cast", to=TensorProto.FLOAT)
         tensor = self._constants.get(stored or name)
         value = None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
         return value.astype(np.float32) if stored and value is not None else value
 
     def made_by(self, name: str, op_type: str) -> NodeProto | None:
-        """The node that makes `name`, if it is an `op_type`."""
+        """The node that computes `name`, if it is an `op_type`."""
         node = self.producers.get(name)
         return node if node is not None and node.op_type == op_type else None
 
     def behind(self, name: str, op_type: str, **expected: Any) -> str:
-        """The first input of the `op_type` that makes `name`; empty if another operator makes it, or other attributes
-        than `expected` are set."""
+        """The first input of the `op_type` that computes `name`.
+
+        Returns:
+            str: empty if another operator computes `name`, or an attribute differs from `expected`.
+        """
         node = self.made_by(name, op_type)
         values = attributes(node) if node is not None else {}
         if node is None or any(values.get(key) != value for key, value in expected.items()):
@@ -75,14 +80,20 @@ class Index:
 
 
 class Builder:
-    """Collects new nodes under one name prefix, so that inserted tensors can't clash with the graph's own."""
+    """Collects new nodes under a common name prefix, which keeps their names unique.
+
+    Example:
+        >>> build = Builder(model.graph, "scale.0")
+        >>> build.add("Mul", node.input[0], build.const(2, "float32"), output=node.output[0])
+        >>> build.replace(node)
+    """
 
     def __init__(self, graph: GraphProto, prefix: str) -> None:
         self.graph = graph
         self.prefix = prefix
         self.nodes: list[NodeProto] = []
 
-    def const(self, value: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
+    def const(self, value: npt.ArrayLike, dtype: npt.DTypeLike = "int64") -> str:
         """Add an initializer; returns its name."""
         name = f"{self.prefix}.const{len(self.graph.initializer)}"
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
@@ -96,8 +107,16 @@ class Builder:
         )
         return output
 
+    def slice(self, x: str, start: int, stop: int) -> str:
+        """Add x[start:stop] along the first axis; returns the output's name."""
+        return self.add("Slice", x, self.const([start]), self.const([stop]))
+
+    def concat(self, names: list[str], axis: int) -> str:
+        """Concatenate tensors; returns the output's name, or the tensor's own if there is one."""
+        return names[0] if len(names) == 1 else self.add("Concat", *names, axis=axis)
+
     def replace(self, node: NodeProto) -> None:
-        """Put the collected nodes where `node` stands, and remove it."""
+        """Insert the collected nodes at the position of `node`, and remove it."""
         at = next(i for i, n in enumerate(self.graph.node) if n is node or n == node)
         rest = list(self.graph.node)[at + 1 :]
         del self.graph.node[at:]
@@ -105,7 +124,7 @@ class Builder:
 
 
 def prune(graph: GraphProto) -> None:
-    """Remove nodes and initializers that no graph output needs."""
+    """Remove nodes and initializers that no graph output depends on."""
     needed = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):

@@ -1,4 +1,4 @@
-"""1 x 1 convolutions, and what they read: the common ground of the passes that move them."""
+"""1 x 1 convolutions and their inputs: shared by the passes that move convolutions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ from segrt_export.count import Shape, shapes
 from segrt_export.graph import Builder, Index, attributes, prune
 
 _AFFINE = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
-"""Conventions in which each output pixel is a mean of input pixels, never a value from outside."""
+"""Coordinate conventions in which each output pixel is a weighted mean of input pixels."""
 Doubles = npt.NDArray[np.float64]
 _PROBES: tuple[tuple[int, tuple[int, int]], ...] = ((1, (512, 1024)), (2, (333, 517)))
-"""(batch, (height, width)): unlike in all, so that what is equal in both is equal by structure."""
+"""(batch, (height, width)); all differ, so that shapes that agree at both agree at any size."""
 
 
 class Probes:
-    """The shapes of a graph's tensors at two sizes of input."""
+    """The shapes of a graph's tensors for two input sizes.
+
+    Example:
+        >>> probes = Probes(model)
+        >>> probes("x")
+        ((1, 3, 512, 1024), (2, 3, 333, 517))
+    """
 
     def __init__(self, model: ModelProto) -> None:
         self._shapes = [shapes(model, size, batch=batch) for batch, size in _PROBES]
 
     def __call__(self, name: str) -> tuple[Shape, ...]:
-        """The shape at each size; empty where it is not known."""
+        """The shape for each input size; empty if unknown."""
         found = tuple(known[name] for known in self._shapes if name in known)
         return found if len(found) == len(self._shapes) else ()
 
@@ -34,12 +40,13 @@ class Probes:
 def rewrite_each(
     model: ModelProto, name: str, rewrite: Callable[[NodeProto, Index, Probes, Builder], bool]
 ) -> int:
-    """Offer every node of a graph to a pass, in place.
+    """Call a pass with every node of a graph, in place.
 
     Args:
-        model: what the pass works on; what nothing needs any more is removed at the end.
-        name: of the pass, for its new tensors.
-        rewrite: replaces the node by what it gives the builder and returns True, or leaves all as it is.
+        model: the model to rewrite; nodes that became unused are removed at the end.
+        name: name of the pass, the prefix of its new tensors.
+        rewrite: replaces the node by those it adds to the builder and returns True, or leaves the
+            graph unchanged and returns False.
 
     Returns:
         int: the number of nodes rewritten.
@@ -48,7 +55,9 @@ def rewrite_each(
     index, probes = Index(graph), Probes(model)
     count = 0
     for node in list(graph.node):
-        count += rewrite(node, index, probes, Builder(graph, f"{name}.{count}"))
+        if rewrite(node, index, probes, Builder(graph, f"{name}.{count}")):
+            index = Index(graph)
+            count += 1
     if count:
         prune(graph)
     return count
@@ -59,8 +68,8 @@ class Branch:
     """One input of the concatenation that a 1 x 1 convolution reads.
 
     Attributes:
-        name: tensor, N x C x h x w.
-        weight: the convolution's columns for this input, float64 (out, C).
+        name: name of the tensor, N x C x h x w.
+        weight: the columns of the convolution's weight for this input, float64 (out, C).
     """
 
     name: str
@@ -83,22 +92,36 @@ class OverConcat:
 
 
 def over_concat(node: NodeProto, index: Index, probes: Probes) -> OverConcat | None:
-    """Read `node` as a 1 x 1 convolution over a concatenation; None if it is not one."""
+    """Match a 1 x 1 convolution over a concatenation of channels; None if `node` is another."""
     if not is_pointwise(node, index):
         return None
     concat = index.made_by(node.input[0], "Concat")
     if concat is None or attributes(concat)["axis"] not in (1, -3):
         return None
     weight, bias = parameters(node, index)
+    parts = split_channels(weight, concat, probes)
+    return OverConcat(node, tuple(map(Branch, concat.input, parts)), bias) if parts else None
+
+
+def split_channels(weight: Doubles, concat: NodeProto, probes: Probes) -> list[Doubles]:
+    """Split a convolution's weight into those of the inputs of the concatenation that it reads.
+
+    Args:
+        weight: float64 (out, C, ...).
+        concat: concatenates channels.
+        probes: shapes of the graph.
+
+    Returns:
+        list: a weight for each input, (out, C_i, ...); empty if the shape of an input is unknown.
+    """
     channels = [probes(name)[0][1] if probes(name) else 0 for name in concat.input]
     if sum(channels) != weight.shape[1] or not all(channels):
-        return None
-    parts = np.split(weight, np.cumsum(channels)[:-1], axis=1)
-    return OverConcat(node, tuple(map(Branch, concat.input, parts)), bias)
+        return []
+    return list(np.split(weight, np.cumsum(channels)[:-1], axis=1))
 
 
 def is_pointwise(node: NodeProto, index: Index) -> bool:
-    """Whether `node` is a 1 x 1 convolution of stride 1 with constant weights, of one group and without padding."""
+    """Whether `node` is an unpadded 1 x 1 convolution of stride 1, one group, constant weights."""
     if node.op_type != "Conv" or any(index.constant(name) is None for name in node.input[1:]):
         return False
     options = attributes(node)
@@ -128,13 +151,12 @@ def add_pointwise(build: Builder, x: str, weight: Doubles, bias: Doubles | None 
 
 def add_over_concat(build: Builder, branches: Sequence[Branch], bias: Doubles | None = None) -> str:
     """Add a 1 x 1 convolution over the concatenation of `branches`; returns its output's name."""
-    names = [branch.name for branch in branches]
-    x = names[0] if len(names) == 1 else build.add("Concat", *names, axis=1)
+    x = build.concat([branch.name for branch in branches], axis=1)
     return add_pointwise(build, x, np.hstack([branch.weight for branch in branches]), bias)
 
 
 def upsampling(name: str, index: Index, probes: Probes) -> NodeProto | None:
-    """The bilinear Resize to more pixels that makes `name`."""
+    """The bilinear Resize to more pixels that computes `name`; None if another node does."""
     node = index.made_by(name, "Resize")
     if node is None:
         return None

@@ -1,4 +1,4 @@
-"""Graph passes, one file each. A pass finds its pattern by structure and does nothing where it is not there."""
+"""Graph passes, one per file. A pass matches by structure and leaves other graphs unchanged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from onnx import ModelProto
 
 from segrt.errors import ExportError
+from segrt.validation import did_you_mean
 from segrt_export.passes.conv_before_resize import conv_before_resize
 from segrt_export.passes.image_pool import image_pool
 from segrt_export.passes.kernel_before_resize import kernel_before_resize
@@ -19,22 +20,27 @@ REWRITES: dict[str, Callable[[ModelProto], int]] = {
     "kernel_before_resize": kernel_before_resize,
     "linear_as_conv": linear_as_conv,
 }
-"""The rewrites that save arithmetic or the moving of data, by name, in the order in which they run. Each works in place
-and returns how often it applied."""
+"""The rewrites that save arithmetic or data movement, by name, in the order in which they run. Each
+works in place and returns how often it applied."""
 
 FLOAT32_REWRITES: dict[str, Callable[[ModelProto], int]] = {"winograd": winograd}
-"""Those that only plans in float32 on the CPU gain from. They make the second graph: see `segrt.float32`."""
+"""The rewrites that only speed up FP32 on the CPU. They produce the second graph, see
+`segrt.second_graph`."""
 
 
 def check_names(names: Collection[str]) -> None:
-    """Refuse names that no rewrite has.
+    """Check the names of rewrites.
+
+    Example:
+        >>> check_names(["winograd"])
 
     Raises:
-        ExportError: it lists the rewrites there are.
+        ExportError: a name is unknown; the message lists the valid names.
     """
     known = [*REWRITES, *FLOAT32_REWRITES]
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ExportError(
-            f"no pass is named {', '.join(unknown)}; those that can be left out: {', '.join(known)}"
+            f"no pass is named {', '.join(unknown)}{did_you_mean(unknown[0], known)}; passes that"
+            f" can be left out: {', '.join(known)}"
         )

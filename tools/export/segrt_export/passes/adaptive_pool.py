@@ -1,12 +1,13 @@
-"""Adaptive average pooling on inputs of any size, in standard ONNX operators.
+"""Adaptive average pooling for inputs of any size, in standard ONNX operators.
 
-paddle2onnx gives up on it ("Adaptive only support static input shape") because ONNX has no such operator. It converts
-global average pooling, though. So `mark` turns one into the other in the Paddle program, and `restore` puts the true
-operation into the ONNX graph where the stand-in came out.
+ONNX has no such operator, so paddle2onnx rejects it ("Adaptive only support static input shape").
+It does convert global average pooling. So `mark` replaces one by the other in the Paddle program,
+and `restore` replaces that placeholder in the ONNX graph by the original operation.
 
-Pooling n rows to k bins is linear: P X, with P the (k, n) matrix that averages rows floor(i n / k) to
-ceil((i + 1) n / k) - 1 into bin i (the bins of torch.nn.AdaptiveAvgPool2d and paddle.nn.AdaptiveAvgPool2D). In two
-dimensions that is P_h X P_w^T, and the two matrices can be computed in the graph from the input's shape.
+Pooling n rows to k bins is linear: P X, where P is the (k, n) matrix that averages rows floor(i n /
+k) to ceil((i + 1) n / k) - 1 into bin i, as torch.nn.AdaptiveAvgPool2d and
+paddle.nn.AdaptiveAvgPool2D do. In two dimensions this is P_h X P_w^T, and the graph can compute
+both matrices from the input's shape.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from segrt_export.graph import Builder, producers
 from segrt_export.program import attribute, operators
 
 Bins = dict[str, tuple[int, int]]
+"""(height, width) of the result of each adaptive pooling, by the name of its ONNX tensor."""
 
 
 def mark(program: dict[str, Any]) -> Bins:
-    """Make each adaptive average pooling of a Paddle program a global one, in place.
+    """Replace each adaptive average pooling of a Paddle program by a global one, in place.
 
     Args:
-        program: a Paddle 3 program, as `segrt_export.program.load_program` returns it.
+        program: a Paddle 3 program from `segrt_export.program.load_program`.
 
     Returns:
-        Bins: the pooled (height, width) by the name that paddle2onnx will give the output in the ONNX graph. It
-        numbers operators of one kind in the order of the program.
+        Bins: what to pass to `restore`. The names are those that paddle2onnx assigns: it numbers
+        the operators of a type in the order of the program.
 
     Raises:
-        ExportError: adaptive maximum pooling, or a number of bins that is not written in the program.
+        ExportError: an adaptive pooling computes maxima, or its number of bins is not constant.
     """
     ops = operators(program)
     values = {op["O"][0]["%"]: op for op in ops if op["#"] == "1.full_int_array"}
@@ -44,7 +46,7 @@ def mark(program: dict[str, Any]) -> Bins:
         sizes = values.get(op["I"][1]["%"])
         if attribute(op, "pooling_type")["D"] != "avg" or sizes is None:
             raise ExportError(
-                "the model has an adaptive pooling that is not an average to a fixed number of bins"
+                "the model has an adaptive pooling other than averages of a constant number of bins"
             )
         height, width = ([v["D"] for v in attribute(sizes, "value")["D"]] * 2)[:2]
         attribute(op, "adaptive")["D"] = False
@@ -54,13 +56,13 @@ def mark(program: dict[str, Any]) -> Bins:
 
 
 def restore(model: ModelProto, bins: Bins) -> int:
-    """Replace the stand-ins by adaptive average pooling, in place.
+    """Replace the placeholders by adaptive average pooling, in place.
 
     Returns:
-        int: how many were replaced; pooling to 1 x 1 is global pooling, and stays.
+        int: the number of replaced placeholders; a pooling to 1 x 1 bins is global and stays.
 
     Raises:
-        ExportError: a stand-in is not where it should be: the converter has changed its naming.
+        ExportError: a placeholder is missing, because the converter uses other names.
     """
     made_by = producers(model.graph)
     count = 0
@@ -68,7 +70,7 @@ def restore(model: ModelProto, bins: Bins) -> int:
         node = made_by.get(name)
         if node is None or node.op_type != "GlobalAveragePool":
             raise ExportError(
-                f"expected a GlobalAveragePool that makes {name}: is this paddle2onnx 2.1.0?"
+                f"expected a GlobalAveragePool with the output {name}: is this paddle2onnx 2.1.0?"
             )
         if (height, width) == (1, 1):
             continue
@@ -84,16 +86,13 @@ def restore(model: ModelProto, bins: Bins) -> int:
 
 def _matrix(build: Builder, shape: str, axis: int, bins: int) -> str:
     """The averaging matrix, float32 (bins, n), with n = shape[axis]."""
-
-    def whole(value: Any) -> str:
-        return build.const(value, "int64")
-
-    n = build.add("Gather", shape, whole(axis), axis=0)
-    index = build.add("Range", whole(0), n, whole(1))
-    first = build.add("Div", build.add("Mul", whole([[i] for i in range(bins)]), n), whole(bins))
-    # ceil(a / k) of whole numbers is floor((a + k - 1) / k)
-    upper = build.add("Mul", whole([[i + 1] for i in range(bins)]), n)
-    last = build.add("Div", build.add("Add", upper, whole(bins - 1)), whole(bins))
+    n = build.add("Gather", shape, build.const(axis), axis=0)
+    index = build.add("Range", build.const(0), n, build.const(1))
+    lower = build.add("Mul", build.const([[i] for i in range(bins)]), n)
+    first = build.add("Div", lower, build.const(bins))
+    # For integers, ceil(a / k) is floor((a + k - 1) / k).
+    upper = build.add("Mul", build.const([[i + 1] for i in range(bins)]), n)
+    last = build.add("Div", build.add("Add", upper, build.const(bins - 1)), build.const(bins))
     inside = build.add(
         "And", build.add("GreaterOrEqual", index, first), build.add("Less", index, last)
     )

@@ -1,15 +1,17 @@
-"""Moves 1 x 1 convolutions in front of the bilinear upsampling of what they read.
+"""Moves 1 x 1 convolutions before the bilinear upsampling of their inputs.
 
-A 1 x 1 convolution mixes the channels of each pixel; bilinear interpolation `up` mixes the pixels of each channel, with
-weights that sum to 1. The two commute, and the convolution of a concatenation is a sum over its inputs:
+A 1 x 1 convolution mixes the channels of each pixel; bilinear interpolation `up` mixes the pixels
+of each channel, with weights that sum to 1. So the two commute, and the convolution of a
+concatenation is a sum over its inputs:
 
     W concat(up_1(x_1), ..., up_n(x_n)) + b = up_1(W_1 x_1) + ... + up_n(W_n x_n) + b
 
-On the left W is applied at the upsampled size, on the right at the size of each x_i. Where x_i = L_i z_i + l_i comes
-from a linear layer, W_i and L_i are composed: W_i x_i = (W_i L_i) z_i + W_i l_i, in float64.
+On the left, W is applied at the upsampled size; on the right, at the size of each x_i. If
+x_i = L_i z_i + l_i is the result of a linear layer, W_i and L_i are composed in float64:
+W_i x_i = (W_i L_i) z_i + W_i l_i.
 
-The heads of SegFormer (arXiv 2105.15203, section 3.2: linear layers, upsampling, concatenation, fusion) and of OCRNet
-on HRNet (arXiv 1909.11065) are of this form.
+The heads of SegFormer (arXiv 2105.15203, section 3.2: linear layers, upsampling, concatenation,
+fusion) and of OCRNet with HRNet (arXiv 1909.11065) have this form.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from segrt_export.pointwise import (
 
 
 def conv_before_resize(model: ModelProto) -> int:
-    """Rewrite each 1 x 1 convolution over a concatenation that has upsampled inputs, in place.
+    """Rewrite each 1 x 1 convolution over a concatenation with upsampled inputs, in place.
 
     Returns:
         int: the number of convolutions rewritten.
@@ -69,14 +71,13 @@ def _rewrite(conv: OverConcat, build: Builder, index: Index, probes: Probes) -> 
     out = conv.node.output[0]
     target = total = ""
     if same:
-        # The size that the Resize was given may hang on a layer that is to go; a 1 x 1 convolution keeps that of its
-        # input (to read it off the output would keep ONNX Runtime from joining Conv, Add and Relu into one node).
-        target = build.add(
-            "Slice", build.add("Shape", same[0].name), _whole(build, 2), _whole(build, 4)
-        )
+        # The size that the Resize reads may depend on a layer that is removed, so it is read from
+        # another input. (Reading the size of the convolution's output instead would keep ONNX
+        # Runtime from fusing Conv, Add and Relu.)
+        target = build.slice(build.add("Shape", same[0].name), 2, 4)
     for resize, branch in upsampled:
-        is_bias_due = not same and not total
-        low = add_pointwise(build, branch.name, branch.weight, bias if is_bias_due else None)
+        needs_bias = not same and not total
+        low = add_pointwise(build, branch.name, branch.weight, bias if needs_bias else None)
         up = _resize(build, resize, low, target, index, probes)
         total = build.add("Add", total, up) if total else up
     if same:
@@ -86,41 +87,36 @@ def _rewrite(conv: OverConcat, build: Builder, index: Index, probes: Probes) -> 
     build.replace(conv.node)
 
 
-def _whole(build: Builder, value: int) -> str:
-    return build.const([value], "int64")
-
-
 def _resize(
     build: Builder, resize: NodeProto, low: str, target: str, index: Index, probes: Probes
 ) -> str:
-    """Upsample `low` as `resize` does; to the (height, width) in `target`, where that is given."""
+    """Upsample `low` as `resize` does, to the (height, width) in `target` unless that is empty."""
     options = attributes(resize)
     if not target:
         if len(resize.input) < 4:
             return build.add("Resize", low, *resize.input[1:], **options)
-        # Leave out the number of channels: it hangs on a layer that is to go.
+        # Skip the number of channels, which depends on a layer that is removed.
         target = sizes = resize.input[3]
         concat = index.made_by(sizes, "Concat")
         if concat is not None and probes(concat.input[-1]) and probes(concat.input[-1])[0] == (2,):
             target = concat.input[-1]
         else:
-            target = build.add("Slice", sizes, _whole(build, 2), _whole(build, 4))
-    batch_and_channels = build.add(
-        "Slice", build.add("Shape", low), _whole(build, 0), _whole(build, 2)
-    )
-    return build.add(
-        "Resize", low, "", "", build.add("Concat", batch_and_channels, target, axis=0), **options
-    )
+            target = build.slice(sizes, 2, 4)
+    batch_and_channels = build.slice(build.add("Shape", low), 0, 2)
+    size = build.add("Concat", batch_and_channels, target, axis=0)
+    return build.add("Resize", low, "", "", size, **options)
 
 
 def _compose(branch: Branch, index: Index, probes: Probes) -> tuple[Branch, Doubles]:
-    """Put the linear layer that makes a branch into the branch's weight.
+    """Compose a branch's weight with the linear layer that computes its input.
 
-    The layer is Reshape (to N x C x hw), Transpose, MatMul, Add, Transpose, Reshape (to N x M x h x w), as a converter
-    writes a layer on tokens. It must not have more inputs than outputs, so that the composition is never the dearer.
+    The converter writes a layer on tokens as Reshape (to N x C x hw), Transpose, MatMul, Add,
+    Transpose, Reshape (to N x M x h x w). A layer with more inputs than outputs is left alone,
+    because the composition would cost more.
 
     Returns:
-        tuple: what the branch reads then, and W_i l_i, float64 (out,), of the layer's bias l_i.
+        tuple: the branch that reads the layer's input, and W_i l_i, float64 (out,), where l_i is
+        the layer's bias.
     """
     made = index.behind(index.behind(branch.name, "Reshape"), "Transpose", perm=[0, 2, 1])
     shift: Doubles = np.zeros(branch.weight.shape[1])
@@ -145,7 +141,7 @@ def _compose(branch: Branch, index: Index, probes: Probes) -> tuple[Branch, Doub
 
 
 def _flattens(before: Sequence[Shape], flat: Sequence[Shape], after: Sequence[Shape]) -> bool:
-    """Whether maps are flattened to N x C x hw and later get their height and width back."""
+    """Whether maps are flattened to N x C x hw and reshaped to their height and width later."""
     kept = [
         len(b) == 4 and f == (*b[:2], b[2] * b[3]) and (b[0], *b[2:]) == (a[0], *a[2:])
         for b, f, a in zip(before, flat, after, strict=False)

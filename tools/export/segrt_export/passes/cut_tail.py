@@ -1,7 +1,7 @@
 """Ends the graph at the network's own logits.
 
-PaddleSeg models upsample their logits to the input's size and take the arg max there: on large maps that costs more
-than a small network itself. segrt does both in one step of its own (`segrt.postprocess`), so the graph need not.
+PaddleSeg models upsample their logits to the input's size before the argmax, which costs more than
+a small network on large maps. segrt does both in one step, see `segrt.postprocess`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _CONVENTIONS = {"half_pixel": False, "pytorch_half_pixel": False, "align_corners
 
 @dataclass(frozen=True)
 class Tail:
-    """What was cut off.
+    """The result of `cut_tail`.
 
     Attributes:
-        output: "logits" or "labels": what the graph ends in now.
-        upsample: the interpolation that followed the logits; None where they have the input's size already.
+        output: the new output of the graph, "logits" or "labels".
+        upsample: the interpolation that followed the logits; None if there was none.
     """
 
     output: str
@@ -33,13 +33,13 @@ class Tail:
 
 
 def cut_tail(model: ModelProto) -> Tail:
-    """Remove [Resize ->] [Softmax ->] [ArgMax ->] from the end of a graph with one image input, in place.
+    """Remove [Resize ->] [Softmax ->] [ArgMax ->] from the end of a graph, in place.
 
-    The Resize goes only if it is a bilinear one to exactly the input's height and width, which is checked by running
-    the graph at two sizes.
+    The Resize is only removed if it is bilinear and its output has the height and width of the
+    graph's image input, which is checked by running the graph for two sizes.
 
     Returns:
-        Tail: what the runtime has to do instead.
+        Tail: what the runtime must do instead.
     """
     graph = model.graph
     made_by = producers(graph)
@@ -74,7 +74,7 @@ def cut_tail(model: ModelProto) -> Tail:
 
 
 def _skip(made_by: dict[str, NodeProto], name: str) -> NodeProto | None:
-    """The node that makes `name`, past nodes that don't change which class wins."""
+    """The node that computes `name`, skipping nodes that don't change which class wins."""
     node = made_by.get(name)
     while node is not None and node.op_type in ("Identity", "Cast"):
         node = made_by.get(node.input[0])
@@ -110,9 +110,8 @@ def _session(model: ModelProto, low: str, high: str) -> Any:
     prune(probe.graph)
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )  # it is run twice, on small images
+    # Not worth optimising for two runs on small images.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(
         probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

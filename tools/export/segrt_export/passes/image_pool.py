@@ -1,13 +1,13 @@
-"""Computes the image-pooling branch of an ASPP once for the image, not once for each pixel.
+"""Computes the image-pooling branch of an ASPP once per image instead of once per pixel.
 
-That branch (arXiv 1706.05587, section 3.3) is one vector p, made from the mean of each channel and spread over the
-plane. In the 1 x 1 convolution of the concatenation that follows, its share is the same for every pixel, a bias that
-depends on the image:
+This branch (arXiv 1706.05587, section 3.3) is a vector p, computed from the mean of each channel
+and copied to every pixel. Its contribution to the 1 x 1 convolution of the concatenation that
+follows is the same for every pixel, a bias that depends on the image:
 
-    W concat(x, spread(p)) + b = W_x x + (W_p p + b)
+    W concat(x, copies(p)) + b = W_x x + (W_p p + b)
 
-The sum in brackets is computed at 1 x 1 and added by broadcasting. A larger kernel does not allow this: with zero
-padding its border pixels see fewer copies of p.
+The sum in parentheses is computed at 1 x 1 and broadcast. This does not work for a larger kernel:
+with zero padding, its border pixels see fewer copies of p.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from segrt_export.pointwise import Branch, Probes, add_over_concat, over_concat,
 
 
 def image_pool(model: ModelProto) -> int:
-    """Rewrite each 1 x 1 convolution over a concatenation that has inputs spread from 1 x 1, in place.
+    """Rewrite each 1 x 1 convolution over a concatenation with inputs copied from 1 x 1, in place.
 
     Returns:
         int: the number of convolutions rewritten.
@@ -31,11 +31,10 @@ def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> boo
     conv = over_concat(node, index, probes)
     if conv is None:
         return False
-    spread = [
-        Branch(_source(branch.name, index, probes), branch.weight) for branch in conv.branches
-    ]
-    pools = [branch for branch in spread if branch.name]
-    rest = [branch for branch, pool in zip(conv.branches, spread, strict=True) if not pool.name]
+    sources = [_source(branch.name, index, probes) for branch in conv.branches]
+    pairs = list(zip(sources, conv.branches, strict=True))
+    pools = [Branch(source, branch.weight) for source, branch in pairs if source]
+    rest = [branch for source, branch in pairs if not source]
     if not pools or not rest:
         return False
     bias = add_over_concat(build, pools, conv.bias)
@@ -45,12 +44,10 @@ def _apply(node: NodeProto, index: Index, probes: Probes, build: Builder) -> boo
 
 
 def _source(name: str, index: Index, probes: Probes) -> str:
-    """The N x C x 1 x 1 map that a Resize or an Expand spreads to make `name`; empty if none does."""
+    """The N x C x 1 x 1 map that a Resize or Expand copies to compute `name`; empty if none."""
     node = index.made_by(name, "Resize") or index.made_by(name, "Expand")
-    if (
-        node is None
-        or attributes(node).get("coordinate_transformation_mode") == "tf_crop_and_resize"
-    ):
+    convention = attributes(node).get("coordinate_transformation_mode") if node else None
+    if node is None or convention == "tf_crop_and_resize":
         return ""
     kept = [
         before == (*after[:2], 1, 1)
