@@ -15,7 +15,7 @@ from segrt_export.passes import adaptive_pool
 NAME = "p2o.pd_op.pool2d.0.0"
 
 
-def _stand_in() -> onnx.ModelProto:
+def _placeholder() -> onnx.ModelProto:
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], [NAME]),
         helper.make_node("Relu", [NAME], ["y"]),
@@ -51,23 +51,23 @@ def _reference(x: npt.NDArray[np.float32], bins: tuple[int, int]) -> npt.NDArray
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 40), st.integers(1, 40)),
     st.integers(0, 2**32 - 1),
 )
-def test_equals_the_definition_for_any_size(
+def test_matches_the_definition_for_any_size(
     bins: tuple[int, int], shape: tuple[int, int, int, int], seed: int
 ) -> None:
-    model = _stand_in()
+    model = _placeholder()
     assert adaptive_pool.restore(model, {NAME: bins}) == (bins != (1, 1))
     onnx.checker.check_model(model, full_check=True)
     x = np.random.default_rng(seed).random(shape, np.float32)
     np.testing.assert_allclose(_run(model, x), _reference(x, bins), rtol=1e-5)
 
 
-def test_does_nothing_without_a_stand_in() -> None:
-    model = _stand_in()
+def test_a_graph_without_placeholder_is_unchanged() -> None:
+    model = _placeholder()
     before = model.SerializeToString()
     assert adaptive_pool.restore(model, {}) == 0
     assert model.SerializeToString() == before
 
 
-def test_a_missing_stand_in_is_an_error() -> None:
+def test_a_missing_placeholder_is_an_error() -> None:
     with pytest.raises(ExportError, match="expected a GlobalAveragePool"):
-        adaptive_pool.restore(_stand_in(), {"p2o.pd_op.pool2d.9.0": (2, 2)})
+        adaptive_pool.restore(_placeholder(), {"p2o.pd_op.pool2d.9.0": (2, 2)})

@@ -30,14 +30,14 @@ def test_transposed_convolution_and_products() -> None:
     assert multiply_adds(model, (5, 7)) == expected
 
 
-def test_elementwise_work_does_not_count() -> None:
+def test_elementwise_operations_are_not_counted() -> None:
     net = Net()
     net.add("Relu", net.add("Add", "x", net.const(1.0)))
     assert multiply_adds(net.model("t1"), (64, 64)) == 0
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_shapes_are_those_of_a_run_through_shape_arithmetic(batch: int) -> None:
+def test_shapes_behind_shape_arithmetic_match_those_of_a_run(batch: int) -> None:
     net = Net()
     size = net.add("Shape", "x")
     (height, width) = (net.add("Gather", size, net.const(i, np.int64)) for i in (2, 3))
@@ -54,7 +54,7 @@ def test_shapes_are_those_of_a_run_through_shape_arithmetic(batch: int) -> None:
     ]
 
 
-def test_a_shape_that_hangs_on_values_is_left_out() -> None:
+def test_a_shape_that_depends_on_values_is_left_out() -> None:
     net = Net()
     found = net.add("NonZero", "x")
     net.add(

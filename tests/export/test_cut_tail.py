@@ -16,12 +16,16 @@ from segrt_export.passes.cut_tail import cut_tail
 def _network(
     tail: list[NodeProto], output: str, kind: int = TensorProto.INT64, *, stride: int = 4
 ) -> onnx.ModelProto:
-    """An average pooling and a 1 x 1 convolution to five classes, with `size` and `low` for a tail to use."""
+    """Average pooling and a 1 x 1 convolution to five classes; tails read `low` and `size`."""
     weights = np.random.default_rng(3).standard_normal((5, 3, 1, 1)).astype(np.float32)
     constants: dict[str, Any] = {
-        "w": weights, "none": np.zeros(0, np.float32), "2": np.array([2]), "4": np.array([4]), "0": np.array([0]),
+        "w": weights,
+        "none": np.zeros(0, np.float32),
+        "2": np.array([2]),
+        "4": np.array([4]),
+        "0": np.array([0]),
         "other": np.array([7, 9]),
-    }  # fmt: skip
+    }
     nodes = [
         helper.make_node(
             "AveragePool",
@@ -73,7 +77,7 @@ def _run(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> Any:
 
 @pytest.mark.parametrize("mode", ["half_pixel", "align_corners"])
 @pytest.mark.parametrize("stride", [4, 8])
-def test_upsampling_and_argmax_go_and_come_back_in_postprocess(mode: str, stride: int) -> None:
+def test_upsampling_and_argmax_move_to_postprocessing(mode: str, stride: int) -> None:
     model = _network([_resize(mode), *ARGMAX], "labels", TensorProto.INT32, stride=stride)
     x = np.random.default_rng(0).standard_normal((2, 3, 53, 71)).astype(np.float32)
     expected = _run(model, x)
@@ -87,7 +91,7 @@ def test_upsampling_and_argmax_go_and_come_back_in_postprocess(mode: str, stride
     assert (labels == expected).mean() > 0.9999
 
 
-def test_softmax_goes_too() -> None:
+def test_softmax_is_removed_too() -> None:
     softmax = helper.make_node("Softmax", ["high"], ["soft"], axis=1)
     model = _network([_resize(), softmax], "soft", TensorProto.FLOAT)
     assert cut_tail(model).upsample == Upsample(stride=4)
@@ -95,7 +99,7 @@ def test_softmax_goes_too() -> None:
 
 
 @pytest.mark.parametrize(("mode", "size"), [("asymmetric", "size"), ("half_pixel", "other_size")])
-def test_an_upsampling_that_is_not_ours_stays_in_the_graph(mode: str, size: str) -> None:
+def test_an_unsupported_upsampling_stays_in_the_graph(mode: str, size: str) -> None:
     model = _network([_resize(mode, size), *ARGMAX], "labels", TensorProto.INT32)
     tail = cut_tail(model)
     assert (tail.output, tail.upsample) == ("logits", None)
@@ -111,7 +115,7 @@ def test_argmax_without_upsampling() -> None:
     assert _run(model, np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 5, 2, 2)
 
 
-def test_does_nothing_where_the_pattern_is_not_there() -> None:
+def test_other_graphs_are_unchanged() -> None:
     other = helper.make_node("ReduceSum", ["low"], ["labels"], keepdims=0)
     model = _network([other], "labels", TensorProto.FLOAT)
     before = model.SerializeToString()

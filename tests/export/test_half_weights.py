@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from segrt_export.passes.half_weights import SMALLEST, half_weights
 
 
-def test_large_weights_are_halved_and_the_rest_stays() -> None:
+def test_only_large_weights_are_stored_as_float16() -> None:
     rng = np.random.default_rng(0)
     wide = SMALLEST // 27 + 1
     weights = {

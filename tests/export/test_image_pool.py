@@ -34,7 +34,7 @@ def _aspp(net: Net, *, spread: str, mode: str, channels: int, out: int, kernel: 
     shape=st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20)),
     seed=st.integers(0, 1000),
 )
-def test_exact_and_less_work(
+def test_same_result_with_fewer_multiply_adds(
     spread: str, mode: str, channels: int, out: int, shape: tuple[int, int, int], seed: int
 ) -> None:
     net = Net(seed)
@@ -47,7 +47,7 @@ def test_exact_and_less_work(
 
 
 @pytest.mark.parametrize("case", ["kernel", "crop", "map"])
-def test_does_nothing_where_the_pattern_is_not_there(case: str) -> None:
+def test_other_graphs_are_unchanged(case: str) -> None:
     net = Net()
     if case == "map":
         small = net.add("AveragePool", "x", kernel_shape=[2, 2], strides=[2, 2])

@@ -23,7 +23,7 @@ def _head(
     channels: int = 96,
     **options: Any,
 ) -> str:
-    """The input and maps at these strides, upsampled to its size, concatenated and convolved; returns the result."""
+    """Add maps at these strides, upsampled, concatenated with the input and convolved."""
     inputs, total = ["x"], 3
     for stride in maps:
         low = net.add(
@@ -49,7 +49,7 @@ def _head(
     shape=st.tuples(st.integers(1, 2), st.integers(5, 80), st.integers(5, 80)),
     seed=st.integers(0, 1000),
 )
-def test_exact_and_less_work(
+def test_same_result_with_fewer_multiply_adds(
     strides: list[int], size: int, bias: bool, mode: str, shape: tuple[int, int, int], seed: int
 ) -> None:
     net = Net(seed)
@@ -62,7 +62,7 @@ def test_exact_and_less_work(
     np.testing.assert_allclose(run(model, x)[0] / scale, expected / scale, atol=1e-5)
 
 
-def test_a_nearby_input_stays_where_the_products_cost_more() -> None:
+def test_an_input_upsampled_by_little_is_kept() -> None:
     net = Net()
     model = net.model(_head(net, [2, 32]))
     x = images(1, 40, 64)
@@ -85,7 +85,7 @@ def test_a_nearby_input_stays_where_the_products_cost_more() -> None:
         {"maps": [2]},
     ],
 )
-def test_does_nothing_where_the_pattern_is_not_there(options: dict[str, Any]) -> None:
+def test_other_graphs_are_unchanged(options: dict[str, Any]) -> None:
     net = Net()
     model = net.model(_head(net, **{"maps": [32], **options}))
     before = model.SerializeToString()

@@ -30,12 +30,12 @@ def test_open_finds_both_formats_and_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("yml", "message"), [("a: [", "not readable YAML"), ("- 1", "must be a mapping")]
 )
-def test_open_refuses_a_broken_config(tmp_path: Path, yml: str, message: str) -> None:
+def test_open_rejects_an_invalid_config(tmp_path: Path, yml: str, message: str) -> None:
     with pytest.raises(ExportError, match=message):
         PaddleModel.open(_model(tmp_path / "m", yml=yml))
 
 
-def test_open_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
+def test_open_rejects_a_folder_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "inference.json").write_text("{}")
     with pytest.raises(ExportError, match="holds no Paddle inference model"):
         PaddleModel.open(tmp_path)
@@ -43,7 +43,7 @@ def test_open_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
         PaddleModel.open(tmp_path / "gone")
 
 
-def test_load_program_refuses_other_json(tmp_path: Path) -> None:
+def test_load_program_rejects_other_json(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"program": {}}')
     with pytest.raises(ExportError, match="is not a Paddle 3 program"):
         load_program(tmp_path / "a.json")

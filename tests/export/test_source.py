@@ -27,14 +27,14 @@ def _tar(folder: Path, path: Path) -> Path:
     return path
 
 
-def test_a_folder_needs_a_place_for_its_export(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_requires_an_output_folder(folder: Path, tmp_path: Path) -> None:
     model, file = open_source(str(folder), tmp_path / "work", tmp_path / "out")
     assert (model.name, file) == ("my_model", tmp_path / "out" / "my_model.onnx")
     with pytest.raises(ExportError, match="specify a folder"):
         open_source(str(folder), tmp_path / "work", None)
 
 
-def test_a_tar_of_a_published_model_goes_where_the_runtime_looks(
+def test_a_published_archive_is_exported_to_the_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
@@ -49,7 +49,9 @@ def test_a_tar_of_a_published_model_goes_where_the_runtime_looks(
     )
 
 
-def test_a_name_is_fetched(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_model_is_downloaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = zoo.get("PP-LiteSeg-T")
     _tar(folder, tmp_path / "mirror" / spec.archives[0].path)
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
@@ -60,7 +62,7 @@ def test_a_name_is_fetched(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert store.archive_path(spec)
 
 
-def test_what_is_nothing_of_these_says_so(tmp_path: Path) -> None:
+def test_other_arguments_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ExportError, match="neither a folder"):
         open_source(str(tmp_path / "notes.txt"), tmp_path, tmp_path)
@@ -72,7 +74,7 @@ def test_what_is_nothing_of_these_says_so(tmp_path: Path) -> None:
         open_source("PP-LiteSeg-T_camvid", tmp_path, tmp_path)
 
 
-def test_a_hostile_tar_is_refused(tmp_path: Path) -> None:
+def test_an_unsafe_archive_is_rejected(tmp_path: Path) -> None:
     tar = tmp_path / "x_infer.tar"
     with tarfile.open(tar, "w") as archive:
         member = tarfile.TarInfo("../escaped")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from segrt import zoo
+from segrt import files, zoo
 from segrt_export import untrained
 from segrt_export.parity import PaddleReference
 from segrt_export.program import PaddleModel
@@ -19,11 +18,11 @@ needs_paddle = pytest.mark.skipif(
 )
 
 
-def test_the_names_are_those_of_the_zoo() -> None:
+def test_the_names_match_the_zoo() -> None:
     assert set(untrained.NAMES) == {spec.name for spec in zoo.load().models if not spec.bundled}
 
 
-def test_unknown_names_and_wrong_class_counts(tmp_path: Path) -> None:
+def test_invalid_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown model 'x'; known: OCRNet_HRNet-W48"):
         untrained.build_untrained("x", tmp_path / "m")
     with pytest.raises(ValueError, match="2 class names for num_classes=3"):
@@ -37,15 +36,13 @@ def test_unknown_names_and_wrong_class_counts(tmp_path: Path) -> None:
 
 
 @needs_paddle
-def test_a_twin_is_sane_and_its_seed_makes_it(tmp_path: Path) -> None:
+def test_weights_are_usable_and_depend_on_the_seed_alone(tmp_path: Path) -> None:
     name = "SeaFormer_tiny (slice)"
     folders = [
         untrained.build_untrained(name, tmp_path / str(i), seed=seed, num_classes=7)
         for i, seed in enumerate((1, 1, 2))
     ]
-    digests = [
-        hashlib.sha256((f / "inference.pdiparams").read_bytes()).hexdigest() for f in folders
-    ]
+    digests = [files.sha256(folder / "inference.pdiparams") for folder in folders]
     assert digests[0] == digests[1] != digests[2]
     config = yaml.safe_load((folders[0] / "inference.yml").read_text())
     assert config["PostProcess"]["label_list"] == [f"class_{i}" for i in range(7)]

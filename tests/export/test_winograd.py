@@ -12,7 +12,7 @@ from segrt_export.count import multiply_adds
 from segrt_export.passes.half_weights import half_weights
 from segrt_export.passes.winograd import POINTS, transforms, winograd
 
-CHANNELS = 192  # enough for the products saved to outweigh the tiles moved
+CHANNELS = 192  # enough for the saved products to outweigh the moved tiles
 
 
 def _convolution(
@@ -27,7 +27,7 @@ def _relative(ours: Floats, expected: Floats) -> float:
 
 
 @pytest.mark.parametrize("m", POINTS)
-def test_transforms_give_the_convolution(m: int) -> None:
+def test_transforms_compute_the_convolution(m: int) -> None:
     random = np.random.default_rng(m)
     taps, line = random.standard_normal(3), random.standard_normal(m + 2)
     outputs, kernel, inputs = transforms(m)
@@ -45,7 +45,7 @@ def test_transforms_give_the_convolution(m: int) -> None:
     shape=st.tuples(st.integers(1, 2), st.integers(1, 150), st.integers(1, 150)),
     seed=st.integers(0, 1000),
 )
-def test_equal_and_less_work(
+def test_same_result_with_fewer_multiply_adds(
     more: int,
     dilation: int,
     stride: int,
@@ -73,7 +73,7 @@ def test_equal_and_less_work(
         assert _relative(ours, expected) < 3e-5
 
 
-def test_convolutions_over_maps_of_one_size_share_their_tiles() -> None:
+def test_convolutions_over_maps_of_one_size_share_tile_indices() -> None:
     net = Net()
     first = net.add("Relu", _convolution(net, net.conv("x", 3, CHANNELS), CHANNELS, CHANNELS))
     second = _convolution(net, first, CHANNELS, CHANNELS)
@@ -91,7 +91,7 @@ def test_convolutions_over_maps_of_one_size_share_their_tiles() -> None:
         assert _relative(ours, theirs) < 3e-5
 
 
-def test_weights_stored_as_float16_are_found() -> None:
+def test_weights_stored_as_float16_are_rewritten() -> None:
     net = Net()
     model = net.model(_convolution(net, net.conv("x", 3, CHANNELS), CHANNELS, CHANNELS))
     assert half_weights(model) == 1
@@ -101,7 +101,7 @@ def test_weights_stored_as_float16_are_found() -> None:
     assert _relative(run(model, x)[0], expected) < 3e-5
 
 
-def test_a_result_that_others_read_stays() -> None:
+def test_a_result_with_other_readers_is_kept() -> None:
     net = Net()
     y = _convolution(net, net.conv("x", 3, CHANNELS), CHANNELS, CHANNELS)
     model = net.model(net.add("Relu", y), y)
@@ -127,7 +127,7 @@ def test_a_result_that_others_read_stays() -> None:
         {"dilation": 400},
     ],
 )
-def test_other_convolutions_stay(options: dict[str, Any]) -> None:
+def test_other_convolutions_are_unchanged(options: dict[str, Any]) -> None:
     net = Net()
     options = {"channels": CHANNELS, **options}
     model = net.model(

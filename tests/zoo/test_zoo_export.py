@@ -1,6 +1,7 @@
-"""Every network of the published table, as an untrained twin: export it and compare it with Paddle Inference.
+"""Exports of all published networks, with random weights, compared with Paddle Inference.
 
-Takes many minutes: run by `make zoo-test`, not by `make test`. `SEGRT_ZOO_OUT` keeps the exports and their reports.
+These tests take many minutes and are run by `make zoo-test`, not by `make test`. Set
+`SEGRT_ZOO_OUT` to a folder to keep the exports and their reports.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ pytestmark = [
 NAMES = [spec.name for spec in zoo.load().models if not spec.bundled]
 SIZES = ((512, 1024), (333, 517))
 FLOORS = {"512x1024": 0.9999, "333x517": 0.9999}
-# Largest share of the stock graph's multiply-adds at 512x1024 that the rewrites may leave.
+# Maximum share of the stock graph's multiply-adds that may remain after rewrites, at 512x1024.
 WORK = {
     "Deeplabv3-R50": 0.90,
     "OCRNet_HRNet-W48": 0.96,
@@ -79,11 +80,11 @@ def _check(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_twin_exports_and_agrees_with_paddle(name: str, tmp_path: Path, out: Path) -> None:
+def test_the_export_agrees_with_paddle(name: str, tmp_path: Path, out: Path) -> None:
     spec = zoo.get(name)
-    twin = build_untrained(name, tmp_path / "twin", class_names=spec.class_names)
+    folder = build_untrained(name, tmp_path / "folder", class_names=spec.class_names)
     file = out / f"{name}.onnx"
-    report = export(PaddleModel.open(twin, name=name), file, sizes=SIZES).report
+    report = export(PaddleModel.open(folder, name=name), file, sizes=SIZES).report
     _check(report)
     model = onnx.load(str(file))
     dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
@@ -95,12 +96,12 @@ def test_twin_exports_and_agrees_with_paddle(name: str, tmp_path: Path, out: Pat
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_twin_has_as_many_parameters_as_the_official_network(name: str) -> None:
+def test_the_number_of_parameters_is_the_published_one(name: str) -> None:
     assert parameter_count(name) / 1e6 == pytest.approx(PARAMETERS[name], abs=0.0005)
 
 
 @pytest.mark.parametrize("name", ["PP-LiteSeg-T", "SegFormer-B0 (slice)"])
-def test_the_paddle_2_format_gives_the_same_model(name: str, tmp_path: Path) -> None:
-    twin = build_untrained(name, tmp_path / "twin", format="pdmodel")
-    assert (twin / "inference.pdmodel").is_file()
-    _check(export(PaddleModel.open(twin), tmp_path / "m.onnx", sizes=SIZES).report)
+def test_the_paddle_2_format_agrees_with_paddle(name: str, tmp_path: Path) -> None:
+    folder = build_untrained(name, tmp_path / "folder", format="pdmodel")
+    assert (folder / "inference.pdmodel").is_file()
+    _check(export(PaddleModel.open(folder), tmp_path / "m.onnx", sizes=SIZES).report)

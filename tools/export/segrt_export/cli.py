@@ -55,10 +55,10 @@ app.register_install_completion_command(help="Install shell completion.")
 class ModelOptions:
     """Which models to export, and to where."""
 
-    every: Annotated[bool, Parameter(name="--all", negative="")] = False
+    every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False
     """Export every model of the zoo."""
 
-    untrained: bool = False
+    untrained: Annotated[bool, Parameter(show_default=False)] = False
     """Random weights, for timing only: labels are meaningless."""
 
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], metavar="FOLDER")] = None
@@ -214,7 +214,7 @@ def main() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.filterwarnings("ignore", message="No ccache found")
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, SegrtError, OSError) as error:
         _complain(" ".join(str(error).splitlines()))
         sys.exit(2 if isinstance(error, (CycloptsError, ConfigError)) else 1)

@@ -4,8 +4,8 @@ ONNX has no such operator, so paddle2onnx rejects it ("Adaptive only support sta
 It does convert global average pooling. So `mark` replaces one by the other in the Paddle program,
 and `restore` replaces that placeholder in the ONNX graph by the original operation.
 
-Pooling n rows to k bins is linear: P X, where P is the (k, n) matrix that averages rows floor(i n /
-k) to ceil((i + 1) n / k) - 1 into bin i, as torch.nn.AdaptiveAvgPool2d and
+Pooling n rows to k bins is linear: P X, where P is the (k, n) matrix that averages rows
+floor(i n / k) to ceil((i + 1) n / k) - 1 into bin i, as torch.nn.AdaptiveAvgPool2d and
 paddle.nn.AdaptiveAvgPool2D do. In two dimensions this is P_h X P_w^T, and the graph can compute
 both matrices from the input's shape.
 """

@@ -41,8 +41,7 @@ class _Layer:
 
 
 def linear_as_conv(model: ModelProto) -> int:
-    """Rewrite each linear layer with more outputs than inputs whose map a convolution reads, in
-    place.
+    """Rewrite each linear layer that widens tokens before they become a map, in place.
 
     Returns:
         int: the number of layers rewritten.

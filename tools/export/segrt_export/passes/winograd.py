@@ -38,9 +38,9 @@ POINTS: dict[int, tuple[float, ...]] = {
 """The points at which the polynomials of F(m, 3) are evaluated, besides infinity, by m."""
 
 _LARGE_TILE = 1.15
-"""Factor by which F(6, 3), whose error is twice that of F(4, 3), must save products to be chosen."""
+"""Factor by which F(6, 3), with twice the error of F(4, 3), must reduce products to be chosen."""
 _MOVED = 100
-"""Number of multiply-adds that take as long as gathering, transforming and returning one float32."""
+"""Number of multiply-adds that take as long as moving one float32 of a tile there and back."""
 _WORTH = 0.8
 """Maximum estimated share of a convolution's time for which it is rewritten."""
 
@@ -163,8 +163,7 @@ def _taps(length: int, dilation: int) -> int:
 
 
 def _rewrite(node: NodeProto, y: str, index: Index, build: Builder) -> None:
-    """Replace the convolution `node`, and its Relu if that is the only reader, by `y`, N x H x W x
-    C.
+    """Replace the convolution `node`, and its Relu if nothing else reads it, by `y` (NHWC).
 
     The Relu moves before the transposition, which ONNX Runtime can then merge with the one that it
     inserts for the next convolution.
