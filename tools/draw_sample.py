@@ -1,8 +1,8 @@
-"""Draw segrt's sample picture: a made-up street seen from a car, in classes of CamVid.
+"""Draw segrt's sample image: a synthetic street seen from a car, with classes of CamVid.
 
-Everything in the picture is computed here (no photograph is used), so it can be shipped freely. The scene is a small
-3-D world in metres (x right, y up, z ahead), drawn from far to near at twice the final size. A label map is drawn in
-parallel, so the class of every pixel is known.
+The image is entirely computed, without any photograph, so it can be distributed freely. The scene
+is a small 3-D world in metres (x right, y up, z ahead), drawn from far to near at twice the final
+size. A label map is drawn in parallel, so the class of every pixel is known.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
-WIDTH, HEIGHT = 1920, 1440  # drawn size; the file has half of it
+WIDTH, HEIGHT = 1920, 1440  # size of the canvas; the file has half of it
 FOCAL, EYE, HORIZON, CENTRE = 1300.0, 1.35, 690, 900
 KERB_LEFT, KERB_RIGHT, WALL_LEFT, WALL_RIGHT = -2.7, 6.3, -5.6, 9.3
 HAZE, DARK = (206.0, 213.0, 220.0), (24.0, 25.0, 28.0)
@@ -28,19 +28,27 @@ Floats = NDArray[np.float32]
 
 
 def tint(colour: Colour, factor: float) -> Colour:
-    """Return a colour made lighter or darker."""
+    """Return a lighter or darker colour."""
     return colour[0] * factor, colour[1] * factor, colour[2] * factor
 
 
 def haze_at(depth: float) -> float:
-    """Return the share of haze in what is seen at a depth."""
+    """Return the share of haze in a colour seen at a depth."""
     return 1 - float(np.exp(-depth / 240))
 
 
 def smooth_noise(
     rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 5
 ) -> Floats:
-    """Return fractal noise of zero mean and unit deviation; `cells` is the number of blobs over the width."""
+    """Return fractal noise with zero mean and unit deviation.
+
+    Args:
+        rng: random generator.
+        height: height of the result.
+        width: width of the result.
+        cells: number of the largest blobs across the width.
+        octaves: number of added scales.
+    """
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         across = max(2, cells * 2**octave)
@@ -52,17 +60,17 @@ def smooth_noise(
 
 
 class Scene:
-    """The canvas: a colour picture, its label map, and the camera that both are seen through."""
+    """The canvas: an image, its label map, and the camera."""
 
     def __init__(self, seed: int) -> None:
-        """Start with an empty picture that is all sky."""
+        """Start with an empty image that is all sky."""
         self.rng = np.random.default_rng(seed)
         self.image = np.zeros((HEIGHT, WIDTH, 3), np.float32)
         self.labels = np.full((HEIGHT, WIDTH), SKY, np.uint8)
         self.grain = smooth_noise(self.rng, HEIGHT, WIDTH, 160, 4)
 
     def project(self, points: Sequence[Point]) -> Floats:
-        """Return the picture positions of points of the world."""
+        """Return the pixel coordinates of points of the world."""
         world = np.asarray(points, np.float32)
         scale = FOCAL / world[:, 2]
         return np.stack(
@@ -78,10 +86,15 @@ class Scene:
         hull: bool = False,
         texture: float = 1.5,
     ) -> None:
-        """Fill a polygon of the world with a gradient from top to bottom, or a rectangle with a picture.
+        """Fill a polygon of the world with a vertical gradient, or a rectangle with an image.
 
-        `corners` is how often the corners are cut to round them, `hull` takes the outline of unordered points and
-        `texture` is the strength of the unevenness.
+        Args:
+            points: corners of the polygon.
+            fill: colours at the top and bottom, or the image.
+            label: class of the polygon.
+            corners: how many times to cut off the corners, which rounds them.
+            hull: fill the convex hull of `points`, in any order.
+            texture: strength of the grain.
         """
         flat = self.project(points)
         if hull:
@@ -107,7 +120,7 @@ class Scene:
                 + (np.asarray(fill[1]) - np.asarray(fill[0])) * share[:, None, None]
             )
             colour = colour + self.grain[top:bottom, left:right, None] * texture
-        else:  # corners from the top left; made smaller first, so that far textures do not flicker
+        else:  # corners from the top left; downscaled first, which avoids aliasing far away
             sides = np.linalg.norm(flat - np.roll(flat, -1, 0), axis=1)
             wide = min(fill.shape[1], max(2, int(max(sides[0], sides[2]))))
             high = min(fill.shape[0], max(2, int(max(sides[1], sides[3]))))
@@ -133,7 +146,7 @@ class Scene:
     def limb(
         self, line: Sequence[Point], widths: Sequence[float], tone: Colour, label: int
     ) -> None:
-        """Draw a tapered stroke through points, as of an arm, a leg or a pole, lit from the right."""
+        """Draw a tapered stroke, such as an arm, a leg or a pole, lit from the right."""
         for start, light, dark in ((-0.5, 1.0, 0.8), (0.16, 1.25, 0.95)):
             left = [(x + start * w, y, z) for (x, y, z), w in zip(line, widths, strict=True)]
             right = [(x + 0.5 * w, y, z) for (x, y, z), w in zip(line, widths, strict=True)]
@@ -152,7 +165,7 @@ class Scene:
     def shadow(
         self, x: float, z: float, size: tuple[float, float], strength: float, blur: float
     ) -> None:
-        """Darken a soft patch of the ground; the labels stay."""
+        """Darken a blurred patch of the ground; the labels do not change."""
         ring = [(x + size[0] * np.cos(t), 0.0, z + size[1] * np.sin(t)) for t in TURN]
         mask = np.zeros((HEIGHT, WIDTH), np.float32)
         cv2.fillPoly(mask, [np.rint(self.project(ring)).astype(np.int32)], 1.0)
@@ -160,7 +173,7 @@ class Scene:
 
 
 def draw_sky(scene: Scene) -> None:
-    """Fill the picture with a pale blue gradient and soft clouds."""
+    """Fill the image with a pale blue gradient and soft clouds."""
     share = np.linspace(0, HEIGHT / HORIZON, HEIGHT)[:, None, None]
     blue = np.array([150, 184, 222]) * (1 - share) + np.array([226, 233, 238]) * share
     clouds = cv2.resize(smooth_noise(scene.rng, HEIGHT * 2, WIDTH, 4, 6), (WIDTH, HEIGHT))
@@ -172,7 +185,7 @@ def draw_sky(scene: Scene) -> None:
 
 
 def draw_ground(scene: Scene) -> None:
-    """Draw the road with its markings, the kerbs and the slabs of the pavements."""
+    """Draw the road with its markings, the kerbs and the paving slabs."""
     rows, columns = np.mgrid[HORIZON + 2 : HEIGHT, 0:WIDTH].astype(np.float32)
     z = FOCAL * EYE / (rows - HORIZON)
     x = (columns - CENTRE) * z / FOCAL
@@ -208,19 +221,19 @@ def draw_ground(scene: Scene) -> None:
 
 
 def facade(rng: np.random.Generator, width: float, height: float, wall: Colour) -> Floats:
-    """Return the picture of a house front: bricks, stains, windows and a door."""
-    unit = 90  # pixels a metre
+    """Return the image of a house front: bricks, stains, windows and a door."""
+    unit = 90  # pixels per metre
     wide, high = int(width * unit), int(height * unit)
     bricks = rng.normal(size=(int(height / 0.075), int(width / 0.22))).astype(np.float32)
     tone = 1 + 0.06 * cv2.resize(bricks, (wide, high), interpolation=cv2.INTER_NEAREST)
     tone += 0.13 * smooth_noise(rng, high, wide, 6)
-    picture = np.asarray(np.asarray(wall) * tone[..., None], np.float32)
+    image = np.asarray(np.asarray(wall) * tone[..., None], np.float32)
     sheen = smooth_noise(rng, high, wide, 2)
 
     def box(x: float, y: float, w: float, h: float, colour: Colour, shine: float = 0) -> None:
         left, right, top, bottom = (int(v * unit) for v in (x, x + w, height - y - h, height - y))
         fade = np.linspace(1, -1, bottom - top)[:, None] + 0.8 * sheen[top:bottom, left:right]
-        picture[top:bottom, left:right] = np.asarray(colour) + shine * fade[..., None]
+        image[top:bottom, left:right] = np.asarray(colour) + shine * fade[..., None]
 
     frame = tint((176, 173, 165), float(rng.uniform(0.85, 1)))
     doors = ((40, 60, 84), (98, 28, 30), (34, 62, 44))
@@ -237,16 +250,15 @@ def facade(rng: np.random.Generator, width: float, height: float, wall: Colour) 
         for pane_x, pane_y in ((-0.54, 0.0), (-0.54, 0.76), (0.03, 0.0), (0.03, 0.76)):
             box(x + pane_x, y + pane_y, 0.51, 0.68, (92, 95, 99), 16)
     box(0, height - 0.3, width, 0.3, tint(wall, 1.2), 10)
-    return picture
+    return image
 
 
 def draw_house(
     scene: Scene, side: int, near: float, far: float, height: float, wall: Colour
 ) -> None:
-    """Draw one house of a row (side -1 left, 1 right): its chimneys, its roof, its gable and its front."""
-    front, light = (
-        (WALL_LEFT, 1.15) if side < 0 else (WALL_RIGHT, 0.9)
-    )  # the sun stands on the right
+    """Draw a house with chimneys, roof, gable and front; `side` is -1 for left, 1 for right."""
+    # The sun is on the right.
+    front, light = (WALL_LEFT, 1.15) if side < 0 else (WALL_RIGHT, 0.9)
     wall, slate = tint(wall, light), tint((104, 92, 88), light)
     ridge, back, top = front + side * 2.6, front + side * 5.2, height + 3
     for z in (far - 0.8, near + 0.8):
@@ -267,7 +279,7 @@ def draw_house(
 
 
 def draw_tree(scene: Scene, x: float, z: float, height: float, leaf: Colour) -> None:
-    """Draw a tree: its shadow, a branching trunk, then leaves lit from the upper right."""
+    """Draw a tree: its shadow, a branching trunk, and leaves lit from the upper right."""
     rng, unit, fog = scene.rng, FOCAL / z, haze_at(z)
     scene.shadow(x - 1.2, z, (2.2, 1.6), 0.35, 200 / z)
     paint = scene.image.clip(0, 255).astype(np.uint8)
@@ -310,88 +322,120 @@ def draw_tree(scene: Scene, x: float, z: float, height: float, leaf: Colour) -> 
     scene.labels[cv2.morphologyEx(cover, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)) > 127] = TREE
 
 
-def draw_car(scene: Scene, x: float, z: float, paint: Colour, away: bool) -> None:
-    """Draw a hatchback whose nearest end is at z, seen from behind or coming towards the camera."""
-    rear = [(0.06, 0.25), (0.0, 0.5), (0.1, 0.95), (0.5, 1.43)]  # along, up
-    nose = [(3.92, 0.22), (4.0, 0.5), (3.86, 0.74), (2.85, 0.97), (2.05, 1.45)]
-    flank = 1 if x < 0 else -1  # the side that the camera sees
+def shades(tone: Colour, light: float = 1.0, fade: float = 0.8) -> tuple[Colour, Colour]:
+    """Return the colours at the top and bottom of a vertical gradient."""
+    return tint(tone, light), tint(tone, light * fade)
 
-    def at(across: float, up: float, along: float) -> Point:
-        return x + across, up, z + (along if away else 4 - along)
 
-    def half(up: float) -> float:
+class Car:
+    """A hatchback, in coordinates relative to its nearest end.
+
+    Attributes:
+        REAR: outline of the rear, (along, up) from bottom to top.
+        NOSE: outline of the front, likewise.
+    """
+
+    REAR = ((0.06, 0.25), (0.0, 0.5), (0.1, 0.95), (0.5, 1.43))
+    NOSE = ((3.92, 0.22), (4.0, 0.5), (3.86, 0.74), (2.85, 0.97), (2.05, 1.45))
+
+    def __init__(self, scene: Scene, x: float, z: float, paint: Colour, away: bool) -> None:
+        self.scene, self.x, self.z, self.paint, self.away = scene, x, z, paint, away
+        self.flank = 1 if x < 0 else -1  # the visible side
+
+    def at(self, across: float, up: float, along: float) -> Point:
+        """Return a point of the world."""
+        return self.x + across, up, self.z + (along if self.away else 4 - along)
+
+    def half(self, up: float) -> float:
+        """Return half the width at a height."""
         return 0.84 - 0.44 * max(0.0, up - 0.95)
 
-    def wheel(across: float, radius: float, axle: float) -> list[Point]:
-        return [at(across, 0.31 + radius * np.sin(t), axle + radius * np.cos(t)) for t in TURN]
+    def wheel(self, across: float, radius: float, axle: float) -> list[Point]:
+        """Return the outline of a wheel."""
+        return [self.at(across, 0.31 + radius * np.sin(t), axle + radius * np.cos(t)) for t in TURN]
 
-    def flat(tone: Colour, light: float = 1.0, fade: float = 0.8) -> tuple[Colour, Colour]:
-        return tint(tone, light), tint(tone, light * fade)
+    def strip(
+        self, low: tuple[float, float], high: tuple[float, float], inset: float
+    ) -> list[Point]:
+        """Return the corners of a strip across the car between two points of its outline."""
+        a, b = self.half(low[1]) - inset, self.half(high[1]) - inset
+        return [
+            self.at(-a, low[1], low[0]),
+            self.at(-b, high[1], high[0]),
+            self.at(b, high[1], high[0]),
+            self.at(a, low[1], low[0]),
+        ]
 
-    scene.shadow(x, z + 2, (1.15, 2.5), 0.7, 90 / z)
-    for side, axle in ((-1, 0.75), (-1, 3.2), (1, 0.75), (1, 3.2)):
-        scene.polygon(
-            [*wheel(side * 0.8, 0.31, axle), *wheel(side * 0.6, 0.31, axle)],
-            flat(DARK),
-            CAR,
-            hull=True,
-        )
-    for low, high in ((0, 1), (0.9, 2)):  # the body, then the cabin
-        part = [point for point in rear + nose if low < point[1] < high]
-        cloud = [at(side * half(up), up, along) for along, up in part for side in (-1, 1)]
-        scene.polygon(cloud, flat(paint, 0.95, 0.5), CAR, corners=2, hull=True)
-    for axle in (0.75, 3.2):
-        for radius, tone in (
+    def draw_body(self) -> None:
+        """Draw the tyres, the body and the cabin."""
+        for side, axle in ((-1, 0.75), (-1, 3.2), (1, 0.75), (1, 3.2)):
+            tyre = [*self.wheel(side * 0.8, 0.31, axle), *self.wheel(side * 0.6, 0.31, axle)]
+            self.scene.polygon(tyre, shades(DARK), CAR, hull=True)
+        for low, high in ((0, 1), (0.9, 2)):  # the body, then the cabin
+            part = [point for point in self.REAR + self.NOSE if low < point[1] < high]
+            cloud = [
+                self.at(side * self.half(up), up, along) for along, up in part for side in (-1, 1)
+            ]
+            self.scene.polygon(cloud, shades(self.paint, 0.95, 0.5), CAR, corners=2, hull=True)
+
+    def draw_flank(self) -> None:
+        """Draw the wheels, the crease and the windows of the visible side."""
+        edge = self.flank * 0.845
+        rings = (
             (0.37, tint(DARK, 0.8)),
             (0.31, DARK),
             (0.2, (158, 160, 164)),
             (0.07, (80, 82, 86)),
-        ):
-            scene.polygon(wheel(flank * 0.845, radius, axle), flat(tone), CAR)
-    edge = flank * 0.845
-    crease = [at(edge, 0.9, 0.1), at(edge, 0.93, 3.4), at(edge, 0.86, 3.4), at(edge, 0.84, 0.1)]
-    scene.polygon(crease, flat(paint, 1.2), CAR)
-    for low_a, high_a, high_b, low_b in (
-        (0.4, 0.65, 1.35, 1.35),
-        (1.42, 1.42, 2.0, 2.5),
-    ):  # side windows
-        outline = ((low_a, 1.0), (high_a, 1.39), (high_b, 1.39), (low_b, 1.0))
-        window = [at(flank * (half(up) + 0.005), up, along) for along, up in outline]
-        scene.polygon(window, flat((70, 78, 88), 1, 0.5), CAR)
-    end, lamp, plate = (
-        (rear, (168, 26, 24), (222, 196, 70)) if away else (nose, (226, 228, 226), (228, 228, 222))
-    )
-
-    def strip(low: tuple[float, float], high: tuple[float, float], inset: float) -> list[Point]:
-        a, b = half(low[1]) - inset, half(high[1]) - inset
-        return [
-            at(-a, low[1], low[0]),
-            at(-b, high[1], high[0]),
-            at(b, high[1], high[0]),
-            at(a, low[1], low[0]),
-        ]
-
-    for start, stop, light in zip(end, end[1:], (0.73, 0.93, 1.1, 1.0), strict=False):
-        scene.polygon(strip(start, stop, 0), flat(paint, light), CAR)
-    scene.polygon(strip(end[-2], end[-1], 0.09), flat((120, 132, 146), 1, 0.35), CAR, corners=1)
-    scene.polygon(strip(end[0], end[1], 0.02), flat(DARK, 1.6, 0.6), CAR, corners=1)
-    face = z - 0.02
-    for side in (-1, 1):
-        scene.box(
-            x + side * 0.68, 0.86 if away else 0.72, face, (0.24, 0.26 if away else 0.12), lamp, CAR
         )
-        scene.box(
-            x + side * 0.93, 1.08, z + (2.3 if away else 1.6), (0.2, 0.13), tint(paint, 0.7), CAR
+        for axle in (0.75, 3.2):
+            for radius, tone in rings:
+                self.scene.polygon(self.wheel(edge, radius, axle), shades(tone), CAR)
+        crease = [(0.9, 0.1), (0.93, 3.4), (0.86, 3.4), (0.84, 0.1)]
+        corners = [self.at(edge, up, along) for up, along in crease]
+        self.scene.polygon(corners, shades(self.paint, 1.2), CAR)
+        windows = ((0.4, 0.65, 1.35, 1.35), (1.42, 1.42, 2.0, 2.5))
+        for low_a, high_a, high_b, low_b in windows:
+            outline = ((low_a, 1.0), (high_a, 1.39), (high_b, 1.39), (low_b, 1.0))
+            window = [
+                self.at(self.flank * (self.half(up) + 0.005), up, along) for along, up in outline
+            ]
+            self.scene.polygon(window, shades((70, 78, 88), 1, 0.5), CAR)
+
+    def draw_end(self) -> None:
+        """Draw the nearest end: its panels, window, bumper, lamps, mirrors and number plate."""
+        scene, away, x, face = self.scene, self.away, self.x, self.z - 0.02
+        end = self.REAR if away else self.NOSE
+        lamp, plate = (
+            ((168, 26, 24), (222, 196, 70)) if away else ((226, 228, 226), (228, 228, 222))
         )
-    scene.box(x, 0.53, face, (0.54, 0.11), plate, CAR)
-    if not away:
-        scene.box(x, 0.68, face, (0.9, 0.1), DARK, CAR)
+        for start, stop, light in zip(end, end[1:], (0.73, 0.93, 1.1, 1.0), strict=False):
+            scene.polygon(self.strip(start, stop, 0), shades(self.paint, light), CAR)
+        pane = self.strip(end[-2], end[-1], 0.09)
+        scene.polygon(pane, shades((120, 132, 146), 1, 0.35), CAR, corners=1)
+        scene.polygon(self.strip(end[0], end[1], 0.02), shades(DARK, 1.6, 0.6), CAR, corners=1)
+        lamp_top, lamp_size = (0.86, (0.24, 0.26)) if away else (0.72, (0.24, 0.12))
+        mirror_z, mirror = self.z + (2.3 if away else 1.6), tint(self.paint, 0.7)
+        for side in (-1, 1):
+            scene.box(x + side * 0.68, lamp_top, face, lamp_size, lamp, CAR)
+            scene.box(x + side * 0.93, 1.08, mirror_z, (0.2, 0.13), mirror, CAR)
+        scene.box(x, 0.53, face, (0.54, 0.11), plate, CAR)
+        if not away:
+            scene.box(x, 0.68, face, (0.9, 0.1), DARK, CAR)
+
+
+def draw_car(scene: Scene, x: float, z: float, paint: Colour, away: bool) -> None:
+    """Draw a hatchback whose nearest end is at z, seen from behind or coming towards the camera."""
+    scene.shadow(x, z + 2, (1.15, 2.5), 0.7, 90 / z)
+    car = Car(scene, x, z, paint, away)
+    car.draw_body()
+    car.draw_flank()
+    car.draw_end()
 
 
 def draw_person(
     scene: Scene, x: float, z: float, coat: Colour, trousers: Colour, label: int
 ) -> None:
-    """Draw a person who walks along the pavement or rides a bicycle ahead."""
+    """Draw a pedestrian on the pavement or a cyclist on the road."""
     rides, skin, hair = label == BICYCLIST, (192.0, 148.0, 124.0), (52.0, 38.0, 30.0)
     scene.shadow(x - 0.35, z + 0.3, (0.5, 0.35), 0.4, 6)
     if rides:
@@ -447,7 +491,7 @@ def draw_signal(scene: Scene, x: float, z: float) -> None:
 
 
 def finish(scene: Scene) -> NDArray[np.uint8]:
-    """Return the picture as a camera would give it: smaller, slightly soft, vignetted, with grain."""
+    """Return the image as from a camera: downscaled, slightly soft, vignetted, with grain."""
     small = cv2.resize(scene.image, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 0.5)
     small = small * 0.93 + cv2.GaussianBlur(small, (0, 0), 18) * 0.07
@@ -458,13 +502,13 @@ def finish(scene: Scene) -> NDArray[np.uint8]:
 
 
 def draw(seed: int = 7) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the picture (RGB) and its label map."""
+    """Return the image, uint8 RGB, and its label map."""
     scene = Scene(seed)
     rng = scene.rng
     things: list[tuple[float, Callable[[], None]]] = []
 
-    def place(what: Callable[..., None], x: float, z: float, *details: object) -> None:
-        things.append((z, partial(what, scene, x, z, *details)))
+    def add(draw: Callable[..., None], x: float, z: float, *details: object) -> None:
+        things.append((z, partial(draw, scene, x, z, *details)))
 
     walls = (
         (134, 117, 99),
@@ -481,23 +525,23 @@ def draw(seed: int = 7) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             things.append((near + 3, partial(draw_house, scene, side, near, far, height, wall)))
             near = far + float(rng.choice([0.0, 0.0, 0.6]))
     for x, z in ((-4.4, 24), (-4.3, 44), (-4.4, 75), (7.2, 20), (7.6, 36), (7.8, 60)):
-        place(draw_tree, x, z, 8.5, (float(rng.uniform(102, 120)), 117, 59))
+        add(draw_tree, x, z, 8.5, (float(rng.uniform(102, 120)), 117, 59))
     for x, z in ((-1.0, 135), (6.0, 136), (2.5, 134)):
-        place(draw_tree, x, z, 12.0, (106, 117, 70))
-    place(draw_car, 0.1, 17, (128, 28, 30), True)
-    place(draw_car, 3.6, 11.5, (44, 62, 104), False)
-    place(draw_car, 5.4, 19, (52, 56, 60), True)
-    place(draw_car, 5.4, 25, (180, 184, 188), True)
-    place(draw_car, 5.4, 32, (40, 70, 60), True)
-    place(draw_car, 3.6, 38, (196, 198, 200), False)
-    place(draw_person, -4.3, 11, (58, 50, 62), (44, 52, 76), PEDESTRIAN)
-    place(draw_person, -3.9, 15.5, (120, 44, 44), (38, 38, 42), PEDESTRIAN)
-    place(draw_person, 7.6, 15, (44, 56, 60), (30, 32, 38), PEDESTRIAN)
-    place(draw_person, -1.75, 13, (158, 172, 46), (38, 42, 58), BICYCLIST)
-    place(draw_lamp, -3.1, 16.5, 1.6)
-    place(draw_lamp, 6.8, 26, -1.6)
-    place(draw_sign, -3.3, 9.8)
-    place(draw_signal, 6.9, 22)
+        add(draw_tree, x, z, 12.0, (106, 117, 70))
+    add(draw_car, 0.1, 17, (128, 28, 30), True)
+    add(draw_car, 3.6, 11.5, (44, 62, 104), False)
+    add(draw_car, 5.4, 19, (52, 56, 60), True)
+    add(draw_car, 5.4, 25, (180, 184, 188), True)
+    add(draw_car, 5.4, 32, (40, 70, 60), True)
+    add(draw_car, 3.6, 38, (196, 198, 200), False)
+    add(draw_person, -4.3, 11, (58, 50, 62), (44, 52, 76), PEDESTRIAN)
+    add(draw_person, -3.9, 15.5, (120, 44, 44), (38, 38, 42), PEDESTRIAN)
+    add(draw_person, 7.6, 15, (44, 56, 60), (30, 32, 38), PEDESTRIAN)
+    add(draw_person, -1.75, 13, (158, 172, 46), (38, 42, 58), BICYCLIST)
+    add(draw_lamp, -3.1, 16.5, 1.6)
+    add(draw_lamp, 6.8, 26, -1.6)
+    add(draw_sign, -3.3, 9.8)
+    add(draw_signal, 6.9, 22)
     draw_sky(scene)
     draw_ground(scene)
     for _, paint in sorted(things, key=lambda thing: -thing[0]):
@@ -506,15 +550,13 @@ def draw(seed: int = 7) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def main() -> None:
-    """Write the picture and, if asked, its labels."""
-    parser = argparse.ArgumentParser(description="Draw the sample picture.")
-    parser.add_argument("picture", type=Path, help="the PNG file to write")
-    parser.add_argument(
-        "--labels", type=Path, help="also write the class of every pixel to this PNG file"
-    )
+    """Write the image and, if requested, its labels."""
+    parser = argparse.ArgumentParser(description="Draw the sample image.")
+    parser.add_argument("image", type=Path, help="PNG file of the image")
+    parser.add_argument("--labels", type=Path, help="PNG file for the class of every pixel")
     options = parser.parse_args()
-    picture, labels = draw()
-    Image.fromarray(picture).save(options.picture, optimize=True)
+    image, labels = draw()
+    Image.fromarray(image).save(options.image, optimize=True)
     if options.labels is not None:
         Image.fromarray(labels).save(options.labels, optimize=True)
 
