@@ -109,7 +109,7 @@ class MeasureOptions:
     """Inference size; default: the size of each image."""
 
     slide: str | None = None
-    """Sliding window: CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT."""
+    """CROP,STRIDE, or HEIGHT,WIDTH,DOWN,RIGHT, or model (the model's own)."""
 
     repeat: Annotated[int, _POSITIVE] = 30
     """Maximum number of timed rounds per model."""

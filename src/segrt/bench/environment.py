@@ -108,8 +108,8 @@ def _sibling(core: int) -> int:
 
 def _cpu() -> str:
     lines = _read("/proc/cpuinfo").splitlines()
-    named = next((line for line in lines if line.startswith("model name")), "")
-    return named.partition(":")[2].strip() or platform.processor() or platform.machine()
+    name_line = next((line for line in lines if line.startswith("model name")), "")
+    return name_line.partition(":")[2].strip() or platform.processor() or platform.machine()
 
 
 def _gpus() -> tuple[str, ...]:
