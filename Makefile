@@ -1,38 +1,48 @@
-# Each target makes the virtual environment that it needs. PYTHON may name another interpreter.
+# Each target creates the virtual environment it needs. PYTHON selects the interpreter.
 PYTHON ?= python3
 RESULTS := benchmarks/results
-# OpenVINO's plugin, of the extra cpu, passes over AMD's CPUs; the wheel with OpenVINO built in takes them.
+# The OpenVINO plugin in the extra cpu ignores AMD CPUs; the wheel with OpenVINO built in doesn't.
 RUNTIME ?= $(if $(shell grep -m1 AuthenticAMD /proc/cpuinfo 2>/dev/null),openvino,cpu)
 SAMPLE := src/segrt/models/sample.png
 
-.PHONY: demo test lint docs export-test zoo-test test-openvino-wheel test-gpu-wheel browser-test clients-test bench bench-paddlex clean
+.PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel \
+    browser-test clients-test bench bench-paddlex clean
 
 demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
 	@echo "Look at output/sample_overlay.png and output/sample_res.png"
 
 test: .venv/.ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --cov
 
 lint: .venv/.ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/codespell
 
 # The documentation, into site/.
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
-# The export tests, which need Paddle.
+# The sdist and the wheel, into dist/, as they would be uploaded.
+package: .venv-package/.ready
+	rm -rf dist
+	.venv-package/bin/python -m build
+	.venv-package/bin/twine check --strict dist/*
+
+# The export tests, which require Paddle.
 export-test: .venv-export/.ready
 	.venv-export/bin/python -m pytest tests/export
 
-# All 18 models, untrained: export each and compare it with Paddle Inference. About 20 minutes.
+# Export all 18 models, untrained, and compare them with Paddle Inference. About 20 minutes.
 zoo-test: .venv-export/.ready
 	.venv-export/bin/python -m pytest -m zoo tests/zoo
 
-# The wheels other than the one that `make test` runs on. onnxruntime-gpu comes without CUDA's libraries (gigabytes): on a
-# machine without a GPU, what must work is OpenVINO, the CPU, and saying what is missing.
+# The wheels that `make test` does not cover. onnxruntime-gpu is installed without the CUDA
+# libraries (gigabytes): without a GPU, OpenVINO and the CPU must work, and errors must say what is
+# missing.
 test-openvino-wheel: .venv-openvino/.ready
 	.venv-openvino/bin/python -m pytest tests/wheels/test_openvino_wheel.py tests/backends/test_session.py \
 	    tests/test_pipeline.py::test_bf16_keeps_the_labels_of_real_photos
@@ -40,24 +50,24 @@ test-openvino-wheel: .venv-openvino/.ready
 test-gpu-wheel: .venv-gpu/.ready
 	.venv-gpu/bin/python -m pytest tests/wheels/test_gpu_wheel.py
 
-# The server's page in a headless Chromium, and examples/clients. What is not installed is skipped and named:
-# tools/apt-get-needed.sh installs all of it on Debian.
+# The server's page in a headless Chromium, and examples/clients. Tests whose tools are missing are
+# skipped and listed; on Debian, tools/apt-get-needed.sh installs all of them.
 browser-test: .venv/.ready
 	.venv/bin/python -m pytest -m browser -rs tests/serve/test_page.py
 
 clients-test: .venv/.ready
 	.venv/bin/python -m pytest -m clients -rs tests/clients
 
-# The table of the 18 models on this machine's CPU, beside Paddle Inference. About half an hour.
+# The table of the 18 models on this CPU, compared with Paddle Inference. About half an hour.
 bench: .venv-bench/.ready
 	.venv-bench/bin/segrt-bench --all --untrained --device cpu --size 512x1024 --compare paddle \
 	    -o $(RESULTS)/cpu.md -o $(RESULTS)/cpu.json --plot $(RESULTS)/cpu.png
 
-# One model beside the whole PaddleX pipeline: make bench-paddlex MODEL=path/to/paddle_model
+# One model compared with the whole PaddleX pipeline: make bench-paddlex MODEL=path/to/paddle_model
 bench-paddlex: .venv-bench/.ready .venv-paddlex/.ready
 	.venv-bench/bin/python benchmarks/compare_paddlex.py $(MODEL) --paddlex-python .venv-paddlex/bin/python
 
-# Debian's python3 comes without ensurepip, so pip is asked to work on the environment from outside.
+# Debian's python3 has no ensurepip, so pip installs into the environment from outside.
 INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet
 
 .venv/.ready: pyproject.toml
@@ -78,6 +88,10 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	$(INSTALL) --editable '.[docs]'
 	touch $@
 
+.venv-package/.ready:
+	$(INSTALL) build twine
+	touch $@
+
 .venv-openvino/.ready: pyproject.toml
 	$(INSTALL) --editable '.[openvino,dev,serve]'
 	touch $@
@@ -91,4 +105,5 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-openvino .venv-gpu .venv-paddlex output dist site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-gpu .venv-openvino .venv-package \
+	    .venv-paddlex output dist site .coverage .hypothesis .*_cache
