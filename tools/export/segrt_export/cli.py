@@ -43,7 +43,7 @@ app = App(
     name="segrt-export",
     version=segrt.__version__,
     usage="Usage: segrt-export [MODEL...] [OPTIONS]",
-    help="Convert Paddle segmentation models to ONNX and check that the labels are the same.",
+    help="Convert Paddle segmentation models to ONNX and compare them with Paddle.",
     help_flags=["-h", "--help"],
     group_commands=Group("Other", sort_key=9),
 )
@@ -59,10 +59,10 @@ class ModelOptions:
     """Export every model of the zoo."""
 
     untrained: Annotated[bool, Parameter(show_default=False)] = False
-    """Random weights, for timing only: labels are meaningless."""
+    """Use random weights, for timing."""
 
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], metavar="FOLDER")] = None
-    """Output folder; default for zoo models: the cache."""
+    """Output folder; default for zoo models: cache."""
 
 
 @Parameter(name="*", group=Group("Conversion", sort_key=2))
@@ -99,7 +99,7 @@ def run(
         Parameter(
             group=_MODELS,
             metavar="MODEL",
-            help="Folder or tar archive with a Paddle inference model, or name of a zoo model.",
+            help="Folder or tar of a Paddle model, or name of a zoo model.",
         ),
     ],
     models: ModelOptions = ModelOptions(),

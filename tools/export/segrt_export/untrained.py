@@ -215,7 +215,7 @@ def parameter_count(name: str) -> int:
 
     Example:
         >>> parameter_count("SegFormer-B0 (slice)")
-        3719667
+        3719539
 
     Args:
         name: One of `NAMES`.
