@@ -1,4 +1,4 @@
-"""Model archives. They are hostile until shown otherwise: every entry is checked before the first one is written."""
+"""Unpacking model archives. They are untrusted: all entries are checked before any is written."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from typing import IO, cast
 from segrt.errors import ModelError
 
 MAX_UNPACKED = 2 << 30
-"""Bytes that an archive may unpack to; the largest official one holds 250 MB."""
+"""Maximum unpacked size in bytes; the largest official archive has 250 MB."""
 
 MAX_MEMBERS = 1000
-"""Entries that an archive may have; official ones have about five."""
+"""Maximum number of entries; official archives have about five."""
 
 _MAX_HEADERS = 16 << 20
 _TEMP = ".segrt-unpack-"
 
-# What tarfile, gzip and zlib raise for damaged input. RecursionError: a long row of extended headers.
+# What tarfile, gzip and zlib raise for damaged input; RecursionError for many extended headers.
 _BROKEN = (
     tarfile.TarError,
     gzip.BadGzipFile,
@@ -47,24 +47,28 @@ _KINDS = {
     tarfile.FIFOTYPE: "a named pipe",
 }
 
-# Windows takes these for devices, whatever follows the dot.
+# Windows treats these names as devices, whatever follows the dot.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def unpack(archive: Path, dest: Path) -> None:
-    """Unpack a tar or tar.gz that nobody vouches for. Either all of it arrives, or `dest` is not made.
+    """Unpack an untrusted tar or tar.gz archive, completely or not at all.
 
-    Only plain files, and the folders they lie in, are made; owners, modes and times are not taken over.
+    Only regular files and their folders are created; owners, modes and times are not preserved.
+
+    Example:
+        >>> unpack(Path("PP-LiteSeg-B_infer.tar"), Path("PP-LiteSeg-B"))
 
     Args:
         archive: the file.
-        dest: the folder to make; it must not exist.
+        dest: the folder to create; it must not exist.
 
     Raises:
-        ModelError: the archive is damaged or hostile or can't be read, or `dest` exists or can't be written.
+        ModelError: the archive is damaged, unsafe or unreadable, or `dest` exists or can't be
+            written.
     """
     if dest.exists():
-        raise ModelError(f"can't unpack to {dest}: it exists already")
+        raise ModelError(f"can't unpack to {dest}: it already exists")
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         _sweep(dest.parent)
@@ -75,9 +79,7 @@ def unpack(archive: Path, dest: Path) -> None:
             top = Path(temp, "top")
             top.mkdir()
             for name, member in files.items():
-                if hasattr(
-                    tarfile, "data_filter"
-                ):  # Python's own checks, behind ours; not every 3.10 has them
+                if hasattr(tarfile, "data_filter"):  # missing in early releases of Python 3.10
                     tarfile.data_filter(member, str(top))
                 target = top / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,10 +91,13 @@ def unpack(archive: Path, dest: Path) -> None:
 
 
 def check_is_model(archive: Path) -> None:
-    """Look through an archive without unpacking it.
+    """Check without unpacking that an archive is safe and contains a Paddle model.
+
+    Example:
+        >>> check_is_model(Path("PP-LiteSeg-B_infer.tar"))
 
     Raises:
-        ModelError: `unpack` would refuse it, or it holds no Paddle model.
+        ModelError: `unpack` would reject it, or it contains no Paddle model.
         OSError: it can't be read.
     """
     with _opened(archive) as (_, files):
@@ -101,33 +106,38 @@ def check_is_model(archive: Path) -> None:
             folder, _, name = path.rpartition("/")
             folders.setdefault(folder, set()).add(name)
     if all(map(_missing, folders.values())):
-        raise ModelError(
-            f"{archive} holds no Paddle model, but {', '.join(sorted(files)[:9]) or 'no file at all'}"
-        )
+        found = ", ".join(sorted(files)[:9]) or "no files"
+        raise ModelError(f"{archive} contains no Paddle model, only {found}")
 
 
 def find_model_dir(folder: Path) -> Path:
-    """The folder of a Paddle model: `folder` itself, or one that lies up to two levels below it.
+    """Find the Paddle model in a folder: the folder itself, or one up to two levels below it.
+
+    Example:
+        >>> find_model_dir(Path("unpacked"))
+        PosixPath('unpacked/PP-LiteSeg-B_infer')
 
     Raises:
-        ModelError: there is none, or more than one.
+        ModelError: there is no model, or more than one.
     """
     for pattern in ("", "*/", "*/*/"):
-        found = {
+        candidates = {
             path.parent: _missing(set(os.listdir(path.parent)))
             for path in folder.glob(pattern + _WEIGHTS)
         }
-        whole = sorted(path for path, missing in found.items() if not missing)
-        if len(whole) > 1:
+        complete = sorted(path for path, missing in candidates.items() if not missing)
+        if len(complete) > 1:
             raise ModelError(
-                f"{folder} holds more than one Paddle model: name one of {', '.join(map(str, whole))}"
+                f"{folder} contains more than one Paddle model: specify one of "
+                f"{', '.join(map(str, complete))}"
             )
-        if whole:
-            return whole[0]
-        for path, missing in found.items():
-            raise ModelError(f"{path} is not a whole Paddle model: {missing} is missing")
+        if complete:
+            return complete[0]
+        for path, missing in candidates.items():
+            raise ModelError(f"{path} is not a complete Paddle model: {missing} is missing")
     raise ModelError(
-        f"{folder} holds no Paddle model: it needs inference.json (or inference.pdmodel), {_WEIGHTS} and inference.yml"
+        f"{folder} contains no Paddle model: it needs inference.json (or inference.pdmodel), "
+        f"{_WEIGHTS} and inference.yml"
     )
 
 
@@ -135,7 +145,7 @@ _WEIGHTS = "inference.pdiparams"
 
 
 def _missing(names: set[str]) -> str:
-    """What a folder with these files lacks to be a Paddle model; empty if nothing."""
+    """The first file that a Paddle model needs and `names` lacks; empty if it is complete."""
     if not names & {"inference.json", "inference.pdmodel"}:
         return "inference.json (or inference.pdmodel)"
     return next((name for name in (_WEIGHTS, "inference.yml") if name not in names), "")
@@ -143,31 +153,30 @@ def _missing(names: set[str]) -> str:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]]:
-    """Open an archive, check all of its entries, and hand out its files by their cleaned names."""
+    """Open an archive, check all entries, and yield its files by normalised name."""
     with archive.open("rb") as raw:
         head = raw.read(8)
         raw.seek(0)
         meter = _Meter(
             cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if head.startswith(b"\x1f\x8b") else raw
         )
-        wrong = f"is neither a tar nor a tar.gz, it starts with {head!r}"
+        problem = f"is neither a tar nor a tar.gz archive, it starts with {head!r}"
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", meter), mode="r:") as tar:
-                wrong = "is damaged, or not safe to unpack"
+                problem = "is damaged, or not safe to unpack"
                 files = _checked(tar)
                 meter.seek(tar.offset)
-                if meter.read(tarfile.BLOCKSIZE) != bytes(
-                    tarfile.BLOCKSIZE
-                ):  # tarfile takes it for the end
-                    raise tarfile.ReadError("it is cut off, or the header of an entry is not valid")
+                # tarfile stops at an invalid header as if it were the end of the archive.
+                if meter.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("it is truncated, or an entry's header is invalid")
                 meter.left = 2 * MAX_UNPACKED
                 yield tar, files
         except _BROKEN as error:
-            raise ModelError(f"{archive} {wrong}: {error}") from None
+            raise ModelError(f"{archive} {problem}: {error}") from None
 
 
 class _Meter:
-    """A file that gives out `left` bytes at most: tarfile reads a header whole, however long it says it is."""
+    """A file with a limit on the bytes read: tarfile reads headers of any declared length."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -183,46 +192,48 @@ class _Meter:
 
 
 def _checked(tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    """The files of an archive by normalised name, once all of its entries have been checked."""
     files: dict[str, tarfile.TarInfo] = {}
     is_file: dict[str, bool] = {}
     total = 0
     for count, member in enumerate(tar, 1):
-        shown = repr(member.name[:200])
         if count > MAX_MEMBERS:
             raise tarfile.ReadError(f"it has more than {MAX_MEMBERS} entries")
-        if member.issparse() or not (
-            member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-        ):
-            raise tarfile.ReadError(
-                f"{shown} is {_KINDS.get(member.type, 'neither a plain file nor a folder')}"
-            )
+        shown = repr(member.name[:200])
         total += member.size
-        if member.size < 0 or total > MAX_UNPACKED:
-            raise tarfile.ReadError(
-                f"{shown} has {member.size} bytes; all together may have {MAX_UNPACKED}"
-            )
+        _check_kind_and_size(member, shown, total)
         name = _clean(member.name)
-        if name == "" and member.isdir():  # the "./" that `tar cf x.tar .` begins with
+        if name == "" and member.isdir():  # the leading "./" of `tar cf x.tar .`
             continue
         if not name:
             raise tarfile.ReadError(f"{shown} is not a safe name")
-        key = unicodedata.normalize(
-            "NFC", name
-        ).casefold()  # as file systems compare that ignore case
+        # Names that collide on file systems that ignore case or Unicode form.
+        key = unicodedata.normalize("NFC", name).casefold()
         if key in is_file:
-            raise tarfile.ReadError(f"{shown} stands in it twice")
+            raise tarfile.ReadError(f"{shown} occurs twice")
         is_file[key] = not member.isdir()
         if is_file[key]:
             files[name] = member
     for key in is_file:
         parents = key.split("/")[:-1]
         if any(is_file.get("/".join(parents[:depth])) for depth in range(1, len(parents) + 1)):
-            raise tarfile.ReadError(f"{key!r} lies in something that is a file")
+            raise tarfile.ReadError(f"{key!r} is inside something that is a file")
     return files
 
 
+def _check_kind_and_size(member: tarfile.TarInfo, shown: str, total: int) -> None:
+    is_plain = member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+    if member.issparse() or not is_plain:
+        kind = _KINDS.get(member.type, "neither a regular file nor a folder")
+        raise tarfile.ReadError(f"{shown} is {kind}")
+    if member.size < 0 or total > MAX_UNPACKED:
+        raise tarfile.ReadError(
+            f"{shown} has {member.size} bytes; the limit for the archive is {MAX_UNPACKED}"
+        )
+
+
 def _clean(name: str) -> str | None:
-    """`name` without "." parts; None if on some system it could mean another place, or another thing."""
+    """`name` without "." parts; None if it could escape the folder or be special on some system."""
     if (
         not name.isprintable()
         or len(name.encode()) > 255
@@ -237,7 +248,7 @@ def _clean(name: str) -> str | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what a killed `unpack` left behind; one that is a day old belongs to nobody any more."""
+    """Delete the leftovers of killed `unpack` calls, which are older than a day."""
     for path in folder.glob(_TEMP + "*"):
         if time.time() - path.stat().st_mtime > 24 * 3600:
             shutil.rmtree(path, ignore_errors=True)
