@@ -1,4 +1,4 @@
-"""Fixtures: the application around a tiny model, asked without a network."""
+"""Fixtures: the application with a tiny model, called without a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATH = "/semantic-segmentation"
 
 
 def png(image: npt.NDArray[np.uint8]) -> bytes:
-    """A BGR array as a PNG file."""
+    """Encode a BGR array as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image[:, :, ::-1]).save(buffer, "PNG")
     return buffer.getvalue()
@@ -34,7 +34,7 @@ def b64(data: bytes) -> str:
 
 
 class Gate:
-    """Holds the network back until it is opened."""
+    """Blocks the network until the gate is opened; records the shapes of the batches."""
 
     def __init__(self, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open, self.entered = Event(), Event()
@@ -64,7 +64,7 @@ def gate(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 @pytest.fixture
 def serve(pipeline: Pipeline) -> Iterator[Callable[..., TestClient]]:
-    """Starts the application with some settings."""
+    """Starts the application with the given settings."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(
             TestClient(create_app(pipeline, Settings(**settings)), raise_server_exceptions=False)

@@ -59,7 +59,7 @@ def test_a_paddlex_client_works_unchanged(
     assert "scores" not in result
 
 
-def test_forms_and_raw_bodies_answer_the_same(client: TestClient, tiles: Picture) -> None:
+def test_forms_and_raw_bodies_give_the_same_result(client: TestClient, tiles: Picture) -> None:
     data = png(tiles)
     expected = client.post(
         PATH, json={"image": b64(data), "targetSize": [32, 96], "visualize": False}
@@ -83,8 +83,10 @@ def test_forms_and_raw_bodies_answer_the_same(client: TestClient, tiles: Picture
 def test_label_formats_and_scores(
     client: TestClient, pipeline: Pipeline, tiles: Picture, tile_labels: Picture
 ) -> None:
-    ask = {"image": b64(png(tiles)), "visualize": False}
-    png_map = client.post(PATH, json={**ask, "labelFormat": "png", "scores": True}).json()["result"]
+    body = {"image": b64(png(tiles)), "visualize": False}
+    png_map = client.post(PATH, json={**body, "labelFormat": "png", "scores": True}).json()[
+        "result"
+    ]
     assert np.array_equal(
         np.asarray(Image.open(io.BytesIO(base64.b64decode(png_map["labelMap"])))), tile_labels
     )
@@ -94,11 +96,13 @@ def test_label_formats_and_scores(
     assert isinstance(result, SegResult)
     assert result.scores is not None
     assert np.abs(np.asarray(scores) / 255 - result.scores).max() <= 0.5 / 255 + 1e-6
-    rle = client.post(PATH, json={**ask, "labelFormat": "rle"}).json()["result"]["labelMap"]
+    rle = client.post(PATH, json={**body, "labelFormat": "rle"}).json()["result"]["labelMap"]
     assert [(one["category_id"], one["area"]) for one in rle] == [(0, 2048), (1, 2048), (2, 2048)]
 
 
-def test_the_pipelines_labels_whatever_the_options(client: TestClient, pipeline: Pipeline) -> None:
+def test_labels_are_those_of_the_pipeline_for_all_options(
+    client: TestClient, pipeline: Pipeline
+) -> None:
     image = np.random.default_rng(3).integers(0, 256, (70, 90, 3), np.uint8)
     for options in (
         {},
@@ -167,7 +171,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("status", "request_", "words"), BROKEN)
-def test_what_the_client_did_wrong(
+def test_client_errors(
     client: TestClient, status: int, request_: dict[str, Any], words: str
 ) -> None:
     _failure(client.post(PATH, **request_), status, words)
@@ -192,7 +196,7 @@ def test_limits(serve: Serve, tiles: Picture) -> None:
     )
 
 
-def test_what_the_model_cannot_do_is_422(
+def test_requests_the_model_cannot_run_are_422(
     client: TestClient, pipeline: Pipeline, tiles: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _failure(
@@ -210,7 +214,7 @@ def test_what_the_model_cannot_do_is_422(
     )
 
 
-def test_other_addresses(client: TestClient) -> None:
+def test_unknown_paths_and_methods(client: TestClient) -> None:
     _failure(client.get("/nothing"), 404, "/docs")
     _failure(client.get("/../../etc/passwd"), 404)
     _failure(client.get(PATH), 405, "GET is not allowed")
@@ -218,7 +222,7 @@ def test_other_addresses(client: TestClient) -> None:
     assert client.get(PATH).headers["allow"] == "POST"
 
 
-def test_the_other_pages(client: TestClient, pipeline: Pipeline) -> None:
+def test_the_other_endpoints(client: TestClient, pipeline: Pipeline) -> None:
     health = client.get("/health").json()
     assert uuid.UUID(health.pop("logId")).version == 4
     assert health == {"errorCode": 0, "errorMsg": "Healthy"}
@@ -234,7 +238,7 @@ def test_the_other_pages(client: TestClient, pipeline: Pipeline) -> None:
     for path in ("/", "/docs"):
         page = client.get(path)
         assert page.headers["content-type"].startswith("text/html")
-        assert "http://" not in page.text.replace("http://www.w3.org", "")  # nothing from elsewhere
+        assert "http://" not in page.text.replace("http://www.w3.org", "")  # no external resources
         assert page.headers["x-content-type-options"] == "nosniff"
         assert "default-src 'self'" in page.headers["content-security-policy"]
     client.post(PATH, content=b"x", headers=OCTETS)
@@ -244,7 +248,7 @@ def test_the_other_pages(client: TestClient, pipeline: Pipeline) -> None:
     assert "xxx" not in metrics
 
 
-def test_a_server_that_stops_is_not_ready(client: TestClient) -> None:
+def test_a_draining_server_is_not_ready(client: TestClient) -> None:
     client.app.state.service.draining = True  # type: ignore[attr-defined]
     answer = client.get("/ready")
     assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
@@ -265,7 +269,7 @@ def test_token(serve: Serve, tiles: Picture) -> None:
     assert client.get("/health").status_code == client.get("/ready").status_code == 200
 
 
-def test_cors_is_off_unless_asked_for(client: TestClient, serve: Serve) -> None:
+def test_cors_is_off_by_default(client: TestClient, serve: Serve) -> None:
     origin = {"Origin": "https://a.example"}
     assert "access-control-allow-origin" not in client.get("/info", headers=origin).headers
     allowing = serve(cors_origins=("https://a.example",))
@@ -288,34 +292,34 @@ def test_urls(serve: Serve, tiles: Picture, monkeypatch: pytest.MonkeyPatch) -> 
     _failure(client.post(PATH, json={"image": "http://127.0.0.1:1/a.png"}), 424, "only public ones")
     _failure(client.post(PATH, json={"image": "http://"}), 424)
     _failure(client.post(PATH, json={"image": "gopher://127.0.0.1/a.png"}), 400, "gopher")
-    monkeypatch.setattr("segrt.serve.app.fetch", lambda url, **limits: png(tiles))
+    monkeypatch.setattr("segrt.serve.service.fetch", lambda url, **limits: png(tiles))
     assert client.post(PATH, json={"image": "https://example.org/a.png"}).status_code == 200
     assert fetch.is_public("93.184.216.34")
 
 
-def test_a_full_server_says_so_and_a_late_answer_too(
+def test_a_full_queue_is_503_and_a_late_result_504(
     serve: Serve, gate: Gate, tiles: Picture
 ) -> None:
     client = serve(max_queue=2, max_batch=1, timeout=1.0)
 
-    def ask(_: int) -> httpx.Response:
+    def post(_: int) -> httpx.Response:
         answer: httpx.Response = client.post(PATH, content=png(tiles), headers=OCTETS)
         return answer
 
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(ask, range(6)))
+        answers = list(pool.map(post, range(6)))
     assert sorted(a.status_code for a in answers) == [503] * 4 + [504] * 2
     for answer in answers:
         _failure(answer, answer.status_code)
         assert ("retry-after" in answer.headers) == (answer.status_code == 503)
     gate.open.set()
-    assert ask(0).status_code == 200  # their places are free again
+    assert post(0).status_code == 200  # the queue slots are free again
 
 
-def test_a_slow_body_is_408_and_all_bodies_are_limited(
+def test_a_slow_body_is_408_and_the_memory_of_all_bodies_is_limited(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask(app: Any, messages: list[dict[str, Any]]) -> int:
+    async def post(app: Any, messages: list[dict[str, Any]]) -> int:
         status = 0
 
         async def receive() -> dict[str, Any]:
@@ -343,28 +347,27 @@ def test_a_slow_body_is_408_and_all_bodies_are_limited(
         )
         return status
 
-    async def both() -> None:
+    async def run() -> None:
         app = create_app(pipeline, Settings(timeout=0.2))
         part = {"type": "http.request", "body": b"abc", "more_body": True}
-        assert await ask(app, [part]) == 408
+        assert await post(app, [part]) == 408
         monkeypatch.setattr(Settings, "body_memory", 5)
-        assert await ask(app, [part, part]) == 503
-        assert app.state.service._bodies == 0
-        assert app.state.service._places == 0
+        assert await post(app, [part, part]) == 503
+        assert (app.state.admission.slots, app.state.admission.body_bytes) == (0, 0)
 
-    asyncio.run(both())
+    asyncio.run(run())
 
 
-def test_a_client_that_goes_away_frees_its_place(
+def test_a_client_that_disconnects_frees_its_queue_slot(
     pipeline: Pipeline, gate: Gate, tiles: Picture
 ) -> None:
     async def run() -> None:
         app = create_app(pipeline, Settings(max_batch=1))
-        service = app.state.service
+        service, admission = app.state.service, app.state.admission
         data = png(tiles)
         leave = asyncio.Event()
 
-        async def ask() -> None:
+        async def post() -> None:
             first = True
 
             async def receive() -> dict[str, Any]:
@@ -392,21 +395,21 @@ def test_a_client_that_goes_away_frees_its_place(
                 send,
             )
 
-        asked = [asyncio.create_task(ask()) for _ in range(5)]
-        while service.batcher.waiting < 2:  # one runs, two are not decoded yet
+        requests = [asyncio.create_task(post()) for _ in range(5)]
+        while service.batcher.waiting < 2:  # one runs, the other two are not decoded yet
             await asyncio.sleep(0.01)
-        assert service._places == 5
+        assert admission.slots == 5
         leave.set()
-        await asyncio.gather(*asked)
-        assert (service._places, service._bodies, service.batcher.waiting) == (0, 0, 0)
+        await asyncio.gather(*requests)
+        assert (admission.slots, admission.body_bytes, service.batcher.waiting) == (0, 0, 0)
         gate.open.set()
         await asyncio.to_thread(service.close)
-        assert gate.batches == [(1, 3, 64, 96)]  # what nobody waited for did not run
+        assert gate.batches == [(1, 3, 64, 96)]  # the cancelled requests did not run
 
     asyncio.run(run())
 
 
-def test_a_failure_of_the_server_shows_nothing_of_itself(
+def test_an_internal_error_is_logged_but_not_shown_to_clients(
     client: TestClient,
     pipeline: Pipeline,
     tiles: Picture,
@@ -423,7 +426,7 @@ def test_a_failure_of_the_server_shows_nothing_of_itself(
     assert "secret" in caplog.text
 
 
-def test_every_line_of_the_log_names_its_request(
+def test_log_lines_contain_the_id_of_the_request(
     client: TestClient, tiles: Picture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = logging.getLogger()
@@ -438,7 +441,9 @@ def test_every_line_of_the_log_names_its_request(
     assert (line["status"], line["path"], line["method"]) == (200, PATH, "POST")
 
 
-def test_requests_of_one_shape_run_together(serve: Serve, gate: Gate, pipeline: Pipeline) -> None:
+def test_requests_of_the_same_size_run_together(
+    serve: Serve, gate: Gate, pipeline: Pipeline
+) -> None:
     client = serve(max_batch=4, max_delay_ms=0)
     rng = np.random.default_rng(0)
     images = [
@@ -446,15 +451,15 @@ def test_requests_of_one_shape_run_together(serve: Serve, gate: Gate, pipeline: 
         for size in (64, 64, 64, 64, 64, 32, 64, 32, 64)
     ]
 
-    def ask(image: Picture) -> Any:
+    def segment(image: Picture) -> Any:
         answer = client.post(PATH, json={"image": b64(png(image))}).json()
         return np.reshape(answer["result"]["labelMap"], answer["result"]["size"])
 
     service = client.app.state.service  # type: ignore[attr-defined]
     with ThreadPoolExecutor(len(images)) as pool:
-        first = pool.submit(ask, images[0])
+        first = pool.submit(segment, images[0])
         assert gate.entered.wait(20)
-        answers = pool.map(ask, images[1:])
+        answers = pool.map(segment, images[1:])
         deadline = time.monotonic() + 15
         while service.batcher.waiting < len(images) - 1 and time.monotonic() < deadline:
             time.sleep(0.01)

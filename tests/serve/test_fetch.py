@@ -11,8 +11,8 @@ import httpcore
 import pytest
 
 from segrt.errors import InputError, TooLargeError
-from segrt.serve import fetch
 from segrt.http import download
+from segrt.serve import fetch
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[int]:
-    """A web server on loopback; its port."""
+    """The port of a web server on the loopback interface."""
     _Handler.answers, _Handler.hits = {}, []
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -49,10 +49,10 @@ def _get(
     url: str,
     resolve: Callable[[str, int], list[str]] | None = None,
     seconds: float = 5,
-    most: int = 1000,
+    max_bytes: int = 1000,
 ) -> bytes:
     with fetch.PublicTransport(seconds, resolve or fetch.resolve) as transport:
-        return download(url, transport=transport, seconds=seconds, max_bytes=most)
+        return download(url, transport=transport, seconds=seconds, max_bytes=max_bytes)
 
 
 PRIVATE = [
@@ -90,7 +90,7 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_addresses_that_are_refused(address: str) -> None:
+def test_non_public_addresses_are_refused(address: str) -> None:
     assert not fetch.is_public(address)
     with pytest.raises(InputError, match="only public ones"):
         _get("http://example.org/", lambda host, port: [address])
@@ -98,7 +98,7 @@ def test_addresses_that_are_refused(address: str) -> None:
         _get("http://example.org/", lambda host, port: ["8.8.8.8", address])
 
 
-def test_addresses_that_are_public() -> None:
+def test_public_addresses() -> None:
     for address in ("8.8.8.8", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001:81b::200e"):
         assert fetch.is_public(address)
 
@@ -143,7 +143,7 @@ ATTEMPTS = [
 
 
 @pytest.mark.parametrize("url", ATTEMPTS)
-def test_attempts_on_the_servers_own_network(web: int, url: str) -> None:
+def test_urls_into_the_servers_own_network_are_refused(web: int, url: str) -> None:
     _Handler.answers["/secret"] = (200, {}, b"secret")
     with pytest.raises(InputError) as caught:
         _get(url.format(port=web))
@@ -153,7 +153,7 @@ def test_attempts_on_the_servers_own_network(web: int, url: str) -> None:
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch, web: int) -> Callable[[str, int], list[str]]:
-    """`outside` is a public host: its address leads to the test's web server, and 127.0.0.1 stays what it is."""
+    """A resolver for which `outside` is public; all connections lead to the test's web server."""
     connect = httpcore.SyncBackend.connect_tcp
     connected: list[str] = []
 
@@ -168,7 +168,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, web: int) -> Callable[[str, int], l
     return pretended
 
 
-def test_a_public_host_is_read_under_its_own_name(pretend: Any) -> None:
+def test_the_host_header_is_the_name_of_the_host(pretend: Any) -> None:
     _Handler.answers["/a.png?x=1"] = (200, {}, b"picture")
     assert _get("http://outside/a.png?x=1", pretend) == b"picture"
     assert _Handler.hits == [("/a.png?x=1", "outside")]
@@ -192,7 +192,7 @@ def test_redirects_are_checked_like_the_first_url(pretend: Any, target: str) -> 
     assert [path for path, _ in _Handler.hits] == ["/go"]
 
 
-def test_redirects_to_public_hosts_are_followed_but_not_for_ever(pretend: Any) -> None:
+def test_redirects_to_public_hosts_are_followed_up_to_a_limit(pretend: Any) -> None:
     _Handler.answers["/go"] = (302, {"Location": "/a.png"}, b"")
     _Handler.answers["/a.png"] = (200, {}, b"picture")
     _Handler.answers["/round"] = (302, {"Location": "/round"}, b"")
@@ -201,14 +201,14 @@ def test_redirects_to_public_hosts_are_followed_but_not_for_ever(pretend: Any) -
         _get("http://outside/round", pretend)
 
 
-def test_a_name_that_changes_its_answer_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address that was checked is the one connected to: the name is asked for once."""
-    asked: list[str] = []
+def test_dns_rebinding_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is resolved once, and the connection goes to the address that was checked."""
+    resolved: list[str] = []
     connected: list[str] = []
 
     def rebinding(host: str, port: int) -> list[str]:
-        asked.append(host)
-        return ["93.184.216.34"] if len(asked) == 1 else ["127.0.0.1"]
+        resolved.append(host)
+        return ["93.184.216.34"] if len(resolved) == 1 else ["127.0.0.1"]
 
     def connect_tcp(self: Any, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
         connected.append(host)
@@ -217,23 +217,23 @@ def test_a_name_that_changes_its_answer_gains_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_tcp)
     with pytest.raises(InputError):
         _get("http://rebinding/", rebinding)
-    assert (asked, connected) == (["rebinding"], ["93.184.216.34"])
+    assert (resolved, connected) == (["rebinding"], ["93.184.216.34"])
     with pytest.raises(InputError, match="only public ones"):
         _get("http://rebinding/", rebinding)
     assert connected == ["93.184.216.34"]
 
 
-def test_the_environments_proxies_are_not_asked(
+def test_proxies_of_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, pretend: Any, web: int
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{web}")
     _Handler.answers["/a"] = (200, {}, b"direct")
     assert _get("http://outside/a", pretend) == b"direct"
-    assert _Handler.hits == [("/a", "outside")]  # a proxy would have been sent the whole URL
+    assert _Handler.hits == [("/a", "outside")]  # a proxy would have received the whole URL
 
 
-def test_size_and_status(pretend: Any) -> None:
+def test_size_limit_and_error_status(pretend: Any) -> None:
     _Handler.answers["/big"] = (200, {}, bytes(1001))
     with pytest.raises(TooLargeError, match="larger than"):
         _get("http://outside/big", pretend)
@@ -241,7 +241,7 @@ def test_size_and_status(pretend: Any) -> None:
         _get("http://outside/gone", pretend)
 
 
-def test_a_server_that_drips_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_sends_slowly_is_abandoned_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         stop = threading.Event()
 

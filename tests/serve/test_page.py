@@ -90,7 +90,8 @@ class Page:
     def pixels(self) -> npt.NDArray[np.uint8]:
         """The canvas: uint8 (H, W, 4), RGBA."""
         script = """const c = document.getElementById("canvas");
-            return [c.height, c.width, ...c.getContext("2d").getImageData(0, 0, c.width, c.height).data];"""
+            const pixels = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+            return [c.height, c.width, ...pixels];"""
         height, width, *values = self.browser.execute_script(script)
         return np.array(values, np.uint8).reshape(height, width, 4)
 

@@ -1,4 +1,4 @@
-"""The server in a process of its own: how it ends, and what it makes of bodies that nobody would send."""
+"""The server in a separate process (shutdown), and fuzzed with invalid bodies."""
 
 from __future__ import annotations
 
@@ -35,50 +35,40 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
 def test_sigterm_under_load_loses_nothing(colour_model: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "segrt.cli",
-        "serve",
-        "--port",
-        "0",
-        "--model_dir",
-        str(colour_model),
-    ]
+    command = [sys.executable, "-m", "segrt", "serve", "--port", "0"]
+    command += ["--model-dir", str(colour_model)]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
-    said = ""
-    while not (found := re.search(r"at\s+(http://[\d.]+:\d+)", said)):
+    output = ""
+    while not (found := re.search(r"at\s+(http://[\d.]+:\d+)", output)):
         line = server.stderr.readline()
-        assert line, said
-        said += line
+        assert line, output
+        output += line
     log: list[str] = []
     reader = Thread(target=log.extend, args=(server.stderr,))
     reader.start()
     data, stopping = png(IMAGE), [False]
     done: list[list[int]] = []
 
-    def ask() -> None:
+    def post() -> None:
         while True:
             try:
                 answer = client.post(PATH, content=data, params={"labelFormat": "png"})
-            except (
-                httpx.ConnectError,
-                httpx.ReadError,
-            ):  # it no longer accepts; or the system resets what waited for that
+            except (httpx.ConnectError, httpx.ReadError):
+                # It no longer accepts connections, or the system reset one not yet accepted.
                 assert stopping[0]
                 return
             assert answer.status_code == 200, answer.text
             done.append(answer.json()["result"]["size"])
 
-    # Without keep-alive: a connection that waits for its next request may be closed, and nothing would be lost.
+    # Without keep-alive: closing an idle connection is allowed, and would look like a lost request.
     alone = httpx.Limits(max_keepalive_connections=0)
     headers = {"Content-Type": "image/png"}
     with (
         httpx.Client(base_url=found[1], limits=alone, headers=headers, timeout=30) as client,
         ThreadPoolExecutor(8) as pool,
     ):
-        clients = [pool.submit(ask) for _ in range(8)]
+        clients = [pool.submit(post) for _ in range(8)]
         while len(done) < 40 and not any(one.done() for one in clients):
             time.sleep(0.01)
         stopping[0] = True
@@ -88,11 +78,10 @@ def test_sigterm_under_load_loses_nothing(colour_model: Path) -> None:
     assert server.wait(20) == 0
     reader.join()
     server.stderr.close()
-    taken = " ".join("".join(log).split()).split("POST ")[1:]
-    assert (
-        len(taken) == len(done) >= 40
-    )  # what the server took, it answered, and the answer arrived
-    assert all(line.startswith(f"{PATH} 200") for line in taken)
+    # Every request the server received was answered, and the response arrived.
+    received = " ".join("".join(log).split()).split("POST ")[1:]
+    assert len(received) == len(done) >= 40
+    assert all(line.startswith(f"{PATH} 200") for line in received)
     assert done == [[48, 64]] * len(done)
 
 
@@ -108,7 +97,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 
 def _mutated(body: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, removed, doubled or cut off."""
+    """Change, remove, repeat or cut off some bytes."""
     data = bytearray(body)
     for _ in range(rng.randint(1, 8)):
         at = rng.randrange(len(data) + 1)
@@ -128,11 +117,12 @@ def _mutated(body: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def test_mutated_bodies_are_the_clients_fault(fuzzed: TestClient) -> None:
+def test_mutated_bodies_are_client_errors(fuzzed: TestClient) -> None:
     rng = random.Random(0)
     picture = png(IMAGE[:16, :16])
     json_body = (
-        f'{{"image": "{b64(picture)}", "targetSize": [32, 32], "visualize": false, "labelFormat": "rle"}}'
+        f'{{"image": "{b64(picture)}", "targetSize": [32, 32], "visualize": false, '
+        '"labelFormat": "rle"}'
     ).encode()
     form = fuzzed.build_request(
         "POST", PATH, files={"image": ("a.png", picture)}, data={"targetSize": "32"}
@@ -150,12 +140,11 @@ def test_mutated_bodies_are_the_clients_fault(fuzzed: TestClient) -> None:
         assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
         if answer.status_code != 200:
             assert answer.json().keys() == {"logId", "errorCode", "errorMsg"}
-    assert (
-        sum(count for status, count in seen.items() if status >= 400) > 1000
-    )  # most are damaged for sure
+    failed = sum(count for status, count in seen.items() if status >= 400)
+    assert failed > 1000  # most mutations break the body
 
 
-def test_the_openapi_document_holds(colour_model: Path) -> None:
+def test_the_server_conforms_to_its_openapi_document(colour_model: Path) -> None:
     app = create_app(
         create_pipeline(model_dir=colour_model, device="cpu"), Settings(max_pixels=1 << 16)
     )
@@ -171,7 +160,7 @@ def test_the_openapi_document_holds(colour_model: Path) -> None:
         )
         @given(operation.as_strategy())
         def check(case: schemathesis.Case[Any]) -> None:
-            # Whether base64 holds an image is more than a schema can tell.
+            # A schema can't express that base64 text must contain an image.
             case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
         check()

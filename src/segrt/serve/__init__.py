@@ -1,1 +1,1 @@
-"""The HTTP server: `segrt serve`."""
+"""The HTTP server of `segrt serve`."""

@@ -1,4 +1,4 @@
-"""Requests of one shape go through the network together."""
+"""Micro-batching: concurrent requests of the same kind run together."""
 
 from __future__ import annotations
 
@@ -8,49 +8,48 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import SegrtError
-from segrt.pipeline import Pipeline
 from segrt.frame import SegFailure
+from segrt.pipeline import Pipeline
+from segrt.request import Request
 from segrt.result import SegResult
-from segrt.slide import Window
-from segrt.types import TargetSize
 
-
-@dataclass(frozen=True)
-class How:
-    """What `Pipeline.predict` is asked for.
-
-    Attributes:
-        target_size: size of inference.
-        slide: sliding window; True for the model's own, None for what the pipeline is set to.
-        scores: give scores too.
-    """
-
-    target_size: TargetSize = None
-    slide: Window | bool | None = None
-    scores: bool = False
+Size: TypeAlias = tuple[int, int]
 
 
 @dataclass(eq=False)
 class _Job:
     image: npt.NDArray[np.uint8]
-    how: How
-    size: tuple[int, int]
+    request: Request
+    size: Size
     arrived: float
     done: Future[SegResult] = field(default_factory=Future)
     wanted: bool = True
 
+    def matches(self, other: _Job) -> bool:
+        """Whether both may run in one batch."""
+        return self.request == other.request and self.size == other.size
+
 
 class Batcher:
-    """A queue of images and the threads that run them, a batch each.
+    """A queue of images, and worker threads that run them in batches.
 
-    A batch begins with the request that waits longest, and takes those of the same options and the same size of
-    inference that are there; while all threads are busy the queue fills, so batches grow with the load. Only when a
-    thread is idle does the first request wait for company, `max_delay_ms` at most.
+    A batch starts with the image that has waited longest and adds waiting images with an equal
+    request and the same inference size. While all workers are busy the queue fills, so batches grow
+    with the load. Only with an idle worker does the first image wait for others, for `max_delay_ms`
+    at most.
+
+    Example:
+        >>> batcher = Batcher(
+        ...     pipeline, max_batch=8, max_pixels=16_000_000, max_delay_ms=2, workers=1
+        ... )
+        >>> request = pipeline.request(batch_size=8)
+        >>> result = await batcher.run(image, request, (512, 1024))
     """
 
     def __init__(
@@ -63,15 +62,15 @@ class Batcher:
         workers: int,
         on_batch: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
-        """Start the threads.
+        """Start the workers.
 
         Args:
-            pipeline: what runs the images.
-            max_batch: most images of a batch.
-            max_pixels: most pixels of a batch of more than one image, at the size of inference.
-            max_delay_ms: milliseconds that a request waits for others.
-            workers: how many threads.
-            on_batch: told the images and the seconds of each batch, by the thread that ran it.
+            pipeline: runs the images.
+            max_batch: maximum images per batch.
+            max_pixels: maximum pixels, at the inference size, of a batch with several images.
+            max_delay_ms: maximum milliseconds that an image waits for others.
+            workers: number of threads.
+            on_batch: called with the images and seconds of each batch, in the worker's thread.
         """
         self._pipeline = pipeline
         self._max_batch, self._max_pixels, self._delay = max_batch, max_pixels, max_delay_ms / 1000
@@ -87,21 +86,21 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Images that wait for a thread."""
+        """Number of images in the queue."""
         return len(self._waiting)
 
-    async def run(self, image: npt.NDArray[np.uint8], how: How, size: tuple[int, int]) -> SegResult:
-        """Segment one image. If this is cancelled, the image leaves the queue.
+    async def run(self, image: npt.NDArray[np.uint8], request: Request, size: Size) -> SegResult:
+        """Segment one image. Cancelling this removes the image from the queue.
 
         Args:
             image: uint8 (H, W, 3), BGR.
-            how: as `predict` takes it.
-            size: (height, width) of the inference.
+            request: from `Pipeline.request`.
+            size: inference size (height, width) of the image.
 
         Raises:
-            SegrtError: what `predict` raises.
+            SegrtError: see `Pipeline.predict`.
         """
-        job = _Job(image, how, size, time.monotonic())
+        job = _Job(image, request, size, time.monotonic())
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
@@ -116,7 +115,7 @@ class Batcher:
                     self._waiting.remove(job)
 
     def close(self) -> None:
-        """Run what waits, and end the threads."""
+        """Run the queued images, then stop the workers."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -124,7 +123,7 @@ class Batcher:
             thread.join()
 
     def _take(self) -> list[_Job]:
-        """The next batch; empty when there will be none."""
+        """Wait for the next batch; empty once the batcher is closed and the queue is empty."""
         with self._changed:
             while True:
                 if not self._waiting:
@@ -134,9 +133,7 @@ class Batcher:
                     continue
                 first = self._waiting[0]
                 most = self._most(first)
-                batch = [
-                    job for job in self._waiting if job.how == first.how and job.size == first.size
-                ][:most]
+                batch = [job for job in self._waiting if job.matches(first)][:most]
                 left = first.arrived + self._delay - time.monotonic()
                 if len(batch) == most or left <= 0 or self._closed:
                     self._waiting = [job for job in self._waiting if job not in batch]
@@ -144,8 +141,8 @@ class Batcher:
                 self._changed.wait(left)
 
     def _most(self, job: _Job) -> int:
-        if job.how.slide or (job.how.slide is None and self._pipeline.slide):
-            return 1  # its crops make the batches
+        if job.request.window:
+            return 1  # the crops of the image form the batches
         return max(1, min(self._max_batch, self._max_pixels // (job.size[0] * job.size[1])))
 
     def _work(self) -> None:
@@ -157,30 +154,28 @@ class Batcher:
                 self._on_batch(len(jobs), time.perf_counter() - start)
 
     def _run(self, jobs: list[_Job]) -> None:
-        def progress(done: int, of: int) -> None:
+        def progress(done: int, total: int) -> None:
             if not any(job.wanted for job in jobs):
-                raise SegrtError("nobody waits for this image any more")
+                raise SegrtError("the request was cancelled")
 
-        how = jobs[0].how
-        rest = iter(jobs)
+        request = jobs[0].request
+        pending = iter(jobs)
         try:
             results = self._pipeline.predict(
                 [job.image for job in jobs],
-                how.target_size,
-                batch_size=self._max_batch,
+                request.target_size,
+                batch_size=request.batch_size,
                 on_error="yield",
-                scores=how.scores,
-                slide=how.slide,
+                scores=request.scores,
+                slide=request.window or False,
                 progress=progress,
             )
             for result in results:
-                job = next(rest)
+                job = next(pending)
                 if isinstance(result, SegFailure):
                     job.done.set_exception(result.error)
                 else:
                     job.done.set_result(result)
-        except (
-            Exception
-        ) as error:  # whatever it is, those who wait must hear of it, and the thread must live
-            for job in rest:
+        except Exception as error:  # whatever it is: callers must get it, and the worker must live
+            for job in pending:
                 job.done.set_exception(error)

@@ -1,8 +1,9 @@
-"""Fetches the URLs that clients name, and can't be turned against the network that the server stands in.
+"""Fetches URLs sent by clients, without giving them access to the server's own network.
 
-The host is resolved once, every address that it has is checked, and the connection goes to an address that was checked.
-That happens where the connection is made, so a redirect is checked like the first URL, and a name that answers
-differently the second time gains nothing. The Host header and the name in TLS stay those of the URL.
+The host is resolved once, every address it resolves to is checked, and the connection goes to a
+checked address. This happens when the connection is made, so redirects are checked like the first
+URL, and a name that resolves differently the second time has no effect. The Host header and the
+TLS server name remain those of the URL.
 """
 
 from __future__ import annotations
@@ -21,37 +22,50 @@ from segrt.errors import InputError
 from segrt.http import download
 
 Resolve = Callable[[str, int], list[str]]
-"""From a host and a port to the addresses of the host."""
+"""Returns the addresses of a host, from the host and the port."""
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-# Within 2000::/3, but what leads to IPv4 addresses, or is no host's.
+# Inside 2000::/3, but leading to IPv4 addresses or assigned to no host.
 _TUNNELS = [
     ipaddress.ip_network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 ]
-# Public by their numbers, to some versions of Python, yet they serve the metadata of machines in two clouds.
+# Public according to some versions of Python, but two clouds serve instance metadata there.
 _METADATA = [ipaddress.ip_network(net) for net in ("168.63.129.16/32", "192.0.0.0/24")]
 
 
 def fetch(url: str, *, seconds: float, max_bytes: int) -> bytes:
-    """Read what a public http(s) URL answers.
+    """Fetch a public http(s) URL.
+
+    Example:
+        >>> data = fetch("https://example.org/road.png", seconds=10, max_bytes=16 << 20)
+
+    Args:
+        url: the URL; redirects are followed.
+        seconds: time limit of the whole transfer.
+        max_bytes: size limit.
 
     Raises:
-        InputError: it can't be downloaded, or leads to an address that is not public.
-        TooLargeError: it is larger than that.
+        InputError: it can't be downloaded, or its address is not public.
+        TooLargeError: it is too large.
     """
     with PublicTransport(seconds) as transport:
         return download(url, transport=transport, seconds=seconds, max_bytes=max_bytes)
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is a host's on the public internet.
+    """Whether an address belongs to a host on the public internet.
 
-    Refused are private, loopback, link-local (where clouds keep their metadata), shared, multicast and reserved ones,
-    and all IPv6 that stands for IPv4: mapped, compatible, 6to4, Teredo and NAT64.
+    Private, loopback, link-local (used for cloud metadata), shared, multicast and reserved
+    addresses do not, nor do IPv6 addresses that embed IPv4: mapped, compatible, 6to4, Teredo and
+    NAT64.
+
+    Example:
+        >>> is_public("8.8.8.8"), is_public("169.254.169.254")
+        (True, False)
     """
     try:
         ip = ipaddress.ip_address(address)
-    except ValueError:  # an IPv6 zone, as in fe80::1%eth0, of Python versions that don't read it
+    except ValueError:  # an IPv6 zone, as in fe80::1%eth0, which some Python versions reject
         return False
     if isinstance(ip, ipaddress.IPv6Address) and (
         ip not in _GLOBAL_UNICAST or any(ip in net for net in _TUNNELS)
@@ -63,10 +77,10 @@ def is_public(address: str) -> bool:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Ask the system's resolver.
+    """Resolve a host name with the system's resolver.
 
     Raises:
-        InputError: it does not know the host.
+        InputError: the host is unknown.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -76,7 +90,12 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 class PublicTransport(httpx.BaseTransport):
-    """Connects to public addresses only, for a limited time; no proxy is used."""
+    """Connects only to public addresses, within a time limit, and without a proxy.
+
+    Args:
+        seconds: time limit of all transfers together.
+        resolve: resolves host names.
+    """
 
     def __init__(self, seconds: float, resolve: Resolve = resolve) -> None:
         self._pool = httpcore.ConnectionPool(
@@ -85,7 +104,7 @@ class PublicTransport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request; redirects come back here."""
+        """Send one request; each redirect is another call."""
         url = request.url
         if url.scheme not in ("http", "https"):
             raise InputError(f"a URL must begin with http:// or https://, not {url.scheme}:")
@@ -143,7 +162,7 @@ class _PublicBackend(httpcore.SyncBackend):
         refused = InputError(
             f"{host} is not an address that this server fetches from: only public ones are"
         )
-        if _is_odd_number(host):
+        if _is_disguised(host):
             raise refused
         addresses = self._resolve(host, port)
         if not addresses or not all(map(is_public, addresses)):
@@ -158,7 +177,7 @@ class _PublicBackend(httpcore.SyncBackend):
 
 
 class _Limited(httpcore.NetworkStream):
-    """A connection on which everything together, not each read, ends at a deadline."""
+    """A connection with one deadline for all reads and writes together."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream, self._deadline = stream, deadline
@@ -185,12 +204,12 @@ class _Limited(httpcore.NetworkStream):
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise httpcore.ReadTimeout("the time is over")
+        raise httpcore.ReadTimeout("the time limit is exceeded")
     return left
 
 
-def _is_odd_number(host: str) -> bool:
-    """Whether a host is an IPv4 address in a form that hides it: decimal, octal, hexadecimal or shortened."""
+def _is_disguised(host: str) -> bool:
+    """Whether a host is an IPv4 address in an unusual form: decimal, octal, hex or shortened."""
     try:
         return socket.inet_ntoa(socket.inet_aton(host)) != host
     except OSError:

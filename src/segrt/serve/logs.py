@@ -1,4 +1,4 @@
-"""The server's log: lines for people, or JSON for machines; each names the request that it belongs to."""
+"""The server's log: text or JSON lines, each with the id of its request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 
 log_id: ContextVar[str] = ContextVar("log_id", default="")
-"""The id of the request that is handled."""
+"""The id of the current request."""
 
 
-class _Format(logging.Formatter):
+class _Formatter(logging.Formatter):
     def __init__(self, as_json: bool) -> None:
         super().__init__()
         self._json = as_json
@@ -33,7 +33,8 @@ class _Format(logging.Formatter):
             line |= {"logId": log_id.get()} if log_id.get() else {}
             line |= {"trace": trace} if trace else {}
             return json.dumps(line | getattr(record, "fields", {}), ensure_ascii=False)
-        # A path may hold line breaks or escape sequences that would forge lines or paint the terminal.
+        # A path may contain line breaks or escape sequences: it must not forge lines or control the
+        # terminal.
         shown = "".join(
             c if c.isprintable() else c.encode("unicode_escape").decode() for c in message
         )
@@ -43,9 +44,9 @@ class _Format(logging.Formatter):
 
 
 def set_up(*, as_json: bool) -> None:
-    """Send the log of segrt, and what uvicorn has to say, to stderr."""
+    """Send the logs of segrt and uvicorn to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Format(as_json))
+    handler.setFormatter(_Formatter(as_json))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

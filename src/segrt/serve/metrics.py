@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""The metrics of the server, for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,54 +14,56 @@ class Metrics:
     """The metrics of one server.
 
     Attributes:
-        requests: answers by path and status.
-        seconds: from the headers of a request to the end of its answer, by path.
-        encoding: seconds to write the JSON of an answer.
+        requests: responses, by path and status.
+        seconds: from the headers of a request to the end of its response, by path.
+        encoding: seconds to encode the JSON of a result.
     """
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.requests = Counter("segrt_requests", "Answers.", ["path", "status"], registry=registry)
+        self.requests = Counter(
+            "segrt_requests", "Responses.", ["path", "status"], registry=registry
+        )
         self.seconds = Histogram(
             "segrt_request_seconds",
-            "Time to answer.",
+            "Time to respond.",
             ["path"],
             buckets=_SECONDS,
             registry=registry,
         )
         self.encoding = Histogram(
             "segrt_encode_seconds",
-            "Time to write the JSON of an answer.",
+            "Time to encode the JSON of a result.",
             buckets=_SECONDS,
             registry=registry,
         )
         self._batches = Histogram(
             "segrt_batch_images",
-            "Images of a batch.",
+            "Images per batch.",
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,
         )
         self._run = Histogram(
-            "segrt_batch_seconds", "Time of a batch.", buckets=_SECONDS, registry=registry
+            "segrt_batch_seconds", "Time per batch.", buckets=_SECONDS, registry=registry
         )
         self._in_flight = Gauge(
-            "segrt_requests_in_flight", "Requests that wait or run.", registry=registry
+            "segrt_requests_in_flight", "Requests waiting or running.", registry=registry
         )
         self._waiting = Gauge(
-            "segrt_images_waiting", "Images that wait for the network.", registry=registry
+            "segrt_images_waiting", "Images waiting for the network.", registry=registry
         )
 
     def watch(self, in_flight: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """Ask these whenever the metrics are read."""
+        """Set the functions that return the requests in progress and the images in the queue."""
         self._in_flight.set_function(in_flight)
         self._waiting.set_function(waiting)
 
     def batch(self, images: int, seconds: float) -> None:
-        """Count a batch."""
+        """Record a batch."""
         self._batches.observe(images)
         self._run.observe(seconds)
 
     def expose(self) -> bytes:
-        """The text that Prometheus reads."""
+        """The metrics in the text format of Prometheus."""
         return generate_latest(self._registry)

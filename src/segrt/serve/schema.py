@@ -1,23 +1,24 @@
-"""What a client sends, and what it gets."""
+"""The messages of the API: what clients send, and what the server responds."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import io
-import json
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import orjson
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator
 from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from segrt.errors import ConfigError
+from segrt.encode import pillow
 from segrt.result import SegResult
+from segrt.serve.errors import ApiError
 from segrt.slide import parse_window
 from segrt.types import LabelFormat, parse_target_size
 
@@ -26,54 +27,40 @@ JSON, FORM = "application/json", "multipart/form-data"
 _Pair = Annotated[list[StrictInt], Field(min_length=2, max_length=2)]
 
 
-class ApiError(Exception):
-    """Becomes an answer.
-
-    Attributes:
-        status: of HTTP, and the `errorCode`.
-        message: one sentence, the `errorMsg`.
-        headers: further headers.
-    """
-
-    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, headers or {}
-
-
 class Options(BaseModel):
-    """How an image is segmented. In forms and query strings each value is its text."""
+    """How to segment an image. In forms and query strings each value is text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     targetSize: StrictInt | _Pair | str | None = Field(
         None,
-        description="Size of inference: -1, the image's own; N, inside N x N; [height, width], exactly that; as text, "
-        "`512` or `512,1024`. Without it, as the server is set.",
+        description="Inference size: -1, the size of the image; N, fit inside N x N; "
+        "[height, width], exactly that size. As text, `512` or `512,1024`. "
+        "Defaults to the server's setting.",
     )
     visualize: bool | None = Field(
-        None, description="Whether `image` of the answer is made; it is unless this is false."
+        None, description="Whether to include `image` in the result. Defaults to true."
     )
     labelFormat: LabelFormat = Field(
         "list",
-        description="What `labelMap` is: `list`, the class ids row by row; `png`, a PNG whose pixel values are the "
-        "class ids, base64; `rle`, COCO annotations with compressed run lengths.",
+        description="Format of `labelMap`: `list`, the class ids row by row; `png`, a base64 PNG "
+        "whose pixel values are the class ids; `rle`, COCO annotations with compressed run "
+        "lengths.",
     )
     scores: bool = Field(
-        False, description="Whether the softmax probability of each pixel's class is given too."
+        False, description="Whether to include the softmax probability of each pixel's class."
     )
     slide: dict[Literal["crop", "stride"], StrictInt | _Pair] | bool | str | None = Field(
         None,
-        description='Sliding window: {"crop": 1024, "stride": 768}, each a number or [height, width]; as text, '
-        "`CROP,STRIDE`; true, that of the model; false, whole images. Without it, as the server is set.",
+        description='Sliding window: {"crop": 1024, "stride": 768}, each a number or '
+        "[height, width]; true, the model's own window; false, whole images. As text, "
+        "`CROP,STRIDE`. Defaults to the server's setting.",
     )
 
     @field_validator("targetSize")
     @classmethod
     def _target_size(cls, value: Any) -> Any:
-        try:
-            parse_target_size(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        parse_target_size(value)
         return value
 
     @field_validator("slide", mode="before")
@@ -81,67 +68,80 @@ class Options(BaseModel):
     def _slide(cls, value: Any) -> Any:
         if isinstance(value, str) and value.lower() in ("true", "false"):  # in a form or query
             value = value.lower() == "true"
-        try:
-            parse_window(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        parse_window(value)
         return value
 
 
 class SegmentRequest(Options):
-    """An image, and how it is segmented."""
+    """An image, and how to segment it."""
 
     image: str = Field(
-        description="An image file (JPEG, PNG, WebP, BMP, TIFF, PNM, Sun raster) as base64 or as a `data:` URI; or its "
-        "http(s) URL, where the server allows that."
+        description="An image file (JPEG, PNG, WebP, BMP, TIFF, PNM, Sun raster) as base64 or as a "
+        "`data:` URI; or its http(s) URL, if the server allows URLs."
     )
 
 
+@dataclass(frozen=True)
+class Head:
+    """The headers and the query string of a segmentation request.
+
+    Attributes:
+        content_type: the Content-Type header.
+        media_type: its media type, in lower case.
+        query: the query string.
+        options: the options in the query string.
+    """
+
+    content_type: str
+    media_type: str
+    query: dict[str, str]
+    options: Options
+
+
 class ClassShare(BaseModel):
-    """A class that occurs in the image."""
+    """A class present in the image."""
 
     id: int
     name: str
     color: tuple[int, int, int] = Field(description="Red, green and blue, 0 to 255.")
-    share: float = Field(description="The part of the image that it covers, 0 to 1.")
+    share: float = Field(description="The share of the image it covers, 0 to 1.")
 
 
 class Result(BaseModel):
     """The labels of one image."""
 
     labelMap: list[int] | str | list[dict[str, Any]] = Field(
-        description="In the form that `labelFormat` asked for."
+        description="The class ids, in the format requested by `labelFormat`."
     )
     size: tuple[int, int] = Field(description="Height and width of the image.")
-    image: str | None = Field(
-        description="The labels in the colours of the classes: a JPEG, base64."
-    )
-    classes: list[ClassShare] = Field(description="The classes that occur, largest first.")
+    image: str | None = Field(description="The labels in the class colours: a base64 JPEG.")
+    classes: list[ClassShare] = Field(description="The classes present, largest first.")
     scores: str | None = Field(
         None,
-        description="Only where asked for: an 8-bit grey PNG of the image's size, base64; value / 255 is the score.",
+        description="Only if requested: a base64 8-bit grey PNG of the size of the image; "
+        "value / 255 is the score.",
     )
 
 
 class Answer(BaseModel):
-    """What a request for a segmentation gets."""
+    """The response to a segmentation request."""
 
-    logId: str = Field(description="The id of this request; it is in the server's log too.")
+    logId: str = Field(description="The id of this request, also in the server's log.")
     errorCode: Literal[0] = 0
     errorMsg: Literal["Success"] = "Success"
     result: Result
 
 
 class Failure(BaseModel):
-    """What a request gets that can't be answered."""
+    """The response to a request that failed."""
 
-    logId: str = Field(description="The id of this request; it is in the server's log too.")
+    logId: str = Field(description="The id of this request, also in the server's log.")
     errorCode: int = Field(description="The HTTP status.")
-    errorMsg: str = Field(description="What is wrong, in one sentence.")
+    errorMsg: str = Field(description="What is wrong, and how to fix it.")
 
 
 class Healthy(BaseModel):
-    """What `/health` answers, as PaddleX does."""
+    """The response of `/health`, as in PaddleX."""
 
     logId: str
     errorCode: Literal[0] = 0
@@ -149,20 +149,18 @@ class Healthy(BaseModel):
 
 
 class Limits(BaseModel):
-    """What the server refuses or does not do."""
+    """The limits of the server."""
 
-    maxBody: int = Field(description="Bytes of a request.")
-    maxPixels: int = Field(
-        description="Pixels of an image, and of the size at which it is inferred."
-    )
-    timeoutSeconds: float
-    maxQueue: int = Field(description="Requests that wait or run.")
-    maxBatch: int
-    allowUrls: bool
+    maxBody: int = Field(description="Maximum bytes of a request body.")
+    maxPixels: int = Field(description="Maximum pixels of an image, and of its inference size.")
+    timeoutSeconds: float = Field(description="Seconds until a request is answered with 504.")
+    maxQueue: int = Field(description="Maximum requests waiting or running.")
+    maxBatch: int = Field(description="Maximum images that run together.")
+    allowUrls: bool = Field(description="Whether `image` may be a URL.")
 
 
 class Info(BaseModel):
-    """What the server runs."""
+    """The model, how it runs, and the limits."""
 
     version: str
     model: str
@@ -170,9 +168,7 @@ class Info(BaseModel):
     palette: list[tuple[int, int, int]] = Field(
         description="Red, green and blue of each class, 0 to 255."
     )
-    provider: str = Field(
-        description="The execution provider of ONNX Runtime that really runs the model."
-    )
+    provider: str = Field(description="The ONNX Runtime execution provider that runs the model.")
     precision: str
     device: str
     mode: str
@@ -180,97 +176,109 @@ class Info(BaseModel):
 
 
 class State(BaseModel):
-    """Whether requests are welcome."""
+    """Whether the server accepts requests."""
 
     status: Literal["ready", "draining"]
 
 
-def media_type(content_type: str) -> str:
-    """The media type of a Content-Type header, if it is one that images may come in.
+def read_head(content_type: str, query: dict[str, str]) -> Head:
+    """Read the Content-Type header and the query string of a segmentation request.
+
+    Example:
+        >>> read_head("image/png", {"labelFormat": "png"}).options.labelFormat
+        'png'
 
     Raises:
-        ApiError: 415.
+        ApiError: 415 for a media type that can't contain an image, 422 for an invalid option.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    if kind in (JSON, FORM, "application/octet-stream") or kind.startswith("image/"):
-        return kind
-    raise ApiError(
-        415,
-        f"The Content-Type {kind[:100] or '(none)'} is not one that this server reads: send {JSON}, {FORM}, or an "
-        "image file as image/* or application/octet-stream.",
-    )
+    known = kind in (JSON, FORM, "application/octet-stream") or kind.startswith("image/")
+    if not known:
+        raise ApiError(
+            415,
+            f"The Content-Type {kind[:100] or '(none)'} is not supported: send {JSON}, {FORM}, or "
+            "an image file as image/* or application/octet-stream.",
+        )
+    return Head(content_type, kind, query, _read_options(query))
 
 
-def read_json(body: bytes) -> SegmentRequest:
-    """Read a JSON body.
+def read_body(body: bytes, head: Head) -> tuple[Options, bytes | str]:
+    """Read the options, and the image: the bytes of a file, or base64 text, or a URL.
 
     Raises:
-        ApiError: 400 or 422.
+        ApiError: 400 if the body can't be parsed, 422 if its content is invalid.
     """
+    if head.media_type == JSON:
+        if head.query:
+            raise ApiError(
+                422, "A JSON request has its options in the body: remove the query string."
+            )
+        return _read_json(body)
+    if head.media_type == FORM:
+        return _read_form(body, head)
+    return head.options, body
+
+
+def _read_json(body: bytes) -> tuple[SegmentRequest, str]:
     try:
-        return SegmentRequest.model_validate_json(body)
+        request = SegmentRequest.model_validate_json(body)
     except ValidationError as error:
         raise _invalid(error) from None
+    return request, request.image
 
 
-def read_form(body: bytes, content_type: str, query: dict[str, str]) -> tuple[Options, bytes | str]:
-    """Read a multipart body: the file (or text) `image`, and the options as fields.
-
-    Raises:
-        ApiError: 400 or 422.
-    """
-    fields: dict[str, bytes] = {}
-    kind, parameters = parse_options_header(content_type)
-    files: dict[str, bytes] = {}
-
-    def on_field(field: Any) -> None:
-        fields[field.field_name.decode("utf-8", "replace")] = field.value or b""
-
-    def on_file(file: Any) -> None:
-        file.file_object.seek(0)
-        files[(file.field_name or b"").decode("utf-8", "replace")] = file.file_object.read()
-
-    try:
-        config = {
-            "MAX_MEMORY_FILE_SIZE": len(body) + 1,
-            "MAX_HEADER_COUNT": 8,
-        }  # nothing goes to the disk
-        parser = FormParser(
-            kind.decode("latin-1"),
-            on_field,
-            on_file,
-            boundary=parameters.get(b"boundary"),
-            config=config,
-        )
-        parser.write(body)
-        parser.finalize()
-    except (FormParserError, ValueError) as error:
-        raise ApiError(400, f"The multipart body can't be read: {_sentence(error)}") from None
-    if unknown := set(files) - {"image"}:
+def _read_form(body: bytes, head: Head) -> tuple[Options, bytes | str]:
+    """Read a multipart body: the file (or text) `image`, and the options as fields."""
+    fields, files = _parse_form(body, head.content_type)
+    if unexpected := set(files) - {"image"}:
         raise ApiError(
             422,
-            f"The form holds the file {min(unknown)!r:.60}: the image must be the field 'image'.",
+            f"The form has an unexpected file {min(unexpected)!r:.60}: send the image in the field "
+            "'image'.",
         )
-    options = {
-        **query,
-        **{name: value.decode("utf-8", "replace") for name, value in fields.items()},
-    }
+    options = {**head.query, **fields}
     text = options.pop("image", None)
     content = files.get("image", text)
     if content is None:
         raise ApiError(
             422,
-            "The form has no field 'image': put the image file there, as with curl -F image=@photo.jpg.",
+            "The form has no field 'image': send the image file there, as with "
+            "curl -F image=@photo.jpg.",
         )
-    return read_options(options), content
+    return _read_options(options), content
 
 
-def read_options(options: dict[str, str]) -> Options:
-    """Read options that are text.
+def _parse_form(body: bytes, content_type: str) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The text fields and the files of a multipart body."""
+    fields: dict[str, str] = {}
+    files: dict[str, bytes] = {}
 
-    Raises:
-        ApiError: 422.
-    """
+    def on_field(field: Any) -> None:
+        name = field.field_name.decode("utf-8", "replace")
+        fields[name] = (field.value or b"").decode("utf-8", "replace")
+
+    def on_file(file: Any) -> None:
+        file.file_object.seek(0)
+        files[(file.field_name or b"").decode("utf-8", "replace")] = file.file_object.read()
+
+    kind, parameters = parse_options_header(content_type)
+    try:
+        parser = FormParser(
+            kind.decode("latin-1"),
+            on_field,
+            on_file,
+            boundary=parameters.get(b"boundary"),
+            # No file is larger than the body, so none is written to the disk.
+            config={"MAX_MEMORY_FILE_SIZE": len(body) + 1, "MAX_HEADER_COUNT": 8},
+        )
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as error:
+        raise ApiError(400, f"The multipart body can't be read: {_sentence(error)}") from None
+    return fields, files
+
+
+def _read_options(options: dict[str, str]) -> Options:
     try:
         return Options.model_validate(options)
     except ValidationError as error:
@@ -280,8 +288,12 @@ def read_options(options: dict[str, str]) -> Options:
 def from_base64(text: str) -> bytes:
     """Decode base64, with or without line breaks, also in a `data:` URI.
 
+    Example:
+        >>> from_base64("data:image/png;base64,iVBORw==")
+        b'\x89PNG'
+
     Raises:
-        ApiError: 400.
+        ApiError: 400, it is not base64.
     """
     if text[:5].lower() == "data:":
         header, comma, text = text.partition(",")
@@ -291,19 +303,18 @@ def from_base64(text: str) -> bytes:
             )
     elif scheme := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", text):
         raise ApiError(
-            400,
-            f"'image' is a URL that begins with {scheme[1][:20]}:, which is not fetched: send base64.",
+            400, f"'image' is a {scheme[1][:20]}: URL, which is not fetched: send base64."
         )
     try:
         return binascii.a2b_base64("".join(text.split()), strict_mode=True)
-    except (binascii.Error, ValueError) as error:  # not ASCII is a ValueError
+    except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
         raise ApiError(400, f"'image' is not valid base64: {_sentence(error)}") from None
 
 
 def encode(result: SegResult, options: Options, log_id: str) -> bytes:
-    """Write the JSON of an `Answer`."""
-    classes, shares = result.shares()
-    rest: dict[str, Any] = {
+    """The JSON of an `Answer`."""
+    content: dict[str, Any] = {
+        "labelMap": _label_map(result, options.labelFormat),
         "size": result.labels.shape,
         "image": None if options.visualize is False else _base64_image(result.img["res"], "JPEG"),
         "classes": [
@@ -313,45 +324,39 @@ def encode(result: SegResult, options: Options, log_id: str) -> bytes:
                 "color": result.palette[c].tolist(),
                 "share": share,
             }
-            for c, share in zip(classes, shares, strict=True)
+            for c, share in zip(*result.shares(), strict=True)
         ],
     }
     if result.scores is not None:
         grey = np.rint(np.nan_to_num(result.scores) * 255).astype(np.uint8)
-        rest["scores"] = _base64_image(Image.fromarray(grey), "PNG")
-    if options.labelFormat == "list":
-        labels = result.flat_json()
-    elif options.labelFormat == "png":
-        labels = b'"' + base64.b64encode(result.label_png()) + b'"'
-    else:
-        labels = _dumps(result.to_coco_rle())
-    head = _dumps({"logId": log_id, "errorCode": 0, "errorMsg": "Success"})
-    return b'%b,"result":{"labelMap":%b,%b}' % (head[:-1], labels, _dumps(rest)[1:])
+        content["scores"] = _base64_image(Image.fromarray(grey), "PNG")
+    answer = {"logId": log_id, "errorCode": 0, "errorMsg": "Success", "result": content}
+    return orjson.dumps(answer)
 
 
-def _dumps(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+def _label_map(result: SegResult, label_format: LabelFormat) -> Any:
+    if label_format == "list":
+        return orjson.Fragment(result.flat_json())
+    if label_format == "png":
+        return base64.b64encode(result.label_png()).decode()
+    return result.to_coco_rle()
 
 
-def _base64_image(picture: Any, form: str) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, form)
-    return base64.b64encode(buffer.getbuffer()).decode()
+def _base64_image(picture: Image.Image, form: str) -> str:
+    return base64.b64encode(pillow(picture, form)).decode()
 
 
-def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
+def _sentence(problem: object) -> str:
+    text = " ".join(str(problem).split())[:200]
     return text if text.endswith(".") else f"{text}."
 
 
 def _invalid(error: ValidationError) -> ApiError:
-    """The first thing that is wrong, in a sentence."""
-    found = error.errors(include_url=False, include_input=False)
-    first = found[0]
+    """Describe the first problem in a sentence."""
+    problems = error.errors(include_url=False, include_input=False)
+    first = problems[0]
     if first["type"] == "json_invalid":
-        return ApiError(
-            400, f"The body is not valid JSON: {_sentence(Exception(first['ctx']['error']))}"
-        )
+        return ApiError(400, f"The body is not valid JSON: {_sentence(first['ctx']['error'])}")
     if not first["loc"]:
         return ApiError(422, "The body must be a JSON object with the key 'image'.")
     name = str(first["loc"][0])[:60]
@@ -362,6 +367,8 @@ def _invalid(error: ValidationError) -> ApiError:
     if first["type"] == "missing":
         return ApiError(422, f"{name!r} is missing: send the image as base64.")
     messages = dict.fromkeys(
-        e["msg"].removeprefix("Value error, ") for e in found if e["loc"][:1] == first["loc"][:1]
+        problem["msg"].removeprefix("Value error, ")
+        for problem in problems
+        if problem["loc"][:1] == first["loc"][:1]
     )
-    return ApiError(422, f"{name!r} is not valid: {_sentence(Exception('; or '.join(messages)))}")
+    return ApiError(422, f"{name!r} is not valid: {_sentence('; or '.join(messages))}")

@@ -1,4 +1,4 @@
-"""Runs the application until it is told to stop."""
+"""Run the application until it is stopped."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import uvicorn
 
 from segrt.errors import ConfigError
 from segrt.pipeline import Pipeline
-from segrt.serve.app import Service, create_app
+from segrt.serve.app import create_app
+from segrt.serve.service import Service
 from segrt.serve.settings import Settings
 
 log = logging.getLogger("segrt.serve")
 
-_LAST_CALL = 0.25  # seconds in which a request that is already on its way is still read
+_GRACE_SECONDS = 0.25  # after the last accepted connection, to receive its request
 
 
 class _Server(uvicorn.Server):
-    """On SIGTERM: no new connections, every request that came is answered, then it ends."""
+    """On SIGTERM, accepts no new connections, completes every request received, then exits."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -33,18 +34,22 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        log.info("stopping: answering what is in flight")
+        log.info("stopping: completing the requests in progress")
         for server in self.servers:
             server.close()
-        await asyncio.sleep(_LAST_CALL)
+        await asyncio.sleep(_GRACE_SECONDS)
         await super().shutdown(sockets)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, before a model is loaded in vain.
+    """Bind a port, which is done first so that a busy one is reported before the model loads.
+
+    Args:
+        host: address or host name; 0.0.0.0 for all interfaces.
+        port: port number; 0 for any free port.
 
     Raises:
-        ConfigError: it can't be taken.
+        ConfigError: it can't be bound.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -61,8 +66,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is in flight."""
-    # The first image of all compiles or loads what the next ones use: no request should wait for that.
+    """Serve until SIGTERM or SIGINT, then complete the requests in progress.
+
+    Example:
+        >>> run(segrt.create_pipeline(), Settings(), bind("127.0.0.1", 8080))
+    """
+    # The first image compiles or loads code that later ones reuse: no request should wait for it.
     list(pipeline.predict(np.zeros((64, 64, 3), np.uint8), on_error="yield"))
     app = create_app(pipeline, settings)
     config = uvicorn.Config(
@@ -74,13 +83,15 @@ def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
         timeout_graceful_shutdown=round(settings.timeout) + 5,
     )
     server = _Server(config, app.state.service)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped
         signal.signal(number, signal.SIG_IGN)
     host, port = sock.getsockname()[:2]
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
     log.info("serving %s at %s", ran, where)
     if settings.token is None and host not in ("127.0.0.1", "::1"):
-        log.warning("%s is open to everybody who can reach it: --token asks for a token", where)
+        log.warning(
+            "%s is open to everyone who can reach it: set --token to require a token", where
+        )
     server.run([sock])
     log.info("stopped")

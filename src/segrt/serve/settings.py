@@ -1,39 +1,62 @@
-"""What the server is told when it starts."""
+"""The options of the server: limits, batching and access."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Group, Parameter
 
 from segrt.errors import ConfigError
 
+_LIMITS = Parameter(group=Group("Limits", sort_key=21))
+_BATCHING = Parameter(group=Group("Batching", sort_key=22))
+_ACCESS = Group("Access", sort_key=23)
 
+
+@Parameter(name="*")  # each field is an option of `segrt serve`
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Limits and access.
+    """Limits, batching and access.
 
-    Attributes:
-        max_body: most bytes of a request's body, and of what a URL answers.
-        max_pixels: most pixels of an image, of the size at which it is inferred, and of a batch.
-        timeout: seconds from the first byte of a request to its answer; then it is 504.
-        token: what clients must send as `Authorization: Bearer TOKEN`; None: everybody may ask.
-        cors_origins: origins of web pages that may use the server, such as https://example.org; "*" for all.
-        allow_urls: whether `image` may be an http(s) URL.
-        max_batch: most requests that go through the network together.
-        max_delay_ms: milliseconds that the first request of a batch waits for others.
-        max_queue: most requests that wait or run; the next one is answered 503.
-        workers: batches that run at once. They share one model and its threads.
+    Each field is also an option of `segrt serve`, with the text below the field as its help.
+
+    Example:
+        >>> create_app(pipeline, Settings(max_queue=16, token="s3cret"))
     """
 
-    max_body: int = 16 << 20
-    max_pixels: int = 16_000_000
-    timeout: float = 60.0
-    token: str | None = None
-    cors_origins: tuple[str, ...] = ()
-    allow_urls: bool = False
-    max_batch: int = 8
-    max_delay_ms: float = 2.0
-    max_queue: int = 64
-    workers: int = 1
+    max_body: Annotated[int, _LIMITS] = 16 << 20
+    """Maximum bytes of a request body, or of a fetched URL."""
+
+    max_pixels: Annotated[int, _LIMITS] = 16_000_000
+    """Maximum pixels of an image and of its inference size."""
+
+    max_queue: Annotated[int, _LIMITS] = 64
+    """Maximum requests waiting or running; further ones get 503."""
+
+    timeout: Annotated[float, _LIMITS] = 60
+    """Seconds until a request is answered with 504."""
+
+    max_batch: Annotated[int, _BATCHING] = 8
+    """Maximum images that run together."""
+
+    max_delay_ms: Annotated[float, _BATCHING] = 2
+    """Milliseconds the first image of a batch waits for others."""
+
+    workers: Annotated[int, _BATCHING] = 1
+    """Number of batches that run in parallel, on one model."""
+
+    token: Annotated[str | None, Parameter(group=_ACCESS, env_var="SEGRT_TOKEN")] = None
+    """Require this bearer token; safer in the environment."""
+
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Parameter(group=_ACCESS, name="--cors-origin", negative="", show_default=False),
+    ] = ()
+    """Origin of web pages that may call the server; repeatable."""
+
+    allow_urls: Annotated[bool, Parameter(group=_ACCESS, negative="", show_default=False)] = False
+    """Fetch images from public http(s) URLs in requests."""
 
     def __post_init__(self) -> None:
         for name in ("max_body", "max_pixels", "timeout", "max_batch", "max_queue", "workers"):
@@ -50,5 +73,5 @@ class Settings:
 
     @property
     def body_memory(self) -> int:
-        """Most bytes that all bodies held at once may take."""
+        """Maximum bytes of all request bodies in memory together."""
         return max(256 << 20, 4 * self.max_body)

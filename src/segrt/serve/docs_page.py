@@ -1,4 +1,4 @@
-"""The page /docs: the OpenAPI document as plain HTML, which needs no script and nothing from elsewhere."""
+"""The page /docs: the OpenAPI document as plain HTML, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 
-def page(document: dict[str, Any]) -> str:
-    """Write an OpenAPI document as a page."""
+def render(document: dict[str, Any]) -> str:
+    """Render an OpenAPI document as HTML."""
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     return "\n".join(
         [
@@ -32,7 +32,8 @@ def page(document: dict[str, Any]) -> str:
 def _operation(
     document: dict[str, Any], method: str, path: str, operation: dict[str, Any]
 ) -> Iterator[str]:
-    yield f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>\n<p>{escape(operation['summary'])}.</p>"
+    yield f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
+    yield f"<p>{escape(operation['summary'])}.</p>"
     if parameters := operation.get("parameters"):
         yield "<h3>Query string</h3>" + _table(
             (
@@ -65,10 +66,10 @@ def _schema(document: dict[str, Any], schema: dict[str, Any]) -> str:
     schema = _resolved(document, schema)
     if "properties" not in schema:
         return f"<p>{escape(_kind(document, schema))}</p>"
-    needed = schema.get("required", [])
+    required = schema.get("required", [])
     return _table(
         (
-            name + (" *" if name in needed else ""),
+            name + (" *" if name in required else ""),
             _kind(document, one),
             one.get("description", "")
             + (f" Default: {json.dumps(one['default'])}." if "default" in one else ""),
@@ -100,7 +101,8 @@ def _kind(document: dict[str, Any], schema: dict[str, Any]) -> str:
 
 def _table(rows: Any) -> str:
     lines = (
-        f"<tr><th scope=row><code>{escape(name)}</code><td>{escape(kind)}<td>{escape(about.strip())}"
+        f"<tr><th scope=row><code>{escape(name)}</code><td>{escape(kind)}"
+        f"<td>{escape(about.strip())}"
         for name, kind, about in rows
     )
     return (

@@ -1,0 +1,99 @@
+"""Admission control: limits on the requests in progress and on the memory of their bodies."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+from starlette.requests import Request
+
+from segrt.serve.errors import ApiError
+from segrt.serve.settings import Settings
+
+
+class Admission:
+    """Admits requests while there are queue slots and memory for their bodies.
+
+    Attributes:
+        slots: queue slots in use: requests that wait, run, or whose response is being sent.
+        body_bytes: bytes of all request bodies in use.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.slots = 0
+        self.body_bytes = 0
+
+    @asynccontextmanager
+    async def admit(self, request: Request) -> AsyncIterator[bytes]:
+        """Read the body and take a queue slot; both are released when the block ends.
+
+        Example:
+            >>> async with admission.admit(request) as body:
+            ...     ...  # segment the image, then send the response
+
+        Yields:
+            bytes: the body.
+
+        Raises:
+            ApiError: 400 if the body is empty, 408 if it is slow, 413 if it is too large, 503 if
+                the server is full.
+            ClientDisconnect: the client is gone.
+        """
+        settings, size = self._settings, 0
+        parts: list[bytes] = []
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit():
+            self._check_size(int(declared))
+        try:
+            with _time_limit(settings.timeout):
+                async for part in request.stream():
+                    parts.append(part)
+                    size += len(part)
+                    self.body_bytes += len(part)
+                    self._check_size(size)
+                    if self.body_bytes > settings.body_memory:
+                        raise _full("too many bytes are being received")
+            if not size:
+                raise ApiError(400, "The body is empty: send JSON, a form, or an image file.")
+            if self.slots >= settings.max_queue:
+                raise _full("too many requests are waiting")
+            self.slots += 1
+            try:
+                yield _join(parts)
+            finally:
+                self.slots -= 1
+        finally:
+            self.body_bytes -= size
+
+    def _check_size(self, size: int) -> None:
+        limit = self._settings.max_body
+        if size > limit:
+            raise ApiError(
+                413,
+                f"The body is larger than {limit:,} bytes: send a smaller image, or JPEG instead "
+                "of PNG.",
+            )
+
+
+def _join(parts: list[bytes]) -> bytes:
+    """Join the parts and drop them: the caller of `admit` holds the only copy of the body."""
+    body = b"".join(parts)
+    parts.clear()
+    return body
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except TimeoutError:
+        raise ApiError(408, f"The body did not arrive within {seconds:g} s.") from None
+
+
+def _full(reason: str) -> ApiError:
+    return ApiError(
+        503, f"The server is full ({reason}): try again in a second.", {"Retry-After": "1"}
+    )

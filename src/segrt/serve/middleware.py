@@ -1,0 +1,97 @@
+"""The outermost middleware: what every request gets, whichever endpoint handles it."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segrt.serve.logs import log_id
+from segrt.serve.metrics import Metrics
+from segrt.serve.responses import failure
+
+log = logging.getLogger("segrt.serve")
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; "
+        "base-uri 'none'; form-action 'none'"
+    ),
+}
+"""Headers of every response, unless the endpoint sets them."""
+
+
+class RequestContextMiddleware:
+    """Gives each request an id, a log line, metrics, security headers and, at worst, a 500.
+
+    Args:
+        app: the application inside.
+        metrics: counts the responses.
+        is_draining: whether the server is shutting down; connections are then closed.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, is_draining: Callable[[], bool]) -> None:
+        self._app, self._metrics, self._is_draining = app, metrics, is_draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = str(uuid.uuid4())
+        scope.setdefault("state", {})["log_id"] = request_id
+        token = log_id.set(request_id)
+        start, status = time.perf_counter(), 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._add_headers(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            started = status
+            status = 500
+            if started:
+                log.warning("the response was interrupted: %s", error or type(error).__name__)
+                raise
+            log.exception("a request failed")
+            message = f"Internal error: see the server's log for logId {request_id}."
+            await failure(request_id, 500, message)(scope, receive, sending)
+        finally:
+            self._record(scope, status, time.perf_counter() - start)
+            log_id.reset(token)
+
+    def _add_headers(self, message: Message) -> None:
+        headers = MutableHeaders(scope=message)
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)
+        headers.setdefault("Cache-Control", "no-store")
+        if self._is_draining():
+            headers["Connection"] = "close"
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.requests.labels(route, status).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        fields: dict[str, Any] = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "client": (scope.get("client") or ("",))[0],
+        }
+        log.info(
+            "%(method)s %(path)s %(status)s %(ms)s ms %(client)s", fields, extra={"fields": fields}
+        )

@@ -1,0 +1,184 @@
+"""The endpoints of the API, and the files of the web page."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import anyio
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
+
+from segrt.serve import docs_page, openapi, schema
+from segrt.serve.admission import Admission
+from segrt.serve.errors import ApiError
+from segrt.serve.responses import SegmentationResponse
+from segrt.serve.service import Service
+
+PATH = "/semantic-segmentation"
+_PAGE = Path(__file__).with_name("page")
+_SAMPLE = Path(__file__).parents[1] / "models" / "sample.png"
+
+_Value = TypeVar("_Value")
+_bearer = HTTPBearer(auto_error=False, description="The token the server was started with.")
+
+
+def add_routes(app: FastAPI, *, with_token: bool) -> None:
+    """Add all endpoints; they expect a Service and an Admission in `app.state`.
+
+    Args:
+        app: the application.
+        with_token: whether segmentation, /info and /metrics require the token.
+    """
+    guarded = [Depends(authorize)] if with_token else []
+    app.add_api_route(
+        PATH,
+        segment,
+        methods=["POST"],
+        response_model=schema.Answer,
+        responses=openapi.failures(400, 408, 413, 415, 422, 424, 503, 504, token=with_token),
+        dependencies=guarded,
+        summary="Segment an image",
+        openapi_extra=openapi.segment_request(),
+    )
+    app.add_api_route("/health", health, responses=openapi.failures(), summary="Liveness check")
+    app.add_api_route(
+        "/ready",
+        ready,
+        response_model=schema.State,
+        responses=openapi.failures()
+        | {503: {"model": schema.State, "description": "The server is shutting down."}},
+        summary="Readiness check",
+    )
+    app.add_api_route(
+        "/info",
+        info,
+        responses=openapi.failures(token=with_token),
+        dependencies=guarded,
+        summary="Model, classes and limits",
+    )
+    app.add_api_route(
+        "/metrics",
+        metrics,
+        response_class=Response,
+        responses=openapi.failures(token=with_token)
+        | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        dependencies=guarded,
+        summary="Prometheus metrics",
+    )
+    app.add_api_route("/docs", docs, include_in_schema=False)
+    for file in sorted(path for path in _PAGE.rglob("*") if path.is_file()):
+        name = file.relative_to(_PAGE).as_posix()
+        path = "/" if name == "index.html" else f"/{name}"
+        app.add_api_route(path, _file(file), include_in_schema=False)
+    app.add_api_route("/sample.png", _file(_SAMPLE), include_in_schema=False)
+
+
+def authorize(
+    request: Request,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """Check the token.
+
+    Raises:
+        ApiError: 401, it is missing or wrong.
+    """
+    sent = "" if credentials is None else credentials.credentials
+    expected = _service(request).settings.token or ""
+    if not hmac.compare_digest(sent.encode(), expected.encode()):
+        raise ApiError(
+            401,
+            "This server requires a token: send Authorization: Bearer TOKEN.",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+async def segment(request: Request) -> Response:
+    """Segment an image, sent as JSON, in a form, or as the body itself."""
+    service, timeout = _service(request), _service(request).settings.timeout
+    admission: Admission = request.app.state.admission
+    deadline = anyio.current_time() + timeout
+    head = schema.read_head(request.headers.get("content-type", ""), dict(request.query_params))
+    async with AsyncExitStack() as held:
+        body = await held.enter_async_context(admission.admit(request))
+        work = service.segment(body, head, request.state.log_id)
+        try:
+            with anyio.fail_after(deadline - anyio.current_time()):
+                content = await _until_disconnect(request, work)
+        except TimeoutError:
+            raise ApiError(
+                504,
+                f"The result was not ready within {timeout:g} s: send a smaller image, or try "
+                "again later.",
+            ) from None
+        # The queue slot is held until the response has been sent.
+        return SegmentationResponse(content, seconds=timeout, held=held.pop_all())
+
+
+async def health(request: Request) -> schema.Healthy:
+    """Respond while the process runs."""
+    return schema.Healthy(logId=request.state.log_id)
+
+
+async def ready(request: Request) -> Response:
+    """Respond with 200 while the server accepts requests, with 503 while it shuts down."""
+    if _service(request).draining:
+        return JSONResponse({"status": "draining"}, 503)
+    return JSONResponse({"status": "ready"})
+
+
+async def info(request: Request) -> schema.Info:
+    """Describe the model, how it runs, and the limits."""
+    return _service(request).info()
+
+
+async def metrics(request: Request) -> Response:
+    """Counters and times in the text format of Prometheus."""
+    return Response(_service(request).metrics.expose(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def docs(request: Request) -> HTMLResponse:
+    """Show the OpenAPI document."""
+    return HTMLResponse(docs_page.render(request.app.openapi()))
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _file(path: Path) -> Callable[[], Awaitable[FileResponse]]:
+    async def read() -> FileResponse:
+        return FileResponse(path, headers={"Cache-Control": "no-cache"})
+
+    return read
+
+
+async def _until_disconnect(request: Request, work: Awaitable[_Value]) -> _Value:
+    """Wait for `work`; cancel it if the client disconnects.
+
+    Raises:
+        ClientDisconnect: the client disconnected.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, watching):
+            task.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

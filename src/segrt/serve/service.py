@@ -1,0 +1,176 @@
+"""The work behind the API, without HTTP: decode the image, run it in a batch, encode the result."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from segrt import __version__
+from segrt.errors import ConfigError, InputError, ModelError, TooLargeError
+from segrt.names import is_url
+from segrt.pipeline import Pipeline
+from segrt.request import Request
+from segrt.result import SegResult
+from segrt.serve import schema
+from segrt.serve.batching import Batcher
+from segrt.serve.errors import ApiError
+from segrt.serve.fetch import fetch
+from segrt.serve.metrics import Metrics
+from segrt.serve.settings import Settings
+from segrt.sources import Reading, one_image
+
+_MAX_FETCH_SECONDS = 10.0
+_FETCHERS = 16  # threads, which mostly wait
+
+_Value = TypeVar("_Value")
+
+
+class Service:
+    """Segments images for the requests of one server.
+
+    Example:
+        >>> service = Service(pipeline, Settings())
+        >>> head = schema.read_head("image/png", {"labelFormat": "png"})
+        >>> answer = await service.segment(body, head, log_id="1")  # JSON
+
+    Attributes:
+        pipeline: runs the images.
+        settings: the server's options.
+        metrics: counters and times.
+        batcher: the queue in front of the pipeline.
+        draining: whether the server is shutting down.
+    """
+
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+        self.pipeline = pipeline
+        self.settings = settings
+        self.metrics = Metrics()
+        self.batcher = Batcher(
+            pipeline,
+            max_batch=settings.max_batch,
+            max_pixels=settings.max_pixels,
+            max_delay_ms=settings.max_delay_ms,
+            workers=settings.workers,
+            on_batch=self.metrics.batch,
+        )
+        self.draining = False
+        # Images stay in memory from decoding to encoding. This many keep the network busy; more
+        # would only use memory.
+        self._images = asyncio.Semaphore(3 * settings.max_batch * settings.workers)
+        self._coders = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "segrt-code")
+        self._fetchers = ThreadPoolExecutor(_FETCHERS, "segrt-fetch")
+
+    def close(self) -> None:
+        """Finish the images in progress, then stop all threads."""
+        self.batcher.close()
+        self._coders.shutdown()
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+
+    async def segment(self, body: bytes, head: schema.Head, log_id: str) -> bytes:
+        """Segment the image of a request.
+
+        Args:
+            body: JSON, a form, or an image file, according to `head.media_type`.
+            head: the headers and the query string.
+            log_id: id of the request.
+
+        Returns:
+            bytes: the JSON of a `schema.Answer`.
+
+        Raises:
+            ApiError: the request is invalid, or the image can't be segmented.
+        """
+        options, content = await self._in_thread(schema.read_body, body, head)
+        request = self._request(options)
+        if isinstance(content, str) and is_url(content[:8]):
+            content = await self._fetch(content)
+        async with self._images:
+            image, size = await self._in_thread(self._decode, content, request)
+            try:
+                result = await self.batcher.run(image, request, size)
+            except (ConfigError, ModelError) as error:
+                raise ApiError.from_error(422, error) from None
+            return await self._in_thread(self._encode, result, options, log_id)
+
+    def info(self) -> schema.Info:
+        """The model, how it runs, and the limits."""
+        pipeline, settings = self.pipeline, self.settings
+        names = list(pipeline.class_names)
+        plan = pipeline.session.plan
+        return schema.Info(
+            version=__version__,
+            model=pipeline.model_name,
+            classes=names,
+            palette=[tuple(colour) for colour in pipeline.palette[: len(names) or None].tolist()],
+            provider=pipeline.session.provider,
+            precision=pipeline.session.precision,
+            device=plan.device if plan.device == "cpu" else f"{plan.device}:{plan.device_id}",
+            mode=pipeline.mode.value,
+            limits=schema.Limits(
+                maxBody=settings.max_body,
+                maxPixels=settings.max_pixels,
+                timeoutSeconds=settings.timeout,
+                maxQueue=settings.max_queue,
+                maxBatch=settings.max_batch,
+                allowUrls=settings.allow_urls,
+            ),
+        )
+
+    async def _in_thread(self, work: Callable[..., _Value], *arguments: Any) -> _Value:
+        return await asyncio.get_running_loop().run_in_executor(self._coders, work, *arguments)
+
+    def _request(self, options: schema.Options) -> Request:
+        try:
+            return self.pipeline.request(
+                options.targetSize,
+                batch_size=self.settings.max_batch,
+                scores=options.scores,
+                slide=options.slide,
+            )
+        except ConfigError as error:
+            raise ApiError.from_error(422, error) from None
+
+    async def _fetch(self, url: str) -> bytes:
+        settings = self.settings
+        if not settings.allow_urls:
+            raise ApiError(400, "This server does not fetch URLs: send the image itself as base64.")
+        seconds = min(settings.timeout, _MAX_FETCH_SECONDS)
+        work = partial(fetch, url, seconds=seconds, max_bytes=settings.max_body)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._fetchers, work)
+        except TooLargeError as error:
+            raise ApiError.from_error(413, error) from None
+        except InputError as error:
+            raise ApiError.from_error(424, error) from None
+
+    def _decode(
+        self, content: bytes | str, request: Request
+    ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+        """The image, uint8 (H, W, 3) BGR, and its inference size."""
+        data = schema.from_base64(content) if isinstance(content, str) else content
+        limit = self.settings.max_pixels
+        try:
+            image = one_image(data, Reading(max_pixels=limit))
+        except TooLargeError as error:
+            raise ApiError.from_error(413, error) from None
+        except InputError as error:
+            raise ApiError.from_error(400, error) from None
+        height, width = self.pipeline.transforms.size(image.shape[:2], request.target_size)
+        if height * width > limit:
+            raise ApiError(
+                413,
+                f"The inference size {height} x {width} exceeds the limit of {limit:,} pixels: "
+                "lower targetSize.",
+            )
+        return image, (height, width)
+
+    def _encode(self, result: SegResult, options: schema.Options, log_id: str) -> bytes:
+        with self.metrics.encoding.time():
+            return schema.encode(result, options, log_id)
