@@ -4,6 +4,8 @@ RESULTS := benchmarks/results
 # The OpenVINO plugin in the extra cpu ignores AMD CPUs; the wheel with OpenVINO built in doesn't.
 RUNTIME ?= $(if $(shell grep -m1 AuthenticAMD /proc/cpuinfo 2>/dev/null),openvino,cpu)
 SAMPLE := src/segrt/models/sample.png
+# `make test COVERAGE=` runs without measuring coverage.
+COVERAGE ?= --cov
 
 .PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel \
     browser-test clients-test bench bench-paddlex clean
@@ -13,7 +15,7 @@ demo: .venv/.ready
 	@echo "Look at output/sample_overlay.png and output/sample_res.png"
 
 test: .venv/.ready
-	.venv/bin/python -m pytest --cov
+	.venv/bin/python -m pytest $(COVERAGE)
 
 lint: .venv/.ready
 	.venv/bin/ruff check .

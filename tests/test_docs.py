@@ -1,7 +1,8 @@
-"""Every example of the README and of docs/ is run: pages top to bottom, each in a folder and a namespace of its own."""
+"""The examples of the README and of docs/ run: each page from top to bottom, in its own folder."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import re
 import shlex
@@ -27,7 +28,14 @@ MODELS = Path(segrt.__file__).parent / "models"
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language and text, the line of the page where it begins, and why it is not run, or None."""
+    """A fenced code block.
+
+    Attributes:
+        language: its language.
+        text: its content.
+        line: the line of the page where it begins.
+        not_run: why it is not run; None if it is.
+    """
 
     language: str
     text: str
@@ -59,7 +67,7 @@ def _blocks(page: Path) -> list[Block]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What the pages speak of: road.png, a folder of photos, documents, a video, and a converted model."""
+    """A folder with the files the pages use: photos, documents, a video, a converted model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "cache"))
     for name in ("SEGRT_MIRROR", "SEGRT_OFFLINE"):
@@ -81,7 +89,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def _run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = shlex.split(command, comments=True)
-    assert not {"serve", "--serve"} & set(arguments[1:]), "a server does not end: mark the block"
+    assert not {"serve", "--serve"} & set(arguments[1:]), "a server does not exit: mark the block"
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -95,7 +103,7 @@ def test_examples_run(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -
         if block.not_run is not None:
             continue
         if block.language == "python":
-            # Newlines in front, so that a traceback names the line of the page.
+            # Leading newlines: tracebacks then show the line of the page.
             exec(compile("\n" * block.line + block.text, str(page), "exec"), namespace)
         elif block.language in ("bash", "console", "sh"):
             for line in block.text.replace("\\\n", " ").splitlines():
@@ -108,9 +116,9 @@ def test_examples_run(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_is_not_run_says_why(page: Path) -> None:
+def test_blocks_that_are_not_run_say_why(page: Path) -> None:
     for block in _blocks(page):
-        assert block.language, f"{page.name}:{block.line}: the block names no language"
+        assert block.language, f"{page.name}:{block.line}: the block has no language"
         if block.not_run is not None:
             assert re.fullmatch(r": \S.{4,}", block.not_run, re.DOTALL), (
                 f"{page.name}:{block.line}: say why"
@@ -125,11 +133,30 @@ def test_a_page_with_a_wrong_example_fails(here: Path, monkeypatch: pytest.Monke
             test_examples_run(page, here, monkeypatch)
     page.write_text("<!-- not run -->\n```python\n```")
     with pytest.raises(AssertionError, match="say why"):
-        test_what_is_not_run_says_why(page)
+        test_blocks_that_are_not_run_say_why(page)
 
 
-def test_links_of_the_readme_lead_somewhere() -> (
-    None
-):  # those of the other pages are checked by mkdocs --strict
-    for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text("utf-8")):
+def _links(text: str) -> list[str]:
+    """The targets of all links and images."""
+    tokens = [child for token in MarkdownIt().parse(text) for child in token.children or []]
+    targets = [token.attrGet("href") or token.attrGet("src") for token in tokens]
+    return [str(target) for target in targets if target]
+
+
+def test_links_of_the_readme_exist() -> None:  # mkdocs --strict checks those of the other pages
+    targets = _links((ROOT / "README.md").read_text("utf-8"))
+    assert len(targets) > 10
+    for target in targets:
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_links_of_the_long_description_are_absolute() -> None:
+    """PyPI shows the README without the repository: pyproject.toml makes its links absolute."""
+    text = str(importlib.metadata.metadata("segrt").json["description"])
+    targets = _links(text)
+    assert len(targets) > 10
+    assert [target for target in targets if not target.startswith("https://")] == []
+    for target in targets:
+        path = re.fullmatch(r"https://[^/]+/segrt/segrt/(?:blob/)?v[0-9.]+/(.*)", target)
+        assert path is None or (ROOT / path[1]).exists(), target
+    assert "<img" not in text
