@@ -33,7 +33,7 @@ QUICK = Limits(
 
 
 class Site:
-    """A server on 127.0.0.1: `answers` are used up one a request, the last one again and again."""
+    """A server on 127.0.0.1. Each request consumes one of `answers`; the last one is repeated."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str]]] = []
@@ -68,19 +68,19 @@ class Site:
 
 @dataclass
 class Answer:
-    """What the server does with one request.
+    """How the server responds to one request.
 
     Attributes:
-        status: if not 200, only that and `headers` are sent.
+        status: if not 200, only it and `headers` are sent.
         body: the file.
-        headers: further ones.
-        etag: the version of the file; empty: none is named.
-        length: say how long the body is.
-        cut: break off after so many bytes ...
-        hold: ... or wait for this, and then go on.
+        headers: additional headers.
+        etag: version of the file; empty to send none.
+        length: send Content-Length.
+        cut: stop after this many bytes ...
+        hold: ... or wait for this event, then send the rest.
         drip: seconds between single bytes.
-        ranges: heed Range.
-        careless: pass over If-Range.
+        ranges: honour Range.
+        ignores_if_range: resume without comparing If-Range.
     """
 
     status: int = 200
@@ -92,18 +92,18 @@ class Answer:
     hold: threading.Event | None = None
     drip: float = 0
     ranges: bool = True
-    careless: bool = False
+    ignores_if_range: bool = False
 
     def send(self, request: BaseHTTPRequestHandler) -> None:
         status, start = self.status, 0
-        asked = request.headers.get("Range")
+        requested = request.headers.get("Range")
         if (
             status == 200
-            and asked
+            and requested
             and self.ranges
-            and (self.careless or request.headers["If-Range"] == self.etag)
+            and (self.ignores_if_range or request.headers["If-Range"] == self.etag)
         ):
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            start = int(requested.removeprefix("bytes=").removesuffix("-"))
             status = 206 if start < len(self.body) else 416
         body = self.body[start:] if status in (200, 206) else b""
         request.send_response(status)
@@ -118,10 +118,10 @@ class Answer:
                 "Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
             )
         request.end_headers()
-        with suppress(OSError):  # the client may have gone
+        with suppress(OSError):  # the client may have disconnected
             if self.drip:
-                for place in range(len(body)):
-                    request.wfile.write(body[place : place + 1])
+                for position in range(len(body)):
+                    request.wfile.write(body[position : position + 1])
                     time.sleep(self.drip)
             request.wfile.write(body[: self.cut])
             if self.hold and self.cut:
@@ -144,7 +144,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     monkeypatch.setenv("SEGRT_HOME", str(home))
-    monkeypatch.setenv("SEGRT_MIRROR", "http://127.0.0.1:1")  # nothing listens there
+    monkeypatch.setenv("SEGRT_MIRROR", "http://127.0.0.1:1")  # nothing listens on this port
     return home
 
 
@@ -174,7 +174,10 @@ def failing(name: str = NAME, limits: Limits = QUICK) -> str:
 
 
 def child(code: str, **pipes: int) -> subprocess.Popen[str]:
-    lines = f"from segrt import store, zoo\nfetch = lambda: store.fetch(zoo.get({NAME!r}), progress=False)\n{code}"
+    lines = (
+        "from segrt import store, zoo\n"
+        f"fetch = lambda: store.fetch(zoo.get({NAME!r}), progress=False)\n{code}"
+    )
     return subprocess.Popen([sys.executable, "-c", lines], text=True, **pipes)  # type: ignore[call-overload, no-any-return]
 
 
@@ -185,7 +188,7 @@ def wait_for(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-# --- a download that works ---
+# --- successful downloads ---
 
 
 def test_good_archive(mirror: Site, home: Path) -> None:
@@ -215,13 +218,13 @@ def test_blanks_are_percent_encoded(
     assert path == home / "paddle" / "SegFormer-B0_slice" / "SegFormer-B0 (slice)_infer.tar"
 
 
-def test_folder_names_differ_even_where_case_does_not_count() -> None:
+def test_folder_names_differ_even_if_case_is_ignored() -> None:
     specs = zoo.load().models
     assert len({str(store.onnx_path(spec)).lower() for spec in specs}) == len(specs)
     assert all(not set(" ()") & set(store.onnx_path(spec).parent.name) for spec in specs)
 
 
-def test_server_that_names_no_version_and_no_length(mirror: Site) -> None:
+def test_server_that_sends_neither_version_nor_length(mirror: Site) -> None:
     mirror.answers = [Answer(etag="", length=False)]
     assert get().read_bytes() == BODY
 
@@ -231,7 +234,7 @@ def test_progress_is_shown_on_a_terminal_only(
 ) -> None:
     store.fetch(zoo.get(NAME))
     assert capfd.readouterr() == ("", "")
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich assume a terminal
     store.fetch(zoo.get("PP-LiteSeg-T"))
     out, err = capfd.readouterr()
     assert out == ""
@@ -239,7 +242,7 @@ def test_progress_is_shown_on_a_terminal_only(
     assert "1.0/1.0 MB" in err
 
 
-def test_second_address_is_tried_where_the_first_has_nothing(mirror: Site) -> None:
+def test_second_address_is_tried_if_the_first_has_no_file(mirror: Site) -> None:
     mirror.answers = [Answer(404), Answer()]
     assert get(SLICED).name == "SegFormer-B0_infer.tar"
     assert [unquote(path.rpartition("/")[2]) for path, _ in mirror.requests] == [
@@ -250,7 +253,7 @@ def test_second_address_is_tried_where_the_first_has_nothing(mirror: Site) -> No
     assert len(mirror.requests) == 2
 
 
-def test_server_error_is_tried_again(mirror: Site) -> None:
+def test_server_error_is_retried(mirror: Site) -> None:
     mirror.answers = [Answer(500), Answer(503), Answer()]
     assert get().read_bytes() == BODY
 
@@ -265,10 +268,10 @@ def test_redirect_is_followed(mirror: Site, site: Site) -> None:
     assert [path for path, _ in site.requests[1:]] == ["/elsewhere", "/x"]
 
 
-# --- one that breaks off ---
+# --- interrupted downloads ---
 
 
-def test_truncated_body_is_gone_on_with(mirror: Site, home: Path) -> None:
+def test_truncated_download_is_resumed(mirror: Site, home: Path) -> None:
     mirror.answers = [Answer(cut=300_000), Answer(cut=300_000), Answer()]
     assert get().read_bytes() == BODY
     assert mirror.ranges == [None, "bytes=300000-", "bytes=600000-"]
@@ -287,20 +290,22 @@ def test_always_truncated(mirror: Site, home: Path) -> None:
         Answer(ranges=False),
         Answer(etag='"2"'),
         Answer(body=model_tar("other"), etag='"2"'),
-        Answer(body=model_tar("other"), etag='"2"', careless=True),
-        Answer(body=model_tar("other"), etag="", careless=True),
+        Answer(body=model_tar("other"), etag='"2"', ignores_if_range=True),
+        Answer(body=model_tar("other"), etag="", ignores_if_range=True),
         Answer(body=BODY[:1000]),
     ],
     ids=[
         "no ranges",
         "new tag",
         "changed",
-        "changed and careless",
-        "changed, careless, no tag",
+        "changed, If-Range ignored",
+        "changed, If-Range ignored, no tag",
         "shorter",
     ],
 )
-def test_parts_of_two_versions_are_never_glued(mirror: Site, home: Path, later: Answer) -> None:
+def test_parts_of_different_versions_are_never_joined(
+    mirror: Site, home: Path, later: Answer
+) -> None:
     mirror.answers = [Answer(cut=500_000)]
     failing(limits=Limits(read_s=1, attempts=1))
     assert part(home).stat().st_size == 500_000
@@ -312,7 +317,7 @@ def test_parts_of_two_versions_are_never_glued(mirror: Site, home: Path, later: 
         assert get().read_bytes() == later.body
 
 
-def test_part_from_another_address_is_not_gone_on_with(
+def test_part_from_another_address_is_not_resumed(
     mirror: Site, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.answers = [Answer(cut=500_000)]
@@ -323,7 +328,7 @@ def test_part_from_another_address_is_not_gone_on_with(
     assert mirror.ranges == [None, None]
 
 
-def test_part_of_a_copied_file_is_not_gone_on_with(
+def test_part_of_a_copied_file_is_not_resumed(
     mirror: Site, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.answers = [Answer(cut=500_000)]
@@ -332,7 +337,7 @@ def test_part_of_a_copied_file_is_not_gone_on_with(
     file = tmp_path / zoo.get(NAME).archives[0].path
     file.parent.mkdir(parents=True)
     file.write_bytes(model_tar("other", weights=bytes(400_000)))
-    with monkeypatch.context() as context:  # as if it had been killed at the end of the copy
+    with monkeypatch.context() as context:  # as if it had been killed after copying
         context.setattr(store, "_accept", lambda *_: None)
         get()
     monkeypatch.setenv("SEGRT_MIRROR", mirror.url)
@@ -341,7 +346,7 @@ def test_part_of_a_copied_file_is_not_gone_on_with(
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"url": 1}', b"\xff"])
-def test_damaged_note_of_a_part_means_a_new_beginning(
+def test_damaged_resume_information_restarts_the_download(
     mirror: Site, home: Path, note: bytes
 ) -> None:
     part(home).parent.mkdir(parents=True)
@@ -351,7 +356,7 @@ def test_damaged_note_of_a_part_means_a_new_beginning(
     assert mirror.ranges == [None]
 
 
-def test_killed_in_the_middle_and_run_again(mirror: Site, home: Path) -> None:
+def test_killed_download_is_resumed(mirror: Site, home: Path) -> None:
     hold = threading.Event()
     mirror.answers = [Answer(cut=700_000, hold=hold), Answer()]
     process = child("fetch()")
@@ -372,7 +377,8 @@ def test_two_processes_download_once(mirror: Site, home: Path) -> None:
         wait_for(lambda: mirror.requests)
         with child("print(fetch())", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second:
             assert second.stderr
-            assert "another process is busy with PP-LiteSeg-B" in second.stderr.readline()
+            line = second.stderr.readline()
+            assert "waiting for another process that is downloading PP-LiteSeg-B" in line
             hold.set()
             out, _ = second.communicate(timeout=20)
     assert (first.returncode, second.returncode) == (0, 0)
@@ -380,7 +386,7 @@ def test_two_processes_download_once(mirror: Site, home: Path) -> None:
     assert len(mirror.requests) == 1
 
 
-def test_full_disk_leaves_no_half_file_and_says_so(mirror: Site, home: Path) -> None:
+def test_full_disk_is_reported_and_leaves_no_partial_file(mirror: Site, home: Path) -> None:
     with child(
         "import resource\nfrom segrt.errors import DownloadError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
@@ -388,38 +394,38 @@ def test_full_disk_leaves_no_half_file_and_says_so(mirror: Site, home: Path) -> 
         stdout=subprocess.PIPE,
     ) as process:
         out, _ = process.communicate(timeout=20)
-    assert "File too large; make room there, or set SEGRT_HOME to a folder on another disk" in out
+    assert "File too large; free some space, or set SEGRT_HOME to a folder on another disk" in out
     assert out.count("\n") == 1
     assert files(home) == []
 
 
-# --- one that must fail ---
+# --- downloads that must fail ---
 
 
-def test_stalled_server_is_given_up(mirror: Site) -> None:
+def test_stalled_download_fails(mirror: Site) -> None:
     mirror.answers = [Answer(drip=0.02)]
     began = time.monotonic()
     assert "stalled: " in failing(limits=Limits(read_s=1, window_s=0.2, attempts=2, backoff_s=0))
     assert time.monotonic() - began < 3
 
 
-def test_silent_server_is_given_up(mirror: Site) -> None:
+def test_silent_server_times_out(mirror: Site) -> None:
     hold = threading.Event()
     mirror.answers = [Answer(cut=10, hold=hold)]
     assert "timed out" in failing(limits=Limits(read_s=0.1, attempts=2, backoff_s=0))
     hold.set()
 
 
-def test_nothing_listens() -> None:
+def test_unreachable_server() -> None:
     assert "after 3 attempts" in failing()
 
 
-def test_host_that_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGRT_MIRROR", "http://a\u2028b/x")
     assert "is not a valid address" in failing()
 
 
-def test_not_found_names_every_address(mirror: Site, home: Path) -> None:
+def test_not_found_message_lists_every_address(mirror: Site, home: Path) -> None:
     mirror.answers = [Answer(404)]
     message = failing(SLICED)
     assert "SegFormer-B0%20(slice)_infer.tar (HTTP 404), nor at " in message
@@ -428,7 +434,7 @@ def test_not_found_names_every_address(mirror: Site, home: Path) -> None:
     assert files(home) == []
 
 
-def test_other_client_errors_are_not_tried_again(mirror: Site) -> None:
+def test_other_client_errors_are_not_retried(mirror: Site) -> None:
     mirror.answers = [Answer(401)]
     assert "HTTP 401" in failing()
     assert len(mirror.requests) == 1
@@ -472,20 +478,18 @@ def test_too_large(mirror: Site, home: Path, length: bool) -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"<html>Please log in</html>", "neither a tar nor a tar.gz"),
-        (tar_of(("readme", b"x")), "holds no Paddle model, but readme"),
+        (b"<html>Please log in</html>", "neither a tar nor a tar.gz archive"),
+        (tar_of(("readme", b"x")), "contains no Paddle model, only readme"),
         (tar_of(("../evil", b"x")), "not a safe name"),
     ],
 )
-def test_what_is_no_model_is_neither_kept_nor_recorded(
+def test_other_files_are_neither_kept_nor_recorded(
     mirror: Site, home: Path, body: bytes, why: str
 ) -> None:
     mirror.answers = [Answer(body=body)]
     message = failing()
-    assert (
-        f"{mirror.url}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar sent is not a Paddle model"
-        in message
-    )
+    source = f"{mirror.url}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar"
+    assert f"the file from {source} is not a Paddle model" in message
     assert why in message
     assert files(home) == []
 
@@ -498,9 +502,8 @@ def test_known_hash(mirror: Site, home: Path) -> None:
             update={"archives": (spec.archives[0].model_copy(update={"sha256": sha256}),)}
         )
 
-    with pytest.raises(
-        DownloadError, match=f"has sha256 [0-9a-f]{{64}}, not {'0' * 64}: it was changed there"
-    ):
+    why = f"has sha256 [0-9a-f]{{64}}, not {'0' * 64}: it was changed at the source or in transit"
+    with pytest.raises(DownloadError, match=why):
         store.fetch(known("0" * 64), progress=False, limits=QUICK)
     assert files(home) == []
     assert (
@@ -517,16 +520,13 @@ def test_recorded_hash_is_enforced_after_removal(mirror: Site, home: Path) -> No
     mirror.answers = [Answer(body=model_tar("other"), etag='"2"')]
     message = failing()
     record = home / "paddle" / NAME / f"{NAME}_infer.tar.json"
-    assert (
-        f"it is not the file that came first; if that is as it should be, delete {record}"
-        in message
-    )
+    assert f"it differs from the first download; if that is intended, delete {record}" in message
     assert files(home) == [record.name]
     record.unlink()
     assert get().read_bytes() == model_tar("other")
 
 
-def test_archive_that_was_damaged_here(mirror: Site) -> None:
+def test_archive_damaged_in_the_cache(mirror: Site) -> None:
     path = get()
     path.write_bytes(BODY + b"x")
     assert 'it is damaged; run `segrt models remove "PP-LiteSeg-B"` and fetch it again' in failing()
@@ -540,7 +540,7 @@ def test_damaged_record(mirror: Site) -> None:
     assert "json is damaged; delete it to accept" in failing()
 
 
-def test_archive_put_there_by_hand(home: Path) -> None:
+def test_archive_placed_by_hand(home: Path) -> None:
     path = home / "paddle" / NAME / f"{NAME}_infer.tar"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no tar")
@@ -552,19 +552,19 @@ def test_archive_put_there_by_hand(home: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can write anywhere"
 )
-def test_folder_that_may_not_be_written(home: Path) -> None:
+def test_read_only_cache_folder(home: Path) -> None:
     home.mkdir(mode=0o500)
     assert "Permission denied; set SEGRT_HOME" in failing()
 
 
 def test_home_that_is_a_file(home: Path) -> None:
     home.touch()
-    assert "set SEGRT_HOME to a folder that you may write to" in failing()
+    assert "set SEGRT_HOME to a writable folder" in failing()
 
 
-# --- mirrors, and no network ---
+# --- mirrors and offline use ---
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "file://localhost{}"])
@@ -576,7 +576,7 @@ def test_mirror_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
     message = failing()
     assert (
-        f"{source}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar (no file that can be read)"
+        f"{source}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar (no readable file)"
         in message
     )
     file = source / "official_inference_model" / "paddle3.0rc0" / f"{NAME}_infer.tar"
@@ -597,14 +597,14 @@ def test_mirror_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         "file://host/x",
     ],
 )
-def test_mirror_that_is_not_valid(monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
+def test_invalid_mirror(monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
     monkeypatch.setenv("SEGRT_MIRROR", mirror)
     with pytest.raises(ConfigError, match=r"SEGRT_MIRROR '.*' is not valid: use http") as caught:
         get()
     assert "secret" not in str(caught.value)
 
 
-def test_password_of_a_mirror_is_sent_and_never_shown(
+def test_password_of_a_mirror_is_sent_but_never_shown(
     site: Site, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGRT_MIRROR", site.url.replace("//", "//me:secret@"))
@@ -621,7 +621,7 @@ def test_password_of_a_mirror_is_sent_and_never_shown(
 def test_offline(mirror: Site, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
     message = failing(SLICED)
-    assert "SEGRT_OFFLINE forbids the network: put 'SegFormer-B0 (slice)_infer.tar'" in message
+    assert "SEGRT_OFFLINE forbids network access: put 'SegFormer-B0 (slice)_infer.tar'" in message
     assert f"into {home / 'paddle' / 'SegFormer-B0_slice'}" in message
     assert mirror.requests == []
     monkeypatch.setenv("SEGRT_OFFLINE", "0")
@@ -633,22 +633,22 @@ def test_offline(mirror: Site, home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         get(SLICED)
 
 
-def test_proxy_that_cannot_be_used(mirror: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_proxy(mirror: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:1")
-    assert "the proxy or certificates that the environment names can't be used" in failing()
+    assert "the proxy or certificates set in the environment can't be used" in failing()
 
 
 def test_official_address_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGRT_MIRROR")
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
-    url = "https://paddle-model-ecology.bj.bcebos.com/paddlex/official_inference_model/paddle3.0rc0/PP-LiteSeg-B_infer.tar"
-    assert f"(from {url})" in failing()
+    base = "https://paddle-model-ecology.bj.bcebos.com/paddlex/official_inference_model"
+    assert f"(from {base}/paddle3.0rc0/PP-LiteSeg-B_infer.tar)" in failing()
 
 
-# --- what is there ---
+# --- cached models ---
 
 
-def test_require_says_what_to_run(mirror: Site, home: Path) -> None:
+def test_require_reports_the_commands_to_run(mirror: Site, home: Path) -> None:
     spec = zoo.get(SLICED)
     export = "run `pip install 'segrt[export]'` and then `segrt-export \"SegFormer-B0 (slice)\"`"
     with pytest.raises(ModelError) as caught:
@@ -673,7 +673,7 @@ def test_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_PACKAGE", tmp_path)
     spec = zoo.get(zoo.DEFAULT_MODEL)
     assert store.locate(spec) is None
-    with pytest.raises(ModelError, match="is missing: install segrt again"):
+    with pytest.raises(ModelError, match="is missing: reinstall segrt"):
         store.require(spec)
     file = tmp_path / "models" / "PP-LiteSeg-T_camvid" / "model.onnx"
     file.parent.mkdir(parents=True)
@@ -681,7 +681,7 @@ def test_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.require(spec) == file
     assert store.downloaded() == [store.Stored(spec, None, file, 4)]
     for refused in (lambda: store.fetch(spec), lambda: store.remove(spec.name)):
-        with pytest.raises(ModelError, match="comes with segrt"):
+        with pytest.raises(ModelError, match="is bundled with segrt"):
             refused()
 
 
@@ -692,7 +692,7 @@ def test_downloaded_and_remove(
     assert store.downloaded() == []
     with pytest.raises(
         ModelError,
-        match=f"{NAME} is not downloaded; of the models that can be removed there is none",
+        match=f"{NAME} is not downloaded; models that can be removed: none",
     ):
         store.remove(NAME)
     assert not home.exists()
@@ -703,7 +703,7 @@ def test_downloaded_and_remove(
     onnx.parent.mkdir(parents=True)
     onnx.write_bytes(b"onnx")
     assert store.downloaded() == [store.Stored(spec, archive, onnx, len(BODY) + 4)]
-    with pytest.raises(ModelError, match=f"there is {NAME}$"):
+    with pytest.raises(ModelError, match=f"can be removed: {NAME}$"):
         store.remove("PP-LiteSeg-T")
     assert store.remove(NAME.lower()) == len(BODY) + 4
     assert store.downloaded() == []
@@ -711,7 +711,7 @@ def test_downloaded_and_remove(
     assert not onnx.parent.exists()
 
 
-def test_remove_deletes_what_broke_off(mirror: Site, home: Path) -> None:
+def test_remove_deletes_interrupted_downloads(mirror: Site, home: Path) -> None:
     mirror.answers = [Answer(cut=1000)]
     failing(limits=Limits(read_s=1, attempts=1))
     assert len(files(home)) == 2
@@ -719,7 +719,7 @@ def test_remove_deletes_what_broke_off(mirror: Site, home: Path) -> None:
     assert files(home) == []
 
 
-def test_what_is_fetched_can_be_unpacked(mirror: Site, tmp_path: Path) -> None:
+def test_fetched_archive_can_be_unpacked(mirror: Site, tmp_path: Path) -> None:
     store.unpack(get(), tmp_path / "out")
     folder = store.find_model_dir(tmp_path / "out")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == MODEL

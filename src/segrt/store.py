@@ -1,12 +1,12 @@
-"""The user's cache folder: official archives are fetched and checked here, and exported models are found.
+"""The cache folder: downloaded Paddle archives and exported models.
 
     paddle/<name>/<file>_infer.tar          an archive as downloaded
-    paddle/<name>/<file>_infer.tar.json     its sha256, recorded when the file first came
-    paddle/<name>/<file>_infer.tar.part     a download that is under way, or broke off
-    onnx/<name>/model.onnx                  what segrt-export made of it
+    paddle/<name>/<file>_infer.tar.json     its SHA-256, recorded at the first download
+    paddle/<name>/<file>_infer.tar.part     an unfinished or interrupted download
+    onnx/<name>/model.onnx                  the model exported by segrt-export
 
-Environment: SEGRT_HOME is the folder. SEGRT_MIRROR takes the place of the official host: an http(s) base, or a folder,
-that holds the same paths. SEGRT_OFFLINE=1 forbids the network.
+Environment variables: SEGRT_HOME sets the folder. SEGRT_MIRROR replaces the official host with an
+http(s) base URL or a folder that contains the same paths. SEGRT_OFFLINE=1 forbids network access.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Stored:
-    """What is there of one model.
+    """The files of one model.
 
     Attributes:
         spec: the model.
-        archive: its Paddle archive, if that was downloaded.
-        onnx: the file that runs, if that is there.
+        archive: its downloaded Paddle archive, if any.
+        onnx: its ONNX file, bundled or exported, if any.
         size: bytes of both.
     """
 
@@ -73,49 +73,64 @@ class Stored:
 
 
 def home() -> Path:
-    """The cache folder; it need not exist."""
+    """The cache folder, which may not exist yet.
+
+    Example:
+        >>> home()
+        PosixPath('/home/me/.cache/segrt')
+    """
     chosen = os.environ.get("SEGRT_HOME") or platformdirs.user_cache_dir("segrt", appauthor=False)
     return Path(os.path.expanduser(chosen)).absolute()
 
 
 def onnx_path(spec: ModelSpec) -> Path:
-    """Where the exported model belongs, whether it is there or not."""
+    """The path of the exported model, whether or not it exists."""
     return home() / "onnx" / folder_name(spec.name) / "model.onnx"
 
 
 def archive_path(spec: ModelSpec) -> Path | None:
-    """The downloaded archive, or None."""
+    """The downloaded archive; None if there is none."""
     return next((path for path in _archives(spec).values() if path.is_file()), None)
 
 
 def locate(spec: ModelSpec) -> Path | None:
-    """The `.onnx` file that runs, bundled or exported, or None."""
+    """The ONNX file of a model, bundled or exported; None if there is none."""
     path = _PACKAGE / spec.bundled if spec.bundled else onnx_path(spec)
     return path if path.is_file() else None
 
 
 def require(spec: ModelSpec) -> Path:
-    """The `.onnx` file that runs.
+    """The ONNX file of a model, bundled or exported.
+
+    Example:
+        >>> require(zoo.get("PP-LiteSeg-B"))
+        PosixPath('/home/me/.cache/segrt/onnx/PP-LiteSeg-B/model.onnx')
 
     Raises:
-        ModelError: it is not there; the message says what to run.
+        ModelError: there is no such file; the message contains the commands to run.
     """
     if path := locate(spec):
         return path
     if spec.bundled:
         raise ModelError(
-            f"{_PACKAGE / spec.bundled}, which comes with segrt, is missing: install segrt again"
+            f"{_PACKAGE / spec.bundled}, which is part of segrt, is missing: reinstall segrt"
         )
     export = f"run `pip install 'segrt[export]'` and then `segrt-export \"{spec.name}\"`"
     if archive_path(spec):
         raise ModelError(f"{spec.name} is downloaded but not yet converted to ONNX: {export}")
     raise ModelError(
-        f'{spec.name} is not downloaded: run `segrt models fetch "{spec.name}"`; to convert it, {export}'
+        f'{spec.name} is not downloaded: run `segrt models fetch "{spec.name}"`; to convert it, '
+        f"{export}"
     )
 
 
 def downloaded() -> list[Stored]:
-    """The models of which an archive or an ONNX file is there, bundled ones too, in the order of the zoo."""
+    """All models with an archive or an ONNX file, including bundled ones, in the order of the zoo.
+
+    Example:
+        >>> [stored.spec.name for stored in downloaded()]
+        ['PP-LiteSeg-T_camvid']
+    """
     found = []
     for spec in zoo.load().models:
         archive, onnx = archive_path(spec), locate(spec)
@@ -126,24 +141,28 @@ def downloaded() -> list[Stored]:
 
 
 def remove(name: str) -> int:
-    """Delete the archive of a model, whole or in part, and its exported ONNX file.
+    """Delete a model's archive, its unfinished downloads and its exported ONNX file.
 
-    The recorded sha256 stays: what is downloaded later must be the same file.
+    The recorded SHA-256 is kept, so a later download must be the same file.
+
+    Example:
+        >>> remove("PP-LiteSeg-B")
+        31557632
 
     Returns:
-        int: bytes that were freed.
+        int: bytes freed.
 
     Raises:
-        ModelError: the model is unknown, bundled, or not there.
+        ModelError: the model is unknown, bundled or not downloaded.
         DownloadError: the files can't be deleted.
     """
     spec = zoo.get(name)
     if spec.bundled:
-        raise ModelError(f"{spec.name} comes with segrt and can't be removed")
+        raise ModelError(f"{spec.name} is bundled with segrt and can't be removed")
     if not _files(spec):
-        there = ", ".join(stored.spec.name for stored in downloaded() if not stored.spec.bundled)
+        names = ", ".join(stored.spec.name for stored in downloaded() if not stored.spec.bundled)
         raise ModelError(
-            f"{spec.name} is not downloaded; of the models that can be removed there is {there or 'none'}"
+            f"{spec.name} is not downloaded; models that can be removed: {names or 'none'}"
         )
     with _locked(spec):
         files = _files(spec)
@@ -155,23 +174,31 @@ def remove(name: str) -> int:
 
 
 def fetch(spec: ModelSpec, *, progress: bool = True, limits: Limits = LIMITS) -> Path:
-    """Download the Paddle archive of a model, unless it is there. Processes that want the same one download it once.
+    """Download a model's Paddle archive unless it is already in the cache folder.
+
+    If several processes need the same archive, only one downloads it.
+
+    Example:
+        >>> fetch(zoo.get("PP-LiteSeg-B"))
+        PosixPath('/home/me/.cache/segrt/paddle/PP-LiteSeg-B/PP-LiteSeg-B_infer.tar')
 
     Args:
         spec: the model.
-        progress: show a bar on stderr, if that is a terminal.
+        progress: show a progress bar on stderr if that is a terminal.
         limits: when to give up.
 
     Returns:
-        Path: the archive. Its sha256 is the one that the zoo knows, or else the one of the file that came first.
+        Path: the archive, checked against the SHA-256 of the zoo, or else the one recorded at the
+            first download.
 
     Raises:
-        DownloadError: it can't be had, or is another file than it should be, or the cache folder can't be written.
-        ModelError: the model is bundled, or a file that was put there by hand is not a Paddle model.
-        ConfigError: SEGRT_MIRROR or SEGRT_OFFLINE is not valid.
+        DownloadError: the download fails, the file is not the expected one, or the cache folder
+            can't be written.
+        ModelError: the model is bundled, or a file placed there by hand is not a Paddle model.
+        ConfigError: SEGRT_MIRROR or SEGRT_OFFLINE is invalid.
     """
     if spec.bundled:
-        raise ModelError(f"{spec.name} comes with segrt: there is nothing to download")
+        raise ModelError(f"{spec.name} is bundled with segrt: there is nothing to download")
     with _locked(spec):
         for archive, path in _archives(spec).items():
             if path.is_file():
@@ -184,7 +211,12 @@ def fetch(spec: ModelSpec, *, progress: bool = True, limits: Limits = LIMITS) ->
 
 
 def folder_name(name: str) -> str:
-    """A model's name as the name of a file or folder: without blanks and parentheses."""
+    """A model's name without blanks and parentheses, for use as a file or folder name.
+
+    Example:
+        >>> folder_name("SegFormer-B0 (slice)")
+        'SegFormer-B0_slice'
+    """
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("_")
 
 
@@ -201,7 +233,7 @@ def _record(archive: Path) -> Path:
 
 
 def _files(spec: ModelSpec) -> list[Path]:
-    """What `remove` deletes: the ONNX file, archives, and the parts of archives."""
+    """The files that `remove` deletes: ONNX file, archives and unfinished downloads."""
     found = [path for path in [onnx_path(spec)] if path.is_file()]
     for archive in _archives(spec).values():
         found += [
@@ -212,8 +244,8 @@ def _files(spec: ModelSpec) -> list[Path]:
 
 @contextmanager
 def _locked(spec: ModelSpec) -> Iterator[None]:
-    """Work alone on the archive of a model; what the file system refuses becomes a DownloadError."""
-    from filelock import FileLock, Timeout
+    """Hold the lock of a model's archive; file system errors are raised as DownloadError."""
+    from filelock import FileLock, Timeout  # loading it and rich would delay the first image
 
     folder = _folder(spec)
     try:
@@ -222,23 +254,31 @@ def _locked(spec: ModelSpec) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.warning("another process is busy with %s: waiting for it", spec.name)
+            log.warning("waiting for another process that is downloading %s", spec.name)
             lock.acquire()
         try:
             yield
         finally:
             lock.release()
     except OSError as error:
-        advice = "set SEGRT_HOME to a folder that you may write to"
+        advice = "set SEGRT_HOME to a writable folder"
         if error.errno in _FULL:
-            advice = "make room there, or set SEGRT_HOME to a folder on another disk"
+            advice = "free some space, or set SEGRT_HOME to a folder on another disk"
         raise DownloadError(
             f"can't use {error.filename or folder}: {error.strerror or error}; {advice}"
         ) from error
 
 
 def _check_hash(file: Path, path: Path, archive: Archive, source: str, advice: str) -> None:
-    """Compare `file`, which is or will be `path`, with the sha256 that is known or recorded; else record its own."""
+    """Compare a file with the known or recorded SHA-256; record its own if there is neither.
+
+    Args:
+        file: the file to check.
+        path: its final path, which determines the path of the record.
+        archive: the archive that it should be.
+        source: where it comes from, for messages.
+        advice: how to fix a mismatch.
+    """
     digest = sha256(file)
     record, expected = _record(path), archive.sha256
     if expected is None and record.exists():
@@ -246,7 +286,7 @@ def _check_hash(file: Path, path: Path, archive: Archive, source: str, advice: s
             expected = str(json.loads(record.read_text("utf-8"))["sha256"])
         except (ValueError, LookupError, TypeError):
             raise DownloadError(
-                f"{record} is damaged; delete it to accept {source} as it is now"
+                f"{record} is damaged; delete it to accept the current file at {source}"
             ) from None
     if expected is None:
         check_is_model(file)
@@ -262,60 +302,62 @@ def _download(spec: ModelSpec, progress: bool, limits: Limits) -> Path:
     first, first_path = next(iter(_archives(spec).items()))
     if isinstance(base, str) and _offline():
         raise DownloadError(
-            f"{spec.name} is not downloaded, and SEGRT_OFFLINE forbids the network: put '{first.file}' (from "
-            f"{redact(_url(base, first))}) into {first_path.parent}, or set SEGRT_MIRROR to a folder that holds "
-            f"'{first.path}'"
+            f"{spec.name} is not downloaded, and SEGRT_OFFLINE forbids network access: put "
+            f"'{first.file}' (from {redact(_url(base, first))}) into {first_path.parent}, or set "
+            f"SEGRT_MIRROR to a folder that contains '{first.path}'"
         )
     tried = []
-    with _bar(spec.name, progress) as advance:
+    with _progress_bar(spec.name, progress) as advance:
         for archive, path in _archives(spec).items():
             part = path.with_name(path.name + ".part")
             try:
                 if isinstance(base, Path):
                     source = str(base / archive.path)
-                    why_not = _copy(base / archive.path, part, limits, advance)
+                    missing = _copy(base / archive.path, part, limits, advance)
                 else:
                     source = redact(_url(base, archive))
-                    why_not = download_file(_url(base, archive), part, limits, advance)
-                if not why_not:
+                    missing = download_file(_url(base, archive), part, limits, advance)
+                if not missing:
                     _accept(part, path, archive, source)
                     return path
             except OSError as error:
-                if error.errno in _FULL:  # a part would only keep the disk full
+                if error.errno in _FULL:  # keeping the part would keep the disk full
                     discard(part)
                 raise
-            tried.append(f"{source} ({why_not})")
+            tried.append(f"{source} ({missing})")
     raise DownloadError(
-        f"{spec.name} is not at {', nor at '.join(tried)}; set SEGRT_MIRROR to a base that has it, or put "
-        f"'{first.file}' into {first_path.parent}"
+        f"{spec.name} is not available at {', nor at '.join(tried)}; set SEGRT_MIRROR to a base "
+        f"that has it, or put '{first.file}' into {first_path.parent}"
     )
 
 
 def _accept(part: Path, path: Path, archive: Archive, source: str) -> None:
-    """Check a finished download, and only then give it its name."""
-    advice = f"it is not the file that came first; if that is as it should be, delete {_record(path)} and fetch again"
+    """Check a finished download before renaming it to its final path."""
     if archive.sha256:
+        advice = "it was changed at the source or in transit; set SEGRT_MIRROR to an intact copy"
+    else:
         advice = (
-            "it was changed there, or on its way; set SEGRT_MIRROR to a base that has the right one"
+            f"it differs from the first download; if that is intended, delete {_record(path)} and "
+            "fetch it again"
         )
     try:
         _check_hash(part, path, archive, source, advice)
     except (DownloadError, ModelError) as error:
         discard(part)
         if isinstance(error, ModelError):
-            raise DownloadError(f"what {source} sent is not a Paddle model: {error}") from None
+            raise DownloadError(f"the file from {source} is not a Paddle model: {error}") from None
         raise
     commit(part, path)
     discard(part)
 
 
 def _copy(source: Path, part: Path, limits: Limits, advance: Advance) -> str:
-    """Copy from a mirror that is a folder. Returns why there is nothing to copy, or an empty text."""
+    """Copy a file from a mirror folder; returns why that is impossible, empty on success."""
     if not (source.is_file() and os.access(source, os.R_OK)):
-        return "no file that can be read"
+        return "no readable file"
     size = source.stat().st_size
     check_size(size, limits, part, source)
-    discard(part)  # with the note that says which URL it is a part of
+    discard(part)  # including the JSON file that links it to a URL
     with source.open("rb") as file, part.open("wb") as out:
         while block := file.read(1 << 20):
             out.write(block)
@@ -324,7 +366,7 @@ def _copy(source: Path, part: Path, limits: Limits, advance: Advance) -> str:
 
 
 def _base() -> str | Path:
-    """What SEGRT_MIRROR names, else the official base: a URL without a closing slash, or a folder."""
+    """SEGRT_MIRROR or the official base: a folder, or a URL without trailing slash."""
     mirror = os.environ.get("SEGRT_MIRROR") or zoo.load().base_url
     if "://" not in mirror:
         return Path(os.path.expanduser(mirror))
@@ -335,15 +377,16 @@ def _base() -> str | Path:
         plain = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
         if parts.scheme in ("http", "https") and plain:
             return mirror.rstrip("/")
-    except ValueError:  # as of "http://[" and "http://host:port"
+    except ValueError:  # for example "http://[" or "http://host:port"
         pass
     raise ConfigError(
-        f"SEGRT_MIRROR {redact(mirror)!r} is not valid: use http(s)://host/path, file:///path or a folder"
+        f"SEGRT_MIRROR {redact(mirror)!r} is not valid: use http(s)://host/path, file:///path or "
+        "a folder"
     )
 
 
 def _url(base: str, archive: Archive) -> str:
-    return f"{base}/{quote(archive.path, safe='/()')}"  # as browsers write it
+    return f"{base}/{quote(archive.path, safe='/()')}"  # as browsers encode it
 
 
 def _offline() -> bool:
@@ -354,7 +397,7 @@ def _offline() -> bool:
 
 
 @contextmanager
-def _bar(label: str, progress: bool) -> Iterator[Advance]:
+def _progress_bar(label: str, progress: bool) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
