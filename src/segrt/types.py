@@ -1,4 +1,4 @@
-"""Small value types. Strings such as "gpu:0", "-1" or "high-performance" are parsed here, once, and nowhere else."""
+"""Small value types. Strings such as "gpu:0", "-1" or "high-performance" are parsed only here."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ DEVICE_KINDS = ("cpu", "gpu", "xpu", "npu", "mlu", "dcu", "gcu", "iluvatar_gpu",
 
 
 class Mode(str, Enum):
-    """How a backend is chosen: `normal` is FP32 on the plainest provider, `high-performance` the fastest one here."""
+    """How the backend is chosen.
+
+    `normal` is FP32 on the most basic provider, `high-performance` is the fastest one available.
+
+    Example:
+        >>> Mode.parse("high-performance")
+        <Mode.HIGH_PERFORMANCE: 'high-performance'>
+    """
 
     NORMAL = "normal"
     HIGH_PERFORMANCE = "high-performance"
 
     @classmethod
     def parse(cls, value: str | Mode) -> Mode:
-        """Turn "normal" or "high-performance" into a Mode.
+        """Parse "normal" or "high-performance".
 
         Raises:
-            ConfigError: any other value.
+            ConfigError: the value is neither.
         """
         try:
             return cls(value)
@@ -35,11 +42,15 @@ class Mode(str, Enum):
 
 @dataclass(frozen=True)
 class Device:
-    """A device as the user names it.
+    """A device as specified by the user.
+
+    Example:
+        >>> Device.parse("gpu:0,1")
+        Device(kind='gpu', ids=(0, 1))
 
     Attributes:
         kind: one of `DEVICE_KINDS`.
-        ids: device indices, empty for "cpu", at least one otherwise.
+        ids: device indices; empty for "cpu", at least one otherwise.
     """
 
     kind: str
@@ -50,7 +61,7 @@ class Device:
         """Parse "cpu", "gpu", "gpu:1" or "gpu:0,1".
 
         Raises:
-            DeviceError: an unknown kind, or an index that is not a whole number.
+            DeviceError: the kind is unknown, or an index is not a whole number.
         """
         if isinstance(value, Device):
             return value
@@ -72,24 +83,28 @@ class Device:
 
 
 TargetSize: TypeAlias = int | tuple[int, int] | None
-"""None: not set. -1: the image's own size. N: fit inside N x N. (height, width): exactly that."""
+"""None: not set. -1: the size of the image. N: fit inside N x N. (height, width): exactly that."""
 
 MAX_SIDE = 65_535
+"""Maximum height or width of a target size, in pixels."""
 
 
 def parse_target_size(value: object) -> TargetSize:
-    """Parse a target size given as a number, a pair (height, width), or one of their spellings as text.
+    """Parse a target size given as a number, a pair (height, width), or text.
 
-    Text may be `-1`, `512`, `512,256`, `(512,256)`, `[512, 256]` or `None`. A pair of -1 means -1.
+    Example:
+        >>> parse_target_size("512,1024"), parse_target_size("-1")
+        ((512, 1024), -1)
 
     Args:
-        value: int, pair of ints, str or None.
+        value: int, pair of ints, str or None. Text may be `-1`, `512`, `512,256`, `(512,256)`,
+            `[512, 256]` or `None`. A pair of -1 means -1.
 
     Returns:
         TargetSize: None, -1, a positive int, or a pair (height, width) of positive ints.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: the value is anything else.
     """
     parsed: object = value
     if isinstance(value, str):
@@ -113,8 +128,8 @@ def parse_target_size(value: object) -> TargetSize:
     if parsed is None or (type(parsed) is int and (parsed == -1 or 1 <= parsed <= MAX_SIDE)):
         return parsed
     raise ConfigError(
-        f"target_size {value!r} is not valid: use -1 (the image's own size), one number N (fit inside N x N), or a "
-        f"pair height,width; each from 1 to {MAX_SIDE}"
+        f"target_size {value!r} is not valid: use -1 (the size of the image), one number N (fit "
+        f"inside N x N), or a pair height,width; each from 1 to {MAX_SIDE}"
     )
 
 
@@ -136,15 +151,17 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 OnError: TypeAlias = Literal["raise", "skip", "yield"]
+"""What to do about unreadable inputs: raise the error, skip them, or yield a `SegFailure`."""
 
 LabelFormat: TypeAlias = Literal["list", "rle", "png"]
+"""How labels are stored in JSON: nested list, COCO run lengths, or base64 PNG."""
 
 
 def parse_label_format(value: str) -> LabelFormat:
-    """Check the name of a form in which labels are saved.
+    """Check a label format.
 
     Raises:
-        ConfigError: there is no such form.
+        ConfigError: there is no such format.
     """
     if value not in get_args(LabelFormat):
         raise ConfigError(
