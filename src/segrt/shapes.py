@@ -1,4 +1,4 @@
-"""Label maps as shapes: outlines of regions, and COCO's run-length encoding."""
+"""Label maps as polygons and as COCO run-length encoding."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ Ring = npt.NDArray[np.int32]
 class Polygon:
     """The outline of one connected region of one class, along the edges of its pixels.
 
-    Coordinates are those of pixel corners: (0, 0) is the upper left corner of the image, (W, H) its lower right one.
-    Pixels that meet in a corner are connected.
+    Coordinates refer to pixel corners: (0, 0) is the upper left corner of the image, (W, H) the
+    lower right one. Pixels that touch at a corner are connected.
+
+    Example:
+        >>> for polygon in result.polygons():
+        ...     print(polygon.class_name, polygon.area, polygon.exterior.tolist())
 
     Attributes:
         class_id: the class.
         class_name: its name.
-        exterior: int32 (N, 2), x and y of the corners; the last one is not the first one again.
-        holes: the outlines of what the region encloses, likewise.
+        exterior: int32 (N, 2), x and y of the corners; the first is not repeated at the end.
+        holes: the outlines of the holes, in the same form.
     """
 
     class_id: int
@@ -33,32 +37,43 @@ class Polygon:
 
     @property
     def area(self) -> float:
-        """Pixels."""
+        """Area in pixels, without the holes."""
         return abs(_signed_area(self.exterior)) - sum(
             abs(_signed_area(hole)) for hole in self.holes
         )
 
 
 def bounds(mask: Mask) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom edge of a mask that is not empty, in pixels."""
+    """Left, top, right and bottom edge of a mask that is not empty, in pixels.
+
+    Example:
+        >>> bounds(np.array([[False, True], [False, True]]))
+        (1, 0, 2, 2)
+    """
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def outlines(mask: Mask) -> list[tuple[Ring, tuple[Ring, ...]]]:
-    """Trace the regions of a mask exactly.
+    """Trace the outlines of the regions of a mask exactly.
+
+    Example:
+        >>> [(exterior, holes)] = outlines(np.ones((2, 3), bool))
+        >>> exterior.tolist()
+        [[3, 0], [3, 2], [0, 2], [0, 0]]
 
     Args:
         mask: bool (H, W).
 
     Returns:
-        list: exterior and holes of each connected region, as in `Polygon`; exteriors have a positive area by the
-            shoelace formula, holes a negative one.
+        list: exterior and holes of each connected region, as in `Polygon`. By the shoelace formula,
+            the area of exteriors is positive and that of holes negative.
     """
     import cv2
 
-    # OpenCV runs through the centres of the border's pixels. With each pixel doubled, the centre of a doubled one lies
-    # a quarter of a pixel inside a corner of the true outline, so rounding away from the pixel's centre finds it.
+    # OpenCV's contours connect the centres of the border pixels. If each pixel is doubled, these
+    # centres lie a quarter of a pixel inside the corners of the true outline, so rounding away
+    # from the centre of the pixel yields the corners.
     doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = [_corners((contour.reshape(-1, 2) + 1) // 2) for contour in contours]
@@ -72,7 +87,7 @@ def outlines(mask: Mask) -> list[tuple[Ring, tuple[Ring, ...]]]:
 
 
 def _corners(points: npt.NDArray[Any]) -> Ring:
-    """Without points that repeat the one before or lie on the straight line through their neighbours."""
+    """Remove points that repeat their predecessor or lie on the line through their neighbours."""
     points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
     before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
     straight = before[:, 0] * after[:, 1] == before[:, 1] * after[:, 0]
@@ -89,13 +104,17 @@ def _turned(ring: Ring, sign: int) -> Ring:
 
 
 def rle_counts(labels: npt.NDArray[np.int32]) -> dict[int, list[int]]:
-    """Run lengths in COCO's order: down the columns, of background and foreground in turn, starting with background.
+    """COCO run lengths of each class: column by column, alternating, starting with background.
+
+    Example:
+        >>> rle_counts(np.array([[0, 1], [0, 1]], np.int32))
+        {0: [0, 2, 2], 1: [2, 2]}
 
     Args:
         labels: int (H, W).
 
     Returns:
-        dict: the run lengths of each class that occurs, by id; only the first may be 0.
+        dict: class id to run lengths, for each class that occurs; only the first length may be 0.
     """
     flat = labels.ravel(order="F")
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
@@ -110,10 +129,15 @@ def rle_counts(labels: npt.NDArray[np.int32]) -> dict[int, list[int]]:
 
 
 def rle_string(counts: list[int]) -> str:
-    """The compressed form of `rle_counts`, as pycocotools writes it (`rleToString` of its maskApi.c).
+    """Compress run lengths to a string like pycocotools does (`rleToString` in its maskApi.c).
 
-    From the fourth on, each count stands as its difference from the one two before. A number is written in digits of
-    five bits, lowest first, as characters from "0" on; 32 is added while more digits follow.
+    From the fourth count on, the difference from the count two positions earlier is encoded. A
+    number is split into digits of five bits, lowest first, and each digit becomes a character
+    counted from "0"; 32 is added to all but the last digit.
+
+    Example:
+        >>> rle_string([0, 2, 2])
+        '022'
     """
     rest = np.array(counts, np.int64)
     rest[3:] -= np.array(counts, np.int64)[1:-2]
