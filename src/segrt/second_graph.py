@@ -1,10 +1,13 @@
 """The second graph of an exported `.onnx` file, for plans that compute in float32 on the CPU.
 
-Some rewrites save much arithmetic but need float32's digits, or are what a GPU's libraries do by themselves. So that
-one file serves every plan, `segrt-export` puts the graph with those rewrites into the file's metadata, without the
-weights that both graphs have. ONNX files are protocol buffers, and writing two messages one behind the other merges
-them (https://protobuf.dev/programming-guides/encoding/#last-one-wins): that graph and the file's weights make a model.
-Only as much of the format is read here as that takes, since `onnx` is not needed to run models.
+Some rewrites save a lot of arithmetic but need the precision of float32, or duplicate what GPU
+libraries do anyway. To let one file serve all plans, `segrt-export` stores the graph with those
+rewrites in the file's metadata, without the weights that both graphs share.
+
+ONNX files are protocol buffers, and concatenating two messages merges them
+(https://protobuf.dev/programming-guides/encoding/#last-one-wins), so the stored graph followed by
+the file's weights is a complete model. This module reads only as much of the format as that
+requires, because running models does not need the `onnx` package.
 """
 
 from __future__ import annotations
@@ -15,24 +18,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 KEY = "segrt.float32"
-"""Of the metadata. The value is an ONNX model, base64."""
+"""Metadata key of the second graph; the value is an ONNX model in base64."""
 
-# Numbers of fields, from onnx.proto.
+# Field numbers, from onnx.proto.
 _GRAPH, _METADATA = 7, 14  # of ModelProto
 _INITIALIZER = 5  # of GraphProto
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2  # of StringStringEntryProto
 _LENGTH_DELIMITED = 2
-_FIXED = {1: 8, 5: 4}  # bytes of the values of the other types but numbers of varying length
+_FIXED = {1: 8, 5: 4}  # wire type: bytes of the value
 
 
 def read(file: Path) -> bytes | None:
-    """The model that plans in float32 on the CPU run.
+    """Read the model with the second graph from an `.onnx` file.
 
-    Args:
-        file: an `.onnx` file.
+    Example:
+        >>> if model := second_graph.read(Path("model.onnx")):
+        ...     session = onnxruntime.InferenceSession(model)
 
     Returns:
-        bytes: an ONNX model; None where the file has no second graph, or is damaged: ONNX Runtime says how.
+        bytes: an ONNX model. None if the file has no second graph, or is damaged; ONNX Runtime then
+            reports the damage.
     """
     with file.open("rb") as opened:
         if not opened.seek(0, 2):
@@ -45,7 +50,7 @@ def read(file: Path) -> bytes | None:
 
 
 def assemble(model: memoryview) -> bytes | None:
-    """As `read`, for the bytes of an `.onnx` file."""
+    """Like `read`, for the contents of an `.onnx` file."""
     try:
         fields = list(_fields(model))
         text = next(
@@ -67,17 +72,17 @@ def assemble(model: memoryview) -> bytes | None:
 
 
 def _value(entry: memoryview) -> memoryview | None:
-    """The text of a metadata entry, if it is ours."""
+    """The value of a metadata entry if its key is `KEY`."""
     parts = {number: value for number, _, value in _fields(entry)}
     return parts.get(_ENTRY_VALUE) if bytes(parts.get(_ENTRY_KEY, b"")) == KEY.encode() else None
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """Number, whole and value of each field of a message.
+    """Yield the number, all bytes and the value of each field of a message.
 
     Raises:
         ValueError: the message is damaged.
-        IndexError: it ends too early.
+        IndexError: the message is truncated.
     """
     at = 0
     while at < len(message):
@@ -92,7 +97,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]
         elif kind in _FIXED:
             end = at + _FIXED[kind]
         else:
-            raise ValueError(f"a field of unknown type {kind}")
+            raise ValueError(f"unknown wire type {kind}")
         if end > len(message):
             raise IndexError("the message ends inside a field")
         yield tag >> 3, message[start:end], message[at:end]
@@ -100,7 +105,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]
 
 
 def _number(message: memoryview, at: int) -> tuple[int, int]:
-    """A number of varying length, and where it ends."""
+    """Decode a varint; returns the number and the offset after it."""
     number = 0
     for shift in range(0, 70, 7):
         byte = message[at]
@@ -108,7 +113,7 @@ def _number(message: memoryview, at: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise ValueError("a number of more than 64 bits")
+    raise ValueError("a varint of more than 64 bits")
 
 
 def _varint(number: int) -> bytes:
