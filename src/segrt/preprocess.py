@@ -1,6 +1,7 @@
-"""uint8 images -> the network's input: the transforms of `inference.yml`, written straight into a batch.
+"""From uint8 images to the network's input: the transforms of `inference.yml`.
 
-They run in PaddleX's order, whatever the order of the list: Resize, then Normalize.
+Their order is that of PaddleX, whatever the order of the list: Resize, then Normalize. Images are
+normalised directly into their batch.
 """
 
 from __future__ import annotations
@@ -22,27 +23,32 @@ from segrt.validation import first_problem
 
 Three: TypeAlias = tuple[float, float, float]
 
+# Interpolation names of `inference.yml`, as OpenCV flags.
 INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,
     "LINEAR": cv2.INTER_LINEAR,
     "CUBIC": cv2.INTER_CUBIC,
-    "BICUBIC": cv2.INTER_CUBIC,  # PaddleX's documentation has CUBIC, its code BICUBIC
+    "BICUBIC": cv2.INTER_CUBIC,  # PaddleX documents CUBIC but implements BICUBIC
     "AREA": cv2.INTER_AREA,
     "LANCZOS4": cv2.INTER_LANCZOS4,
 }
 
-_BAND = (
-    1 << 17
-)  # pixels split into channels at once: few enough to be in the cache still when they are looked up
+# Pixels split into channels at once: few enough to stay in the CPU cache for the table lookup.
+_BAND = 1 << 17
 
 
 class Normalize(BaseModel):
-    """`(x * scale - mean) / std` of each channel.
+    """Normalise each channel as `(x * scale - mean) / std`.
+
+    Example:
+        >>> normalize = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        >>> out = np.empty((3, *image.shape[:2]), np.float32)
+        >>> normalize.write(image, out)
 
     Attributes:
-        scale: factor on the pixel values 0 to 255.
-        mean: of R, G and B after scaling; one number stands for three.
-        std: of R, G and B after scaling, none of them 0; one number stands for three.
+        scale: factor for the pixel values 0 to 255.
+        mean: of R, G and B after scaling; a single number applies to all three.
+        std: of R, G and B after scaling, not 0; a single number applies to all three.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,12 +66,12 @@ class Normalize(BaseModel):
     @classmethod
     def _not_zero(cls, value: Three) -> Three:
         if 0 in value:
-            raise ValueError("0 is not a standard deviation")
+            raise ValueError("a standard deviation can't be 0")
         return value
 
     @cached_property
     def table(self) -> NDArray[np.float32]:
-        """The result for each channel (R, G, B) and pixel value: float32, shape (3, 256), computed in float64."""
+        """Results by channel (R, G, B) and pixel value: float32 (3, 256), computed in float64."""
         mean, std = np.array([self.mean, self.std])[:, :, None]
         return np.asarray((np.arange(256) * self.scale - mean) / std, np.float32)
 
@@ -74,10 +80,10 @@ class Normalize(BaseModel):
 
         Args:
             image: uint8, shape (H, W, 3), BGR.
-            out: float32, shape (3, H, W), C-contiguous; becomes RGB.
+            out: float32, shape (3, H, W), C-contiguous; overwritten, RGB.
 
         Raises:
-            ValueError: `out` is not such an array. OpenCV would not object: it would write into an array of its own.
+            ValueError: `out` is not such an array; OpenCV would silently write to another one.
         """
         height, width, channels = image.shape
         if (
@@ -86,7 +92,8 @@ class Normalize(BaseModel):
             or not out.flags.c_contiguous
         ):
             raise ValueError(
-                f"out must be C-contiguous float32 of shape {(channels, height, width)}, got {out.dtype} {out.shape}"
+                f"out must be C-contiguous float32 of shape {(channels, height, width)}, got "
+                f"{out.dtype} {out.shape}"
             )
         step = _BAND // width + 1
         for top in range(0, height, step):
@@ -98,11 +105,15 @@ class Normalize(BaseModel):
 class Resize(BaseModel):
     """PaddleX's resize of an image before inference.
 
+    Example:
+        >>> Resize(target_size=512).size((1080, 1920))
+        (288, 512)
+
     Attributes:
         target_size: -1 for no resize, N for N x N, or (height, width).
-        keep_ratio: scale the image in its own ratio until it fits, longer side along longer side; if false, both sides
-            get `target_size`.
-        size_divisor: each side is then rounded up to a multiple of this; None for no rounding.
+        keep_ratio: keep the aspect ratio and fit the longer side into the longer side of the
+            target; if false, resize to exactly `target_size`.
+        size_divisor: then round each side up to a multiple of this; None for no rounding.
         interp: a name in `INTERPOLATIONS`.
     """
 
@@ -126,7 +137,7 @@ class Resize(BaseModel):
         return value.upper()
 
     def size(self, source_size: tuple[int, int]) -> tuple[int, int]:
-        """Size of an image of `source_size` afterwards; both are (height, width), each side at least 1."""
+        """The (height, width), at least 1, to which an image of `source_size` is resized."""
         if self.target_size == -1:
             return source_size
         target = (
@@ -143,7 +154,7 @@ class Resize(BaseModel):
 
 @dataclass(frozen=True)
 class Transforms:
-    """What a model wants done to an image, parsed once from its `inference.yml`.
+    """The preprocessing of a model, parsed from its `inference.yml`.
 
     Example:
         >>> transforms = Transforms.parse([{"type": "Normalize"}])
@@ -152,8 +163,8 @@ class Transforms:
         >>> transforms.write(image, out=batch[0])
 
     Attributes:
-        normalize: from pixel values to the network's; the identity for a model that lists no Normalize.
-        resize: the model's own resize; None for a model that lists no Resize.
+        normalize: the normalisation; the identity if the model lists no Normalize.
+        resize: the resize; None if the model lists no Resize.
     """
 
     normalize: Normalize
@@ -164,12 +175,13 @@ class Transforms:
         """Parse the list `Deploy: transforms:` of `inference.yml`.
 
         Args:
-            transforms: entries such as {"type": "Normalize", "mean": 0.5} or {"type": "Resize", "target_size": 512}.
-                What an entry leaves out is as in PaddleX: see `Normalize` and `Resize`. As there, a pair for
-                `target_size` is **[width, height]** in the file.
+            transforms: entries such as {"type": "Normalize", "mean": 0.5} or
+                {"type": "Resize", "target_size": 512}. Defaults are those of PaddleX: see
+                `Normalize` and `Resize`. As in PaddleX, a pair for `target_size` is
+                **[width, height]** in the file.
 
         Raises:
-            ModelError: an unknown type or setting, or a value that is not allowed.
+            ModelError: a type or setting is unknown, or a value is invalid.
         """
         normalize, resize = Normalize(scale=1, mean=(0, 0, 0), std=(1, 1, 1)), None
         for entry in transforms:
@@ -184,7 +196,7 @@ class Transforms:
                     resize = Resize(**settings)
                 else:
                     raise ModelError(
-                        f"the model asks for the transform {kind!r}: segrt has Normalize and Resize"
+                        f"the model requires the transform {kind!r}: segrt has Normalize and Resize"
                     )
             except ValidationError as error:
                 raise ModelError(
@@ -193,14 +205,14 @@ class Transforms:
         return cls(normalize, resize)
 
     def size(self, source_size: tuple[int, int], target_size: TargetSize = None) -> tuple[int, int]:
-        """Size at which an image is inferred.
+        """The inference size of an image.
 
         Args:
             source_size: (height, width) of the image.
-            target_size: None for what the model's own Resize says (the source's size if it lists none); -1 for the
-                source's size; N to fit inside N x N in the source's ratio, each side then rounded up to a multiple of
-                32 (or by the `keep_ratio` and `size_divisor` of the model's own Resize); (height, width) for exactly
-                that.
+            target_size: None for the model's own Resize, or the source size if it has none; -1 for
+                the source size; N to fit inside N x N with the aspect ratio kept and each side
+                rounded up to a multiple of 32, or according to `keep_ratio` and `size_divisor` of
+                the model's own Resize; (height, width) for exactly that.
 
         Returns:
             (height, width), each at least 1.
@@ -215,11 +227,11 @@ class Transforms:
     def batch(
         self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Prepare images as one batch for the network.
+        """Prepare a batch of images for the network.
 
         Args:
             images: uint8 (H, W, 3), BGR, of any sizes.
-            size: (height, width) of inference.
+            size: inference size (height, width).
 
         Returns:
             np.ndarray: float32 (N, 3, height, width), RGB, normalised.
@@ -230,11 +242,12 @@ class Transforms:
         return batch
 
     def write(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
-        """Resize an image to the size of `out`, and normalise it into `out`.
+        """Resize an image to the size of `out` and normalise it into `out`.
 
         Args:
             image: uint8, shape (H, W, 3), BGR.
-            out: float32, shape (3, h, w), C-contiguous, such as one slot of a batch; becomes RGB.
+            out: float32, shape (3, h, w), C-contiguous, such as one slot of a batch; overwritten,
+                RGB.
 
         Raises:
             ValueError: `out` is not such an array.
@@ -242,7 +255,7 @@ class Transforms:
         self.normalize.write(self.fit(image, (out.shape[1], out.shape[2])), out)
 
     def fit(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Resize an image of uint8 (H, W, 3) to (height, width), with the interpolation of the model's own Resize."""
+        """Resize a uint8 image (H, W, 3) to (height, width) with the model's interpolation."""
         return resize(image, size, self.resize.interp if self.resize else "LINEAR")
 
 
@@ -251,13 +264,17 @@ def resize(
 ) -> NDArray[np.uint8]:
     """Resize an image with OpenCV.
 
+    Example:
+        >>> resize(np.zeros((1080, 1920, 3), np.uint8), (512, 1024), "AREA").shape
+        (512, 1024, 3)
+
     Args:
         image: uint8, shape (H, W, 3).
-        size: (height, width) to give it.
+        size: new (height, width).
         interp: a name in `INTERPOLATIONS`.
 
     Returns:
-        uint8, shape (height, width, 3); `image` itself if it has that size already.
+        np.ndarray: uint8, shape (height, width, 3); `image` itself if the size is the same.
     """
     if image.shape[:2] == size:
         return image
