@@ -1,6 +1,6 @@
-"""What an exported `.onnx` file says of itself: the contract between `segrt-export` and the runtime.
+"""The metadata of an exported `.onnx` file: the contract between `segrt-export` and the runtime.
 
-It is one JSON text under the key `segrt` of the ONNX file's metadata, so that the one file is all the runtime needs.
+It is a JSON object under the key `segrt` of the ONNX metadata, so the runtime needs no other file.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from segrt.errors import ModelError
 from segrt.validation import first_problem
 
 KEY = "segrt"
+"""Key of the JSON text in the ONNX metadata."""
 
 
 class Upsample(BaseModel):
-    """The bilinear upsampling from the logits to the network's input size, which the exported graph leaves to segrt.
+    """The bilinear upsampling of the logits to the inference size, which the graph leaves to segrt.
 
     Attributes:
-        stride: input pixels to one logit, as a network names its output stride (4 or 8 here).
-        align_corners: the convention of the interpolation; false means half-pixel centres.
+        stride: the network's output stride, input pixels per logit; 4 or 8 for the known models.
+        align_corners: convention of the interpolation; false means half-pixel centres.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,18 +31,22 @@ class Upsample(BaseModel):
 
 
 class ModelMeta(BaseModel):
-    """One exported model.
+    """The metadata of an exported model.
+
+    Example:
+        >>> meta = ModelMeta(name="roads", class_names=("background", "road"))
+        >>> text = meta.model_dump_json()
 
     Attributes:
         name: the model's name, as in `model_zoo.yaml` or `inference.yml`.
-        class_names: in the order of the class ids; empty where the source names none.
+        class_names: in the order of the class ids; empty if unknown.
         palette: (R, G, B) of each class, 0 to 255; empty for the default.
         transforms: the `transforms` list of `inference.yml`.
         output: "logits" (float32, N x C x h x w) or "labels" (integers, N x H x W).
-        upsample: what follows logits; None where the graph's logits already have the input's size.
-        source: sha256 of each file that the model was made from, by file name.
-        tools: version of each tool that made it, by name.
-        passes: the graph rewrites that were applied, in order.
+        upsample: upsampling of the logits; None if they already have the inference size.
+        source: SHA-256 of each file the model was converted from, by file name.
+        tools: version of each tool used for the conversion, by name.
+        passes: the graph passes that were applied, in order.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,12 +61,17 @@ class ModelMeta(BaseModel):
     tools: dict[str, str] = {}
     passes: tuple[str, ...] = ()
 
+    @property
+    def align_corners(self) -> bool:
+        """The convention of the upsampling; false if nothing is upsampled."""
+        return self.upsample is not None and self.upsample.align_corners
+
     @classmethod
     def loads(cls, text: str, *, file: str) -> ModelMeta:
-        """Read the JSON text found in `file`.
+        """Parse the JSON text found in `file`.
 
         Raises:
-            ModelError: the text is not what `segrt-export` writes.
+            ModelError: the text is not valid metadata.
         """
         try:
             return cls.model_validate_json(text)
