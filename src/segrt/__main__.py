@@ -1,0 +1,5 @@
+"""`python -m segrt` is the command `segrt`."""
+
+from segrt.cli import main
+
+main()

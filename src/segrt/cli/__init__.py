@@ -1,0 +1,91 @@
+"""The command `segrt`. Each subcommand is a module of its own, imported when it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from rich.logging import RichHandler
+
+import segrt
+from segrt.cli.console import complain, err
+from segrt.errors import ConfigError, SegrtError
+
+EPILOGUE = """\
+PaddleX's command line works too:
+
+segrt --pipeline semantic_segmentation --input road.png --save_path ./output
+
+segrt --get_pipeline_config semantic_segmentation --save_path ./my_path
+
+segrt --serve --pipeline semantic_segmentation --port 8080
+"""
+
+app = App(
+    name="segrt",
+    version=segrt.__version__,
+    help="Semantic segmentation with the PaddleSeg models on ONNX Runtime.",
+    help_epilogue=EPILOGUE,
+    help_flags=["-h", "--help"],
+    result_action="return_value",
+)
+for target, text in {
+    "predict:predict": "Segment images, and save the results; videos become overlay videos.",
+    "serve:serve": "Serve a pipeline over HTTP, with PaddleX's API.",
+    "config:config": "Write a pipeline YAML to start from, or print it.",
+    "doctor:doctor": "Show what this machine offers, and how to fix each problem.",
+    "tune:tune": "Find the fastest plan for a model here, for high-performance mode.",
+}.items():
+    app.command(f"segrt.cli.{target}", help=text, help_epilogue="")
+app.command("segrt.cli.models:app", name="models")
+app.register_install_completion_command()
+
+
+@app.default
+def root() -> int:
+    """Without arguments, print the help."""
+    app.help_print()
+    return 2
+
+
+def as_subcommand(tokens: Sequence[str]) -> list[str]:
+    """Rewrite PaddleX's command line as a subcommand; return any other one unchanged.
+
+    Example:
+        >>> as_subcommand(["--pipeline", "semantic_segmentation", "--input", "road.png"])
+        ['predict', '--pipeline', 'semantic_segmentation', '--input', 'road.png']
+
+    Raises:
+        ConfigError: `--pipeline` comes without `--input`.
+    """
+    names = [token.partition("=")[0].replace("_", "-") for token in tokens]
+    if "--get-pipeline-config" in names[:1]:
+        _, _, value = tokens[0].partition("=")
+        return ["config", *([value] if value else []), *tokens[1:]]
+    if "--serve" in names and tokens[0].startswith("--"):
+        return ["serve", *(token for token in tokens if token != "--serve")]
+    if "--pipeline" in names and tokens[0].startswith("--"):
+        if "--input" not in names:
+            raise ConfigError("--pipeline needs --input: an image or a folder of images")
+        return ["predict", *tokens]
+    return list(tokens)
+
+
+def main() -> None:
+    """Run the command: errors are one line, with exit status 2 for wrong usage and 1 otherwise."""
+    handler = RichHandler(console=err, show_time=False, show_path=False)
+    logging.basicConfig(format="%(message)s", handlers=[handler])
+    try:
+        status = app(as_subcommand(sys.argv[1:]), exit_on_error=False, print_error=False)
+    except (CycloptsError, ConfigError) as error:
+        complain(error)
+        sys.exit(2)
+    except (SegrtError, OSError) as error:
+        complain(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

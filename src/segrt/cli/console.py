@@ -1,0 +1,30 @@
+"""What the commands print to stderr: messages, errors and progress bars."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+err = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Print a message, unwrapped."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def complain(error: object) -> None:
+    """Print an error as one line."""
+    text = f"segrt: {' '.join(str(error).split(chr(10)))}"
+    err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """A progress bar that is shown on terminals and removed in the end."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)

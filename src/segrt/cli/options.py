@@ -1,0 +1,81 @@
+"""Options that several commands share. Each option is defined once; dataclasses become flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from cyclopts import Group, Parameter
+
+from segrt.config import PIPELINE
+from segrt.create import create_pipeline
+from segrt.pipeline import Pipeline
+
+INPUTS = Group("Inputs", sort_key=0)
+MODEL = Group("Model", sort_key=1)
+DEVICE = Group("Device", sort_key=2)
+INFERENCE = Group("Inference", sort_key=3)
+OUTPUT = Group("Output", sort_key=4)
+
+DeviceOption: TypeAlias = Annotated[str | None, Parameter(group=DEVICE)]
+SavePath: TypeAlias = Annotated[Path | None, Parameter(group=OUTPUT)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions:
+    """The options of `create_pipeline`."""
+
+    pipeline: Annotated[str, Parameter(group=MODEL)] = PIPELINE
+    """Path of a pipeline YAML."""
+
+    model: Annotated[str | None, Parameter(name=["--model", "--model-name"], group=MODEL)] = None
+    """A model listed by `segrt models`; default: the bundled one."""
+
+    model_dir: Annotated[Path | None, Parameter(group=MODEL)] = None
+    """An .onnx file, or a folder with an ONNX or Paddle model."""
+
+    palette: Annotated[str | None, Parameter(group=MODEL)] = None
+    """voc, cityscapes, ade20k or camvid; default: the model's."""
+
+    device: DeviceOption = None
+    """cpu, gpu, gpu:0, gpu:0,1, ...; default: the best available."""
+
+    mode: Annotated[str | None, Parameter(group=DEVICE)] = None
+    """normal (FP32) or high-performance."""
+
+    use_hpip: Annotated[bool, Parameter(group=DEVICE, negative="", show_default=False)] = False
+    """Same as --mode high-performance."""
+
+    hpi_config: Annotated[str | None, Parameter(group=DEVICE)] = None
+    """JSON with backend, precision, threads or provider_options."""
+
+    def create(self, *, workers: int = 1) -> Pipeline:
+        """Load the pipeline."""
+        return create_pipeline(
+            self.pipeline,
+            model_name=self.model,
+            model_dir=self.model_dir,
+            palette=self.palette,
+            device=self.device,
+            mode=self.mode,
+            use_hpip=self.use_hpip,
+            hpi_config=self.hpi_config,
+            workers=workers,
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class InferenceOptions:
+    """How images are segmented."""
+
+    target_size: Annotated[str | None, Parameter(group=INFERENCE, allow_leading_hyphen=True)] = None
+    """-1 (original size), N (fit inside N x N), or HEIGHT,WIDTH."""
+
+    slide: Annotated[str | None, Parameter(group=INFERENCE)] = None
+    """Sliding window: CROP,STRIDE; HEIGHT,WIDTH,DOWN,RIGHT; or model (the model's own)."""
+
+    batch_size: Annotated[int | None, Parameter(group=INFERENCE)] = None
+    """Images that run together."""

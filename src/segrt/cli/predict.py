@@ -1,0 +1,174 @@
+"""`segrt predict`: segment images, and save the results; videos become overlay videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from segrt.cli.console import complain, progress_bar, say
+from segrt.cli.options import (
+    DEVICE,
+    INPUTS,
+    OUTPUT,
+    InferenceOptions,
+    PipelineOptions,
+    SavePath,
+)
+from segrt.errors import ConfigError, InputError, ModelError
+from segrt.frame import SegFailure
+from segrt.names import Stems
+from segrt.overlay_video import WRITTEN, save_overlay_video
+from segrt.pipeline import Pipeline
+from segrt.result import SegResult
+from segrt.schedule import in_threads
+from segrt.sources import Reading
+from segrt.types import parse_label_format
+from segrt.video import is_video_name
+
+SAVERS = 2
+"""Threads that save results; they wait for the disk more than they compute."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What is saved, and where."""
+
+    save_path: SavePath = None
+    """Folder for the results; created if missing."""
+
+    label_format: Annotated[str, Parameter(group=OUTPUT)] = "list"
+    """Labels in the JSON: list (as PaddleX), rle (as COCO) or png."""
+
+    overlay: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
+    """Also save the photo with the class colours and a legend."""
+
+
+def predict(
+    input: Annotated[list[str] | None, Parameter(negative="", group=INPUTS)] = None,
+    *,
+    model: PipelineOptions = PipelineOptions(),
+    workers: Annotated[int, Parameter(group=DEVICE)] = 1,
+    inference: InferenceOptions = InferenceOptions(),
+    reading: Annotated[Reading, Parameter(name="*", group=INPUTS)] = Reading(),
+    output: OutputOptions = OutputOptions(),
+) -> int:
+    """Segment images, and save label pictures and JSON. Videos and cameras give overlay videos.
+
+    Args:
+        input: Images, PDFs, folders, URLs, videos, cameras (camera:0).
+        workers: Number of model copies, which share the cores.
+
+    Returns:
+        int: exit status; 1 if an input failed.
+    """
+    if not input:
+        raise ConfigError("predict needs an input: an image, a folder of images, a URL or a video")
+    parse_label_format(output.label_format)
+    pipeline = model.create(workers=workers)
+    videos = [name for name in input if output.save_path and is_video_name(name)]
+    images = [name for name in input if name not in videos]
+    done = failed = 0
+    for result in _results(pipeline, images, inference, reading, output):
+        if isinstance(result, SegFailure):
+            failed += 1
+            complain(result.error)
+        else:
+            done += 1
+            result.print(format_json=False)
+    if output.save_path and videos:
+        saved = _save_videos(pipeline, videos, output.save_path, inference)
+        done, failed = done + saved, failed + len(videos) - saved
+    where = f", results in {output.save_path}" if output.save_path and done else ""
+    ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
+    say(f"{done} segmented, {failed} failed ({ran}){where}")
+    return 1 if failed else 0
+
+
+def _results(
+    pipeline: Pipeline,
+    images: list[str],
+    inference: InferenceOptions,
+    reading: Reading,
+    output: OutputOptions,
+) -> Iterator[SegResult | SegFailure]:
+    """Segment and save images, with a progress bar."""
+
+    def save(result: SegResult | SegFailure) -> SegResult | SegFailure:
+        if output.save_path is not None and not isinstance(result, SegFailure):
+            result.save_to_img(output.save_path)
+            result.save_to_json(
+                output.save_path, label_format=parse_label_format(output.label_format)
+            )
+            if output.overlay:
+                result.save_overlay(output.save_path)
+        return result
+
+    with progress_bar() as progress:
+        task = progress.add_task("segmenting", total=None)
+        crops = progress.add_task("crops of the image", total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            progress.update(crops, completed=done, total=total, visible=True)
+
+        results = pipeline.predict(
+            images,
+            inference.target_size,
+            batch_size=inference.batch_size,
+            slide=inference.slide,
+            progress=show,
+            on_error="yield",
+            **asdict(reading),
+        )
+        for result in in_threads(save, results, SAVERS):
+            yield result
+            progress.advance(task)
+
+
+def _save_videos(
+    pipeline: Pipeline, videos: list[str], save_path: Path, inference: InferenceOptions
+) -> int:
+    """Save an overlay video of each; returns how many succeeded."""
+    stems, saved = Stems(), 0
+    for name in videos:
+        is_file = save_path.suffix.lower() in WRITTEN
+        target = save_path if is_file else save_path / f"{stems.assign(name)}_overlay.mp4"
+        try:
+            frames, speed = _save_video(pipeline, name, target, inference)
+        except (InputError, ModelError) as error:
+            complain(error)
+            continue
+        saved += 1
+        say(f"{target}: {frames} frames, {speed:.1f} a second")
+    return saved
+
+
+def _save_video(
+    pipeline: Pipeline, name: str, target: Path, inference: InferenceOptions
+) -> tuple[int, float]:
+    """Save one overlay video, with a progress bar; returns its frames, and frames per second."""
+    start, frames, speed = perf_counter(), 0, 0.0
+    with progress_bar() as progress:
+        task = progress.add_task(name, total=None)
+
+        def show(done: int, total: int | None) -> None:
+            nonlocal frames, speed
+            frames, speed = done, done / (perf_counter() - start)
+            text = f"{speed:.1f} frames/s"
+            progress.update(task, completed=done, total=total, description=text)
+
+        save_overlay_video(
+            pipeline,
+            name,
+            target,
+            inference.target_size,
+            batch_size=inference.batch_size,
+            slide=inference.slide,
+            progress=show,
+        )
+    return frames, speed
