@@ -16,7 +16,7 @@ def server(*options: str) -> Iterator[str]:
     command = [
         sys.executable,
         "-m",
-        "segrt.cli",
+        "segrt",
         "serve",
         "--port",
         "0",

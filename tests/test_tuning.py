@@ -158,7 +158,7 @@ def test_the_command_and_the_mode_that_follows_it(
     command = [
         sys.executable,
         "-m",
-        "segrt.cli",
+        "segrt",
         "tune",
         str(colour_model),
         "--size",
@@ -191,7 +191,7 @@ def test_the_command_and_the_mode_that_follows_it(
 def test_wrong_use_of_the_command(
     colour_model: Path, arguments: list[str], status: int, words: str
 ) -> None:
-    command = [sys.executable, "-m", "segrt.cli", "tune", str(colour_model), *arguments]
+    command = [sys.executable, "-m", "segrt", "tune", str(colour_model), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == status
     assert words in done.stderr

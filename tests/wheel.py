@@ -22,5 +22,5 @@ def only(name: str) -> None:
 
 def segrt(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command."""
-    command = [sys.executable, "-m", "segrt.cli", *arguments]
+    command = [sys.executable, "-m", "segrt", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -29,7 +29,7 @@ SubModules:
     model_name: PP-LiteSeg-T_camvid   # one of `segrt models`; PP-LiteSeg-T_camvid comes with segrt
     model_dir: null          # an .onnx file, or a folder with one or with a Paddle model
     batch_size: 1
-    target_size: None        # -1: the image's own size; N: fit inside N x N; [height, width]: exactly that
+    target_size: None        # -1: original size; N: fit inside N x N; [height, width]: exactly
     # slide: {crop: 1024, stride: 768}   # sliding window; true: the model's own
     # palette: cityscapes    # voc, cityscapes, ade20k, camvid, or [[R, G, B], ...]
 """
@@ -138,7 +138,8 @@ def load(pipeline: str | Path | None, config: dict[str, Any] | None) -> Pipeline
         parsed = checked_yaml.check(config, PipelineConfig, "config")
         if pipeline is not None and str(pipeline) != parsed.pipeline_name:
             raise ConfigError(
-                f"pipeline {str(pipeline)!r} and config, which names {parsed.pipeline_name!r}, disagree"
+                f"pipeline {str(pipeline)!r} and config, which names {parsed.pipeline_name!r}, "
+                "disagree"
             )
         return parsed
     if pipeline is None:

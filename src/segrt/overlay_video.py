@@ -108,7 +108,7 @@ def _save(results: Iterator[SegResult | SegFailure], target: Path, encoder: _Enc
         if written < 0.95 * encoder.done - 1:
             raise OSError(f"{target} could not be written: is the disk full?")
     if stopped is not None:
-        log.warning("stopped early: %s contains the first %d frames", target, written)
+        log.warning("stopped early: %s holds the first %d frames", target, written)
         raise stopped
 
 

@@ -8,17 +8,14 @@ from contextlib import closing
 from itertools import chain, islice
 from threading import Lock
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from segrt.backends.session import Session
+from segrt.backends.session import Session, device_of
 from segrt.errors import ConfigError, DeviceError, SegrtError
 from segrt.frame import Frame, SegFailure
 from segrt.names import Stems
 from segrt.palette import parse_palette
-from segrt.postprocess import labels_from_logits, resize_labels, resize_nearest
+from segrt.postprocess import Labels, Scores, finish, resize_nearest
 from segrt.preprocess import Transforms
 from segrt.request import Request
 from segrt.result import SegResult, Timings
@@ -32,9 +29,9 @@ log = logging.getLogger("segrt")
 Size: TypeAlias = tuple[int, int]
 Start: TypeAlias = Callable[[Device], list[Session]]
 """Loads the model on a device; one session per worker."""
-_Named: TypeAlias = tuple[Frame, str]  # and the name under which the result is saved
-Labels: TypeAlias = npt.NDArray[np.int32]
-Scores: TypeAlias = npt.NDArray[np.float32] | None
+# An image or a failure, and the name under which the result is saved.
+_Named: TypeAlias = tuple[Frame, str]
+_Batch: TypeAlias = list[tuple[Frame | SegFailure, str]]
 
 
 class Pipeline:
@@ -70,12 +67,11 @@ class Pipeline:
         self.transforms = Transforms.parse(list(meta.transforms))
         self.palette = parse_palette(meta.palette or "voc" if palette is None else palette)
         self._start, self._starting = start, Lock()
-        self._started: dict[Device, Sequence[Session]] = {_device(sessions): sessions}
+        self._started: dict[Device, Sequence[Session]] = {device_of(sessions): sessions}
         colours, classes = len(self.palette), len(self.class_names)
         if colours < classes:
-            raise ConfigError(
-                f"the palette has {colours} colours, but {meta.name} has {classes} classes"
-            )
+            what = f"the palette has {colours} colours, but {meta.name} has {classes} classes"
+            raise ConfigError(what)
 
     @property
     def session(self) -> Session:
@@ -162,18 +158,14 @@ class Pipeline:
         """
         size = parse_target_size(target_size)
         return Request.parse(
-            self.session.meta,
+            self.model_name,
+            self.session.meta.output,
             target_size=self.target_size if size is None else size,
             batch_size=self.batch_size if batch_size is None else batch_size,
             scores=scores,
             slide=self.slide if slide is None else slide,
             progress=progress,
         )
-
-    @property
-    def _align_corners(self) -> bool:
-        upsample = self.session.meta.upsample
-        return upsample is not None and upsample.align_corners
 
     def _sessions(self, device: str | None) -> Sequence[Session]:
         if device is None:
@@ -182,10 +174,9 @@ class Pipeline:
         with self._starting:
             if parsed not in self._started:
                 if self._start is None:
-                    raise DeviceError(
-                        f"this pipeline runs on {_device(self.sessions)} alone: create_pipeline "
-                        f"makes one for {parsed}"
-                    )
+                    own = device_of(self.sessions)
+                    what = f"this pipeline runs on {own} alone: create_pipeline makes one for it"
+                    raise DeviceError(what)
                 self._started[parsed] = self._start(parsed)
             return self._started[parsed]
 
@@ -196,8 +187,8 @@ class Pipeline:
         sessions: Sequence[Session],
         on_error: OnError,
     ) -> Iterator[SegResult | SegFailure]:
-        # Large images are neither batched nor held in numbers, to save memory; other batches are
-        # prepared and finished by one thread more than there are sessions.
+        # One thread more than there are sessions prepares and finishes batches, except with the
+        # sliding window, whose images are too large to hold several.
         size, spare = (1, 0) if request.window else (request.batch_size, 1)
         ahead = read_ahead(items, 1 if request.window else max(2, size))
         batches = in_order(
@@ -216,10 +207,7 @@ class Pipeline:
                     yield result
 
     def _segment(
-        self,
-        batch: list[tuple[Frame | SegFailure, str]],
-        request: Request,
-        acquire: Acquire[Session],
+        self, batch: _Batch, request: Request, acquire: Acquire[Session]
     ) -> list[SegResult | SegFailure]:
         """Segment a batch; images of the same inference size run together."""
         results: dict[int, SegResult | SegFailure] = {}
@@ -255,7 +243,7 @@ class Pipeline:
         for named, logits in zip(group, output, strict=True):
             begin = perf_counter()
             source = named[0].image.shape[:2]
-            labels, scores = self._labels(logits[None], size, source, request.scores)
+            labels, scores = finish(logits, self.session.meta, size, source, request.scores)
             post = (perf_counter() - begin) * 1000
             timings = Timings((prepared - start) * share, (ran - begun) * share, post)
             yield self._result(named, labels, scores, timings, session)
@@ -270,7 +258,7 @@ class Pipeline:
             with acquire() as session:
                 start = perf_counter()
                 image = self.transforms.fit(named[0].image, size)
-                crops = Crops(image, self.transforms, session.run, self._align_corners)
+                crops = Crops(image, self.transforms, session.run, self.session.meta.align_corners)
                 labels, scores = run_window(
                     size,
                     request.window,
@@ -284,16 +272,6 @@ class Pipeline:
             post = perf_counter() - start - crops.preprocess_s - crops.run_s
             timings = Timings(crops.preprocess_s * 1000, crops.run_s * 1000, post * 1000)
             yield self._result(named, labels, scores, timings, session)
-
-    def _labels(
-        self, output: npt.NDArray[Any], size: Size, source: Size, with_scores: bool
-    ) -> tuple[Labels, Scores]:
-        if self.session.meta.output == "labels":
-            return resize_labels(output, source)[0], None
-        labels, scores = labels_from_logits(
-            output, size, source, align_corners=self._align_corners, with_scores=with_scores
-        )
-        return labels[0], None if scores is None else scores[0]
 
     def _result(
         self, named: _Named, labels: Labels, scores: Scores, timings: Timings, session: Session
@@ -316,18 +294,9 @@ class Pipeline:
         )
 
 
-def _batches(
-    items: Generator[Frame | SegFailure, None, None], size: int
-) -> Iterator[list[tuple[Frame | SegFailure, str]]]:
+def _batches(items: Generator[Frame | SegFailure, None, None], size: int) -> Iterator[_Batch]:
     """Lists of up to `size` items, each with the name under which its result is saved."""
     stems = Stems()
     with closing(items):
         while batch := list(islice(items, size)):
             yield [(item, stems.assign(item.input_path, item.page_index)) for item in batch]
-
-
-def _device(sessions: Sequence[Session]) -> Device:
-    """The device of these sessions, which are all on one kind of device."""
-    plans = [session.plan for session in sessions]
-    ids = tuple(dict.fromkeys(plan.device_id for plan in plans)) if plans[0].device != "cpu" else ()
-    return Device(plans[0].device, ids)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from segrt import zoo
 from segrt.errors import ConfigError
-from segrt.metadata import ModelMeta
 from segrt.slide import Progress, Window, parse_window
 from segrt.types import TargetSize
 
@@ -32,7 +31,8 @@ class Request:
     @classmethod
     def parse(
         cls,
-        meta: ModelMeta,
+        model_name: str,
+        output: str,
         *,
         target_size: TargetSize,
         batch_size: object,
@@ -51,10 +51,10 @@ class Request:
             )
         window = parse_window(slide)
         if window is True:
-            window = _window_of(meta.name)
-        if meta.output == "labels" and (scores or window):
+            window = _window_of(model_name)
+        if output == "labels" and (scores or window):
             raise ConfigError(
-                f"{meta.name} ends in labels: it has no scores, and nothing to average in a window"
+                f"{model_name} ends in labels: it has no scores, and nothing to average in a window"
             )
         return cls(target_size, batch_size, scores, window or None, progress)
 

@@ -50,11 +50,10 @@ class Reading:
     """How files are read.
 
     Attributes:
-        exif: whether to apply the EXIF orientation of photos and the rotation of videos. The
-            orientation tag of a TIFF always applies.
-        pdf_scale: pixels per point (1/72 inch) of a PDF page; 2 is 144 dpi.
-        max_pixels: maximum number of pixels of an image, page or frame; None for `MAX_PIXELS`.
-            Raise it for trusted files only.
+        exif: Apply the EXIF orientation of photos and the rotation of videos. (The orientation tag
+            of a TIFF always applies.)
+        pdf_scale: Pixels per point (1/72 inch) of a PDF page; 2 is 144 dpi.
+        max_pixels: Limit on the pixels of an image, page or frame; default: 178,956,970.
     """
 
     exif: bool = True
@@ -415,7 +414,7 @@ def _from_file(image: Image.Image, reading: Reading) -> _Pixels:
 
 
 def _from_pil(image: Image.Image, reading: Reading) -> _Pixels:
-    """Convert to BGR: palettes and CMYK are resolved, alpha is dropped, the rest as `from_array`."""
+    """Convert to BGR: palettes and CMYK are resolved, alpha is dropped; else as `from_array`."""
     reading.check(*image.size)
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image)

@@ -25,7 +25,7 @@ from segrt.errors import DeviceError, ModelError
 from segrt.types import Device, Mode
 
 BUNDLED = Path(segrt.__file__).with_name("models") / "PP-LiteSeg-T_camvid" / "model.onnx"
-CPU = Plan(BACKENDS["cpu"], "fp32", 2)
+CPU = Plan(replace(BACKENDS["cpu"], shapes="dynamic"), "fp32", 2)
 
 
 def _openvino(precision: str = "fp32", shapes: str = "repeated", threads: int = 2) -> Plan:
@@ -78,21 +78,22 @@ def test_a_provider_that_does_not_start_is_an_error(
     with pytest.raises(
         DeviceError, match="CUDAExecutionProvider was asked for, but ONNX Runtime runs CPU"
     ):
-        Session(colour_model, replace(CPU, provider="CUDAExecutionProvider", device="gpu"))
+        Session(colour_model, replace(CPU, backend=BACKENDS["cuda"]))
 
 
 def test_a_provider_that_takes_no_node_is_an_error(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_share", lambda got, provider: 0.0)
+    monkeypatch.setattr("segrt.backends.session._share", lambda got, provider: 0.0)
     with pytest.raises(DeviceError, match="takes no part"):
         Session(colour_model, CPU)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_provider_that_onnxruntime_lacks_is_an_error(colour_model: Path) -> None:
+    none_such = replace(BACKENDS["cuda"], provider="NoneSuchExecutionProvider")
     with pytest.raises(DeviceError, match="NoneSuchExecutionProvider"):
-        Session(colour_model, replace(CPU, provider="NoneSuchExecutionProvider"))
+        Session(colour_model, replace(CPU, backend=none_such))
 
 
 def test_a_damaged_file_is_no_fault_of_the_device(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_runs_with_bound_tensors_give_the_same(
     one = Session(colour_model, CPU)
     expected = one.run(_batch(16, 16))
     monkeypatch.setattr(Session, "_gpu_memory", "cpu")
-    one.plan = replace(CPU, device="gpu")
+    one.plan = replace(CPU, backend=replace(CPU.backend, device="gpu"))
     np.testing.assert_array_equal(one.run(_batch(16, 16)), expected)
 
 

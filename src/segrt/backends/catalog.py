@@ -1,6 +1,6 @@
 """What this machine offers: execution providers and whether they load, GPUs, CPU features, cores.
 
-The data classes are plain values, so plans can be tested with made-up machines; `read` fills them in.
+The data classes are plain values, so plans can be tested with made-up machines; `read` fills them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata, util
@@ -159,7 +159,7 @@ def read(*, gpus: bool = True, plugins: bool = True) -> Catalog:
         for name in built_in
     ]
     return Catalog(
-        cpu=Cpu(_cpu_name(), usable_cores(), _cpu_features()),
+        cpu=Cpu(cpu_name(), usable_cores(), _cpu_features()),
         gpus=_gpus() if gpus else (),
         providers=(
             *providers,
@@ -197,38 +197,60 @@ def usable_cores(root: Path = Path("/")) -> int:
     Args:
         root: the folder that contains /proc and /sys.
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, min(cores, int(_quota(root))))
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    cores = len(affinity) or os.cpu_count() or 1
+    return max(1, int(min(cores, cpu_quota(root) or cores)))
 
 
-def _quota(root: Path) -> float:
-    """The smallest CPU quota, in cores, of this process's control groups and their parents."""
-    quotas = [float(1 << 20)]
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """The smallest CPU quota, in cores, of this process's control groups and their parents.
+
+    Args:
+        root: the folder that contains /proc and /sys.
+    """
+    quotas = []
+    for level, version_1 in _control_groups(root, "cpu"):
+        quota = _text(level / "cpu.max").split()  # "max 100000" or "150000 100000"
+        if version_1:
+            quota = [
+                *_text(level / "cpu.cfs_quota_us").split(),
+                *_text(level / "cpu.cfs_period_us").split(),
+            ]
+        # "-1" and "max" mean no limit.
+        if len(quota) == 2 and quota[0].isdigit() and int(quota[1]) > 0:
+            quotas.append(int(quota[0]) / int(quota[1]))
+    return min(quotas, default=None)
+
+
+def usable_memory(root: Path = Path("/")) -> int | None:
+    """Memory in bytes that this process may use: that of the machine or of its control groups.
+
+    Args:
+        root: the folder that contains /proc and /sys.
+    """
+    sizes = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for level, version_1 in _control_groups(root, "memory"):
+        name = "memory.limit_in_bytes" if version_1 else "memory.max"
+        limit = _text(level / name).strip()
+        if limit.isdigit():  # "max" means no limit
+            sizes.append(int(limit))
+    return min(sizes, default=None)
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of this process's control groups and their parents; whether of version 1."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        base = root / "sys/fs/cgroup" / (controllers and "cpu")
+        base = root / "sys/fs/cgroup" / (controllers and controller)
         folder = base / group.strip("/")
         # A container may see its own group as the root while /proc still shows the host's path.
-        for level in {
-            base,
-            folder,
-            *(parent for parent in folder.parents if base in parent.parents),
-        }:
-            quota = _text(level / "cpu.max").split()  # version 2: "max 100000" or "150000 100000"
-            if controllers:
-                quota = [
-                    *_text(level / "cpu.cfs_quota_us").split(),
-                    *_text(level / "cpu.cfs_period_us").split(),
-                ]
-            if (
-                len(quota) == 2 and quota[0].isdigit() and int(quota[1]) > 0
-            ):  # "-1" and "max" mean no limit
-                quotas.append(int(quota[0]) / int(quota[1]))
-    return min(quotas)
+        parents = (parent for parent in folder.parents if base in parent.parents)
+        for level in {base, folder, *parents}:
+            yield level, bool(controllers)
 
 
 def missing_libraries(library: Path | None, also: Iterable[str] = ()) -> tuple[str, ...]:
@@ -324,13 +346,16 @@ def _plugins() -> tuple[Provider, ...]:
                 why = f"{module.name} takes no device of this machine"
             if name == "OpenVINOExecutionProvider" and name not in taken:
                 # With 1.8.1 the plugin skips CPUs other than Intel's; the wheel with both does not.
-                fix = "pip uninstall -y onnxruntime onnxruntime-ep-openvino && pip install 'segrt[openvino]'"
+                fix = (
+                    "pip uninstall -y onnxruntime onnxruntime-ep-openvino && "
+                    "pip install 'segrt[openvino]'"
+                )
             found.append(Provider(name, module.name, error=why, fix=fix))
     return tuple(found)
 
 
 def _gpus() -> tuple[Gpu, ...]:
-    """Ask the CUDA driver, which numbers GPUs as ONNX Runtime does: CUDA_VISIBLE_DEVICES applies."""
+    """Ask the CUDA driver, which numbers GPUs as ONNX Runtime does (CUDA_VISIBLE_DEVICES too)."""
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         number = ctypes.c_int()
@@ -373,7 +398,8 @@ def _versions() -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found))
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The model name of the processor."""
     match = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
     return match[1] if match else platform.processor() or platform.machine()
 

@@ -1,4 +1,4 @@
-"""How a session runs. A Plan is data; choosing one is a pure function of the request and the machine."""
+"""How a session runs. A Plan is data; choosing one is a pure function."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Plan:
 
 
 class HpiConfig(BaseModel):
-    """Settings of high-performance mode fixed by the user; None and empty leave the choice to segrt.
+    """Settings of high-performance mode fixed by the user; None leaves the choice to segrt.
 
     Attributes:
         backend: a key of `BACKENDS`.

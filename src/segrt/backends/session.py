@@ -312,6 +312,13 @@ def start_all(
     return first + [Session(file, session.plan) for _ in range(workers - 1) for session in first]
 
 
+def device_of(sessions: Sequence[Session]) -> Device:
+    """The device of sessions that are all on one kind of device."""
+    plans = [session.plan for session in sessions]
+    indices = dict.fromkeys(plan.device_id for plan in plans)
+    return Device(plans[0].device, () if plans[0].device == "cpu" else tuple(indices))
+
+
 def _share(session: Any, provider: str) -> float | None:
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return None

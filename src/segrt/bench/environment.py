@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from segrt.backends import catalog
+
 BUSY = 0.25
 """Load of other processes, as a fraction of the cores in use, above which a report warns."""
 
@@ -81,14 +83,15 @@ def observe(pinned: tuple[int, ...]) -> Environment:
         >>> environment = observe(pin(threads=2))
     """
     governor = f"/sys/devices/system/cpu/cpu{min(pinned, default=0)}/cpufreq/scaling_governor"
+    memory = catalog.usable_memory()
     return Environment(
-        cpu=_cpu(),
+        cpu=catalog.cpu_name(),
         gpus=_gpus(),
         cores=os.cpu_count() or 1,
         pinned=pinned,
         governor=_read(governor) or None,
-        cgroup_cpus=_cgroup_cpus(),
-        memory_gib=_memory(),
+        cgroup_cpus=catalog.cpu_quota(),
+        memory_gib=round(memory / 2**30, 1) if memory else None,
         system=f"{platform.platform()}, Python {platform.python_version()}",
         libraries={name: found for name in _LIBRARIES.split() if (found := _version(name))},
         load_before=_load(),
@@ -106,12 +109,6 @@ def _sibling(core: int) -> int:
     return ids.index(core) if core in ids else 0
 
 
-def _cpu() -> str:
-    lines = _read("/proc/cpuinfo").splitlines()
-    name_line = next((line for line in lines if line.startswith("model name")), "")
-    return name_line.partition(":")[2].strip() or platform.processor() or platform.machine()
-
-
 def _gpus() -> tuple[str, ...]:
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
@@ -119,26 +116,6 @@ def _gpus() -> tuple[str, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
-
-
-def _cgroup_cpus() -> float | None:
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    if not quota:  # cgroup version 1
-        quota, period = (
-            _read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")
-        )
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
-
-
-def _memory() -> float | None:
-    limits = [
-        _read("/sys/fs/cgroup/memory.max"),
-        _read("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ]
-    sizes = [int(limit) for limit in limits if limit.isdigit()]
-    if hasattr(os, "sysconf"):
-        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return round(min(sizes) / 2**30, 1) if sizes else None
 
 
 def _load() -> float | None:
