@@ -1,4 +1,4 @@
-"""Made-up machines for planning."""
+"""Fictional machines for planning tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def machine(
     gpus: tuple[Gpu, ...] = (),
     missing: dict[str, tuple[str, ...]] | None = None,
 ) -> Catalog:
-    """A machine; providers are named in short ("CUDA"), and the CPU's is always there."""
+    """A machine with the given providers (such as "CUDA") and the CPU provider."""
     return Catalog(
         cpu,
         gpus,

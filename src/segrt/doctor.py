@@ -1,4 +1,4 @@
-"""`segrt doctor`: what this machine offers, what is wrong with it, and the command that mends each."""
+"""`segrt doctor`: what this machine offers, its problems, and the commands that fix them."""
 
 from __future__ import annotations
 
@@ -17,83 +17,101 @@ from segrt.types import Mode
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
-def doctor(here: Catalog | None = None) -> bool:
-    """Print it all.
+def doctor(machine: Catalog | None = None) -> bool:
+    """Print the report.
+
+    Example:
+        >>> doctor()
+        CPU       AMD EPYC 9B14, 2 usable cores, avx2 avx512f avx512_vnni avx512_bf16
+        ...
+        True
 
     Args:
-        here: what to talk about; None for this machine.
+        machine: the hardware and software to report on; None for this machine.
 
     Returns:
-        bool: whether anything can run.
+        bool: whether any provider can run.
     """
     out = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=True, highlight=False)
     try:
-        here = here or catalog.read()
+        machine = machine or catalog.read()
     except SegrtError as error:  # no ONNX Runtime
         out.print(f"[red]problem[/]  {escape(str(error))}")
         return False
-    features = [name for name in _FEATURES if name in here.cpu.features]
-    out.print(
-        f"CPU       {escape(here.cpu.name)}, {here.cpu.cores} usable cores, {' '.join(features) or 'plain'}"
-    )
-    for index, gpu in enumerate(here.gpus):
-        generation = ".".join(map(str, gpu.compute_capability))
-        out.print(
-            f"GPU {index}     {escape(gpu.name)}, compute capability {generation}, {gpu.memory_mb} MiB"
-        )
-    if not here.gpus:
-        out.print("GPU       none that CUDA can use")
-    out.print(f"wheels    {', '.join(f'{name} {version}' for name, version in here.versions)}")
+    _print_hardware(out, machine)
     table = Table("provider", "from", "state", box=None, pad_edge=False)
-    for provider in here.providers:
+    for provider in machine.providers:
         state = f"can't run: {provider.problem}" if provider.problem else "ready"
         table.add_row(provider.name, provider.plugin or "built in", escape(state))
     out.print(table)
-    runs = False
+    can_run = False
     for mode in Mode:
         try:
-            plan = plans(None, mode, here)[0]
-            runs = True
+            plan = plans(None, mode, machine)[0]
+            can_run = True
             out.print(f"{mode.value} mode would run {plan}")
         except SegrtError as error:
             out.print(f"{mode.value} mode: {escape(str(error))}")
-    for problem in problems(here):
+    for problem in problems(machine):
         out.print(f"[yellow]problem[/]  {escape(problem)}")
-    return runs
+    return can_run
 
 
-def problems(here: Catalog) -> list[str]:
-    """What is wrong, each with the command that mends it."""
-    found = []
-    if names := here.collisions:
-        found.append(
-            f"{' and '.join(names)} overwrite each other: run  pip uninstall -y {' '.join(names)}  and then "
-            "pip install 'segrt[cpu]'  (or gpu, or openvino)"
+def problems(machine: Catalog) -> list[str]:
+    """The problems of a machine, each with the command that fixes it.
+
+    Example:
+        >>> problems(catalog.read())
+        []
+    """
+    messages = []
+    if names := machine.collisions:
+        messages.append(
+            f"{' and '.join(names)} overwrite each other: run  pip uninstall -y {' '.join(names)}  "
+            "and then pip install 'segrt[cpu]'  (or gpu, or openvino)"
         )
-    for provider in here.providers:
-        found += [
+    for provider in machine.providers:
+        messages += [
             f"{provider.name}: {library} is missing; {_fix(provider, library)}"
             for library in provider.missing
         ]
         if provider.error:
-            mend = (
+            fix = (
                 provider.fix
                 or f"pip install --upgrade onnxruntime {provider.plugin.replace('_', '-')}"
             )
-            found.append(f"{provider.name}: {provider.error}; run  {mend}")
-    if here.gpus and not here.provider("CUDAExecutionProvider"):
-        found.append(
-            f"{here.gpus[0].name} is not used: the installed ONNX Runtime has no CUDAExecutionProvider; run  "
-            "pip uninstall -y onnxruntime onnxruntime-openvino  and then  pip install 'segrt[gpu]'"
+            messages.append(f"{provider.name}: {provider.error}; run  {fix}")
+    if machine.gpus and not machine.provider("CUDAExecutionProvider"):
+        messages.append(
+            f"{machine.gpus[0].name} is not used: the installed ONNX Runtime has no "
+            "CUDAExecutionProvider; run  pip uninstall -y onnxruntime onnxruntime-openvino  and "
+            "then  pip install 'segrt[gpu]'"
         )
-    if not here.provider("OpenVINOExecutionProvider"):
-        found.append(
-            "OpenVINO is not here, the fastest backend on most x86 CPUs: run  pip install 'segrt[cpu]'"
+    if not machine.provider("OpenVINOExecutionProvider"):
+        messages.append(
+            "OpenVINO, the fastest backend on most x86 CPUs, is not installed: run  "
+            "pip install 'segrt[cpu]'"
         )
-    return found
+    return messages
+
+
+def _print_hardware(out: Console, machine: Catalog) -> None:
+    cpu = machine.cpu
+    features = " ".join(name for name in _FEATURES if name in cpu.features)
+    cores = "1 usable core" if cpu.cores == 1 else f"{cpu.cores} usable cores"
+    out.print(f"CPU       {escape(cpu.name)}, {cores}, {features or 'no special instructions'}")
+    for index, gpu in enumerate(machine.gpus):
+        capability = ".".join(map(str, gpu.compute_capability))
+        out.print(
+            f"GPU {index}     {escape(gpu.name)}, compute capability {capability}, "
+            f"{gpu.memory_mb} MiB"
+        )
+    if not machine.gpus:
+        out.print("GPU       none usable by CUDA")
+    out.print(f"wheels    {', '.join(f'{name} {version}' for name, version in machine.versions)}")
 
 
 def _fix(provider: Provider, library: str) -> str:
     if library.startswith("libcuda.so"):
-        return "it comes with the NVIDIA driver: install that"
+        return "it is part of the NVIDIA driver: install that"
     return f"run  {next(row.install for row in BACKENDS.values() if row.provider == provider.name)}"

@@ -56,26 +56,28 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "9900000 100000\n"}, 16),
     ],
 )
-def test_quotas_of_control_groups_count(tmp_path: Path, files: dict[str, str], cores: int) -> None:
+def test_usable_cores_respects_cgroup_quotas(
+    tmp_path: Path, files: dict[str, str], cores: int
+) -> None:
     assert usable_cores(_write(tmp_path, files)) == cores
 
 
 def test_this_machine() -> None:
-    here = catalog.read()
-    assert here.provider("CPUExecutionProvider") == Provider("CPUExecutionProvider")
-    assert 1 <= here.cpu.cores <= (os.cpu_count() or 1)
-    assert here.cpu.name
-    assert any(name.startswith("onnxruntime") for name, _ in here.versions)
-    assert catalog.read() is here
+    machine = catalog.read()
+    assert machine.provider("CPUExecutionProvider") == Provider("CPUExecutionProvider")
+    assert 1 <= machine.cpu.cores <= (os.cpu_count() or 1)
+    assert machine.cpu.name
+    assert any(name.startswith("onnxruntime") for name, _ in machine.versions)
+    assert catalog.read() is machine
     assert catalog.plugin_devices("CPUExecutionProvider", "cpu") == []
 
 
 @pytest.mark.skipif(
     not shutil.which("cc") or sys.platform != "linux", reason="needs a C compiler and Linux"
 )
-def test_each_missing_library_is_named(tmp_path: Path) -> None:
-    def build(name: str, *needs: str) -> Path:
-        libraries = [f"-l:{need}" for need in needs]
+def test_all_missing_libraries_are_listed(tmp_path: Path) -> None:
+    def build(name: str, *dependencies: str) -> Path:
+        libraries = [f"-l:{name}" for name in dependencies]
         command = [
             "cc",
             "-shared",
@@ -95,11 +97,11 @@ def test_each_missing_library_is_named(tmp_path: Path) -> None:
     two.unlink()
     assert missing_libraries(top) == (one.name, two.name)
     assert missing_libraries(top, also=("libsegrt_late.so.3",))[-1] == "libsegrt_late.so.3"
-    assert missing_libraries(tmp_path / "not there") == ()
+    assert missing_libraries(tmp_path / "does not exist") == ()
     assert missing_libraries(None) == ()
 
 
-def test_without_ldd_the_loader_names_the_first(
+def test_without_ldd_the_loader_error_names_a_library(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -108,19 +110,19 @@ def test_without_ldd_the_loader_names_the_first(
     assert missing_libraries(tmp_path / "x.so") == ("libcublasLt.so.13",)
 
 
-def test_doctor_finds_nothing_wrong_with_a_good_machine(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_no_problem_on_a_working_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert problems(m.GPU_H100) == []
     assert doctor(m.GPU_H100)
-    said = capsys.readouterr().out
-    assert "NVIDIA H100, compute capability 9.0, 81559 MiB" in said
-    assert "amx_bf16" in said
-    assert "normal mode would run CUDAExecutionProvider fp32 on gpu:0" in said
-    assert "high-performance mode would run TensorrtExecutionProvider fp16 on gpu:0" in said
+    out = capsys.readouterr().out
+    assert "NVIDIA H100, compute capability 9.0, 81559 MiB" in out
+    assert "amx_bf16" in out
+    assert "normal mode would run CUDAExecutionProvider fp32 on gpu:0" in out
+    assert "high-performance mode would run TensorrtExecutionProvider fp16 on gpu:0" in out
 
 
-def test_a_plugin_that_takes_no_device_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_without_devices_has_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     class Plugin:
-        get_library_path = staticmethod(lambda: "there.so")
+        get_library_path = staticmethod(lambda: "plugin.so")
         get_ep_names = staticmethod(lambda: ["OpenVINOExecutionProvider"])
 
     runtime = catalog.onnxruntime()
@@ -137,35 +139,37 @@ def test_a_plugin_that_takes_no_device_is_not_ready(monkeypatch: pytest.MonkeyPa
     assert "pip install 'segrt[openvino]'" in provider.fix
 
 
-def test_doctor_says_how_to_mend_a_plugin_without_a_device(
+def test_doctor_reports_the_fix_for_a_plugin_without_devices(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert doctor(m.NO_DEVICE)
-    said = capsys.readouterr().out
-    assert "OpenVINOExecutionProvider: takes no device; run  pip install x" in said
-    assert "high-performance mode would run CPUExecutionProvider" in said
+    out = capsys.readouterr().out
+    assert "OpenVINOExecutionProvider: takes no device; run  pip install x" in out
+    assert "high-performance mode would run CPUExecutionProvider" in out
 
 
-def test_doctor_names_each_library_and_what_brings_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_each_missing_library_and_its_fix(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert doctor(m.GPU_WHEEL_NO_GPU)
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     for library in m.CUDA_LIBRARIES:
-        assert f"CUDAExecutionProvider: {library} is missing; run  pip install 'segrt[gpu]'" in said
+        assert f"CUDAExecutionProvider: {library} is missing; run  pip install 'segrt[gpu]'" in out
     assert (
         "TensorrtExecutionProvider: libnvinfer.so.10 is missing; run  pip install 'segrt[gpu]'"
-        in said
+        in out
     )
-    assert "libcuda.so.1 is missing; it comes with the NVIDIA driver" in said
+    assert "libcuda.so.1 is missing; it is part of the NVIDIA driver" in out
 
 
-def test_doctor_sees_wheels_that_collide() -> None:
-    here = Catalog(
+def test_doctor_reports_colliding_wheels() -> None:
+    machine = Catalog(
         m.PLAIN,
         (),
         m.OPENVINO.providers,
         (("onnxruntime", "1.31.1"), ("onnxruntime-gpu", "1.31.1")),
     )
-    (problem,) = problems(here)
+    (problem,) = problems(machine)
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in problem
     one = Catalog(
         m.PLAIN,
@@ -176,7 +180,7 @@ def test_doctor_sees_wheels_that_collide() -> None:
     assert problems(one) == []
 
 
-def test_doctor_says_what_is_not_used_and_what_is_broken() -> None:
+def test_doctor_reports_unused_hardware_and_broken_plugins() -> None:
     (gpu, openvino) = problems(Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers))
     assert "Tesla T4 is not used" in gpu
     assert "segrt[cpu]" in openvino
@@ -190,7 +194,7 @@ def test_doctor_says_what_is_not_used_and_what_is_broken() -> None:
     )
 
 
-def test_doctor_says_when_nothing_can_run(
+def test_doctor_fails_if_nothing_can_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not doctor(m.NOTHING)
