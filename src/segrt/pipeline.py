@@ -46,7 +46,7 @@ class Pipeline:
         slide: default sliding window; True for the model's own, False for none.
         palette: class colours, uint8 (K, 3), RGB.
         mode: how the backend was chosen.
-        transforms: from an image to the network's input.
+        transforms: from an image to the input of the network.
     """
 
     def __init__(
@@ -68,8 +68,7 @@ class Pipeline:
         self.palette = parse_palette(meta.palette or "voc" if palette is None else palette)
         self._start, self._starting = start, Lock()
         self._started: dict[Device, Sequence[Session]] = {device_of(sessions): sessions}
-        colours, classes = len(self.palette), len(self.class_names)
-        if colours < classes:
+        if (colours := len(self.palette)) < (classes := len(self.class_names)):
             what = f"the palette has {colours} colours, but {meta.name} has {classes} classes"
             raise ConfigError(what)
 
@@ -108,8 +107,7 @@ class Pipeline:
                 dropped; uint8, uint16 (its upper 8 bits), bool, or float from 0 to 1.
             target_size: -1: the image's own size; N: fit inside N x N; (height, width): exactly
                 that size; None: the pipeline's setting, else the image's own size.
-            device: "cpu", "gpu:1", "gpu:0,1", ... The model is loaded there once and stays loaded.
-                None: where the pipeline was created.
+            device: "cpu", "gpu:0,1", ... where the model is loaded once; None: the pipeline's.
             batch_size: images that run together; None: the pipeline's setting.
             on_error: for an input that can't be segmented, "raise" the error in its position,
                 "skip" it with a warning, or "yield" a SegFailure in its position.
