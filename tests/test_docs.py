@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 import segrt
-from segrt import cli, config
+from segrt import cli, config, errors
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -148,6 +148,16 @@ def test_links_of_the_readme_exist() -> None:  # mkdocs --strict checks those of
     assert len(targets) > 10
     for target in targets:
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_documented_names_can_be_imported_from_segrt() -> None:
+    names = re.findall(
+        r"^::: segrt\.[\w.]+\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE
+    )
+    names += [name for name, value in vars(errors).items() if isinstance(value, type)]
+    assert set(names) == {name for name in segrt.__all__ if name != "__version__"}
+    for name in names:
+        assert getattr(segrt, name).__name__ == name
 
 
 def test_links_of_the_long_description_are_absolute() -> None:
