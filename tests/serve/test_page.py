@@ -61,7 +61,7 @@ def browser(downloads: Path) -> Iterator[Any]:
 
 
 class Page:
-    """What a person does on the page."""
+    """The actions of a user on the page."""
 
     def __init__(self, browser: Any) -> None:
         self.browser = browser
@@ -126,13 +126,13 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(picture: Path) -> segrt.SegResult:
-    """What the library says of the picture."""
+    """The result of the library for the same picture."""
     (result,) = segrt.create_pipeline("semantic_segmentation", device="cpu").predict(picture)
     assert isinstance(result, segrt.SegResult)
     return result
 
 
-def test_what_is_shown(page: Page, picture: Path, result: segrt.SegResult) -> None:
+def test_the_result_is_shown(page: Page, picture: Path, result: segrt.SegResult) -> None:
     page.upload(picture)
     assert page.text("error") == ""
     assert "200 × 150 pixels" in page.text("status")
@@ -143,12 +143,11 @@ def test_what_is_shown(page: Page, picture: Path, result: segrt.SegResult) -> No
         for row in page.browser.find_elements(By.CSS_SELECTOR, "#legend button")
     ]
     assert rows == [[name, f"{100 * share:.1f} %"] for name, share in result.areas().items()]
-    assert (
-        page.browser.get_log("browser") == []
-    )  # no error, and nothing that the Content-Security-Policy refused
+    # No error, and nothing blocked by the Content-Security-Policy.
+    assert page.browser.get_log("browser") == []
 
 
-def test_the_slider_mixes_photo_and_classes(
+def test_the_slider_blends_photo_and_classes(
     page: Page, picture: Path, result: segrt.SegResult
 ) -> None:
     page.upload(picture)
@@ -159,7 +158,7 @@ def test_the_slider_mixes_photo_and_classes(
     for percent in (0, 30, 100):
         page.slide(percent)
         mixed = photo + (coloured - photo) * percent / 100
-        assert np.abs(page.pixels()[:, :, :3] - mixed).max() < 4  # the browser mixes with 8 bits
+        assert np.abs(page.pixels()[:, :, :3] - mixed).max() < 4  # the browser blends with 8 bits
         assert page.text("percent") == f"{percent} %"
 
 
@@ -180,13 +179,13 @@ def test_a_class_is_hidden_and_shown_again(
     assert (page.pixels() == before).all()
 
 
-def test_the_class_under_the_pointer_is_named(
+def test_the_class_under_the_pointer_is_shown(
     page: Page, picture: Path, result: segrt.SegResult
 ) -> None:
     page.upload(picture)
     canvas = page.find("canvas")
     shown = canvas.size["width"], canvas.size["height"]
-    named = set()
+    classes = set()
     for x, y in ((10, 10), (100, 140), (150, 60), (190, 140), (60, 75)):
         left = (x + 0.5) * shown[0] / 200 - shown[0] / 2
         top = (y + 0.5) * shown[1] / 150 - shown[1] / 2
@@ -196,13 +195,12 @@ def test_the_class_under_the_pointer_is_named(
         found = re.match(r"(.+) column (\d+), row (\d+),", page.text("reading"))
         assert found
         name, column, row = found[1], int(found[2]), int(found[3])
-        assert (
-            max(abs(column - 1 - x), abs(row - 1 - y)) <= 1
-        )  # the pointer stands on whole pixels of the screen
+        # The pointer is at a whole pixel of the screen.
+        assert max(abs(column - 1 - x), abs(row - 1 - y)) <= 1
         assert name == result.class_names[result.labels[row - 1, column - 1]]
-        named.add(name)
-    assert len(named) > 1
-    assert page.text("spoken") == ""  # a pointer's way is not read aloud
+        classes.add(name)
+    assert len(classes) > 1
+    assert page.text("spoken") == ""  # pointer movements are not announced
 
 
 def test_the_keyboard_moves_the_probe(page: Page, picture: Path, result: segrt.SegResult) -> None:
@@ -261,7 +259,7 @@ def test_no_request_leaves_the_host(page: Page, address: str, picture: Path) -> 
     assert {urlsplit(url).netloc for url in urls} == {urlsplit(address).netloc}
 
 
-def test_an_error_is_the_servers_sentence(page: Page, picture: Path, tmp_path: Path) -> None:
+def test_errors_are_the_messages_of_the_server(page: Page, picture: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_text("not a picture")
     page.upload(broken)
@@ -271,7 +269,7 @@ def test_an_error_is_the_servers_sentence(page: Page, picture: Path, tmp_path: P
     assert page.text("error") == ""
 
 
-def test_a_tiff_that_the_browser_cannot_show(
+def test_only_the_classes_of_a_tiff_are_shown(
     page: Page, picture: Path, result: segrt.SegResult, tmp_path: Path
 ) -> None:
     path = tmp_path / "street.tif"
@@ -283,8 +281,8 @@ def test_a_tiff_that_the_browser_cannot_show(
 
 
 @pytest.mark.parametrize("classes", [2, 4, 11, 256, 1000])
-def test_label_pngs_are_read_exactly(page: Page, classes: int) -> None:
-    """Of 1, 2, 4, 8 and 16 bits a pixel, with rows that Pillow filters in each way."""
+def test_label_pngs_are_decoded_exactly(page: Page, classes: int) -> None:
+    """With 1, 2, 4, 8 and 16 bits per pixel, and with all row filters of Pillow."""
     smooth = np.add.outer(np.arange(61), np.arange(47)) % classes
     noise = np.random.default_rng(0).integers(0, classes, (61, 47))
     for labels in (smooth, noise):
@@ -301,7 +299,7 @@ def test_label_pngs_are_read_exactly(page: Page, classes: int) -> None:
         assert (np.reshape(values, (61, 47)) == labels).all()
 
 
-def test_a_token_is_asked_for(page: Page, picture: Path) -> None:
+def test_the_page_asks_for_the_token(page: Page, picture: Path) -> None:
     with live.server("--token", "open sesame") as address:
         page.open(address)
         page.find("token").send_keys("wrong", Keys.ENTER)

@@ -26,37 +26,37 @@ class Settings:
     """
 
     max_body: Annotated[int, _LIMITS] = 16 << 20
-    """Maximum bytes of a request body, or of a fetched URL."""
+    """maximum bytes of a request body, or of a fetched URL."""
 
     max_pixels: Annotated[int, _LIMITS] = 16_000_000
-    """Maximum pixels of an image and of its inference size."""
+    """maximum pixels of an image and of its inference size."""
 
     max_queue: Annotated[int, _LIMITS] = 64
-    """Maximum requests waiting or running; further ones get 503."""
+    """maximum requests waiting or running; further ones get 503."""
 
     timeout: Annotated[float, _LIMITS] = 60
-    """Seconds until a request is answered with 504."""
+    """seconds until a request is answered with 504."""
 
     max_batch: Annotated[int, _BATCHING] = 8
-    """Maximum images that run together."""
+    """maximum images that run together."""
 
     max_delay_ms: Annotated[float, _BATCHING] = 2
-    """Milliseconds the first image of a batch waits for others."""
+    """milliseconds the first image of a batch waits for others."""
 
     workers: Annotated[int, _BATCHING] = 1
-    """Number of batches that run in parallel, on one model."""
+    """number of batches that run in parallel, on one model."""
 
     token: Annotated[str | None, Parameter(group=_ACCESS, env_var="SEGRT_TOKEN")] = None
-    """Require this bearer token; safer in the environment."""
+    """require this bearer token; safer in the environment."""
 
     cors_origins: Annotated[
         tuple[str, ...],
         Parameter(group=_ACCESS, name="--cors-origin", negative="", show_default=False),
     ] = ()
-    """Origin of web pages that may call the server; repeatable."""
+    """origin of web pages that may call the server; repeatable."""
 
     allow_urls: Annotated[bool, Parameter(group=_ACCESS, negative="", show_default=False)] = False
-    """Fetch images from public http(s) URLs in requests."""
+    """fetch images from public http(s) URLs in requests."""
 
     def __post_init__(self) -> None:
         for name in ("max_body", "max_pixels", "timeout", "max_batch", "max_queue", "workers"):

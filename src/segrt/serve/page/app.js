@@ -3,13 +3,17 @@ import { decodeLabels } from "./png.js";
 const $ = (id) => document.getElementById(id);
 const [canvas, view, probe, status, error] = ["canvas", "view", "probe", "status", "error"].map($);
 
-let token = ""; // kept while the page is open, never stored
-let shown = null; // what is on the page: {stem, photo, coloured, labels, width, height, classes, hidden, png, answer}
-let picture = null; // what was picked last: {blob, name}
-let running = new AbortController();
-let at = null; // the probe: {x, y} in pixels of the picture
+const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Ask for a token until one is given; rejects with the server's sentence when the person cancels. */
+let token = ""; // kept while the page is open, never stored
+// The result on the page:
+// {stem, photo, coloured, labels, width, height, classes, hidden, png, answer}
+let shown = null;
+let picture = null; // the last picture chosen: {blob, name}
+let running = new AbortController();
+let at = null; // position of the probe: {x, y} in pixels of the picture
+
+/** Ask the user for a token; rejects with the server's message if the dialog is cancelled. */
 function askToken(why) {
   $("login-why").textContent = why;
   $("token").value = "";
@@ -18,13 +22,16 @@ function askToken(why) {
   return new Promise((resolve, reject) => {
     $("login").addEventListener(
       "close",
-      () => ($("login").returnValue === "ok" ? resolve($("token").value.trim()) : reject(new Error(why))),
+      () => {
+        if ($("login").returnValue === "ok") resolve($("token").value.trim());
+        else reject(new Error(why));
+      },
       { once: true },
     );
   });
 }
 
-/** fetch with the token; an answer that is a failure becomes an Error with the server's own sentence. */
+/** fetch with the token; a failed request throws an Error with the server's message. */
 async function call(path, options = {}) {
   for (;;) {
     let answer;
@@ -37,15 +44,17 @@ async function call(path, options = {}) {
     }
     if (answer.ok) return answer;
     const failure = await answer.json().catch(() => ({}));
-    const sentence = failure.errorMsg ?? `The server answered ${answer.status} ${answer.statusText}`;
-    if (answer.status !== 401) throw new Error(sentence);
-    token = await askToken(sentence);
+    const { status: code, statusText } = answer;
+    const message = failure.errorMsg ?? `The server responded ${code} ${statusText}`;
+    if (answer.status !== 401) throw new Error(message);
+    token = await askToken(message);
   }
 }
 
 async function showInfo() {
   const info = await (await call("info")).json();
-  const rows = { Model: info.model, Runs: `${info.provider.replace(/ExecutionProvider$/, "")} ${info.precision}` };
+  const provider = info.provider.replace(/ExecutionProvider$/, "");
+  const rows = { Model: info.model, Provider: `${provider} ${info.precision}` };
   $("info").replaceChildren(
     ...Object.entries(rows).map(([name, value]) => {
       const row = document.createElement("div");
@@ -65,7 +74,7 @@ function element(tag, text, className = "") {
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 
-/** Segment a picture and show it. A newer one takes the place of one that is under way. */
+/** Segment a picture and show it; a request in progress is cancelled. */
 async function segment(blob, name) {
   picture = { blob, name };
   running.abort();
@@ -88,15 +97,17 @@ async function segment(blob, name) {
     const { result } = JSON.parse(answer);
     const png = bytesOf(result.labelMap);
     const { width, height, labels } = await decodeLabels(png);
-    // A TIFF, say, can be segmented by the server but not be shown by most browsers: then there are only the classes.
+    // The server reads formats that most browsers can't show, such as TIFF: then only the classes
+    // are shown.
     const photo = await createImageBitmap(blob).catch(() => null);
     if (mine.signal.aborted) return;
     const classes = result.classes.filter((c) => c.share > 0).sort((a, b) => b.share - a.share);
     const stem = name.replace(/\.[^.]*$/, "");
     shown = { stem, photo, labels, width, height, classes, hidden: new Set(), png, answer };
     show();
-    const only = photo ? "" : " This browser can't show the picture itself.";
-    status.textContent = `${name}: ${width} × ${height} pixels, ${Math.round(took)} ms with sending.${only}`;
+    const note = photo ? "" : " This browser can't show the picture itself.";
+    const time = `${Math.round(took)} ms including upload`;
+    status.textContent = `${name}: ${width} × ${height} pixels, ${time}.${note}`;
   } catch (cause) {
     if (cause.name === "AbortError") return;
     error.textContent = cause.message;
@@ -127,7 +138,8 @@ function legendRow(one) {
   button.dataset.id = one.id;
   const swatch = element("span", "", "swatch");
   swatch.style.backgroundColor = `rgb(${one.color.join(" ")})`;
-  button.append(swatch, element("span", one.name, "name"), element("span", percent(one.share), "share"));
+  const share = element("span", percent(one.share), "share");
+  button.append(swatch, element("span", one.name, "name"), share);
   button.addEventListener("click", () => {
     const hide = !shown.hidden.delete(one.id);
     if (hide) shown.hidden.add(one.id);
@@ -138,9 +150,9 @@ function legendRow(one) {
   return row;
 }
 
-/** Paint the label map in the colours of the classes that aren't hidden. */
+/** Paint the label map in the colours of the visible classes. */
 function colour() {
-  const table = new Uint32Array(65536); // little-endian RGBA, as every browser's ImageData is
+  const table = new Uint32Array(65536); // RGBA, little-endian as in all browsers
   for (const { id, color: [r, g, b] } of shown.classes) {
     if (!shown.hidden.has(id)) table[id] = (255 << 24) | (b << 16) | (g << 8) | r;
   }
@@ -161,17 +173,18 @@ function draw() {
   pen.drawImage(shown.coloured, 0, 0);
 }
 
-/** Tell the class of the pixel under the probe; aloud only when a key moved it. */
-function read(aloud) {
+/** Show the class of the pixel at the probe; announce it only if a key moved the probe. */
+function read(announce) {
   const id = shown.labels[at.y * shown.width + at.x];
   const one = shown.classes.find((c) => c.id === id);
-  const place = `column ${at.x + 1}, row ${at.y + 1}`;
+  const position = `column ${at.x + 1}, row ${at.y + 1}`;
   const swatch = element("span", "", "swatch");
   swatch.style.backgroundColor = `rgb(${one.color.join(" ")})`;
-  $("reading").replaceChildren(swatch, element("strong", one.name), ` ${place}, ${percent(one.share)} of the picture`);
-  if (aloud) $("spoken").textContent = `${one.name}, ${place}`;
+  const details = ` ${position}, ${percent(one.share)} of the picture`;
+  $("reading").replaceChildren(swatch, element("strong", one.name), details);
+  if (announce) $("spoken").textContent = `${one.name}, ${position}`;
   for (const button of $("legend").querySelectorAll("button")) {
-    button.classList.toggle("here", Number(button.dataset.id) === id);
+    button.classList.toggle("current", Number(button.dataset.id) === id);
   }
 }
 
@@ -185,13 +198,15 @@ function point(event) {
   read(false);
 }
 view.addEventListener("pointermove", point);
-view.addEventListener("pointerdown", point); // a finger doesn't hover
+view.addEventListener("pointerdown", point); // touch has no hover
 
 view.addEventListener("keydown", (event) => {
-  const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
-  if (!dx && !dy) return;
+  const direction = DIRECTIONS[event.key];
+  if (!direction) return;
   event.preventDefault();
-  const far = Math.max(1, Math.round(Math.max(shown.width, shown.height) / 100)) * (event.shiftKey ? 10 : 1);
+  const [dx, dy] = direction;
+  const step = Math.max(1, Math.round(Math.max(shown.width, shown.height) / 100));
+  const far = event.shiftKey ? 10 * step : step;
   at ??= { x: shown.width >> 1, y: shown.height >> 1 };
   at.x = Math.min(shown.width - 1, Math.max(0, at.x + dx * far));
   at.y = Math.min(shown.height - 1, Math.max(0, at.y + dy * far));
@@ -213,8 +228,12 @@ $("opacity").addEventListener("input", () => {
   $("percent").textContent = `${$("opacity").value} %`;
   draw();
 });
-$("save-labels").addEventListener("click", () => save(new Blob([shown.png], { type: "image/png" }), `${shown.stem}_res.png`));
-$("save-overlay").addEventListener("click", () => canvas.toBlob((blob) => save(blob, `${shown.stem}_overlay.png`)));
+$("save-labels").addEventListener("click", () =>
+  save(new Blob([shown.png], { type: "image/png" }), `${shown.stem}_res.png`),
+);
+$("save-overlay").addEventListener("click", () =>
+  canvas.toBlob((blob) => save(blob, `${shown.stem}_overlay.png`)),
+);
 $("save-json").addEventListener("click", () =>
   save(new Blob([shown.answer], { type: "application/json" }), `${shown.stem}_res.json`),
 );
@@ -222,7 +241,7 @@ $("save-json").addEventListener("click", () =>
 const pick = (file) => file && segment(file, file.name);
 $("file").addEventListener("change", () => {
   pick($("file").files[0]);
-  $("file").value = ""; // so that the same file can be picked again
+  $("file").value = ""; // so that the same file can be chosen again
 });
 $("size").addEventListener("change", () => picture && segment(picture.blob, picture.name));
 $("sample").addEventListener("click", async () => {
