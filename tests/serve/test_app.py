@@ -396,9 +396,8 @@ def test_a_client_that_disconnects_frees_its_queue_slot(
             )
 
         requests = [asyncio.create_task(post()) for _ in range(5)]
-        while not (
-            gate.entered.is_set() and service.batcher.waiting == 2
-        ):  # one runs, the other two are not decoded yet
+        # One runs, two are queued, and the other two are not decoded yet.
+        while not (gate.entered.is_set() and service.batcher.waiting == 2):
             await asyncio.sleep(0.01)
         assert admission.slots == 5
         leave.set()

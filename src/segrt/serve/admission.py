@@ -78,7 +78,7 @@ class Admission:
 
 
 def _join(parts: list[bytes]) -> bytes:
-    """Join the parts and drop them: the caller of `admit` holds the only copy of the body."""
+    """Join the parts and drop them, so that the caller of `admit` has the only copy."""
     body = b"".join(parts)
     parts.clear()
     return body

@@ -176,6 +176,6 @@ class Batcher:
                     job.done.set_exception(result.error)
                 else:
                     job.done.set_result(result)
-        except Exception as error:  # whatever it is: callers must get it, and the worker must live
+        except Exception as error:  # any error must reach the callers, not end the worker
             for job in pending:
                 job.done.set_exception(error)

@@ -42,7 +42,7 @@ class _Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind a port, which is done first so that a busy one is reported before the model loads.
+    """Bind a port. Call this before loading the model, so that a busy port is reported at once.
 
     Args:
         host: address or host name; 0.0.0.0 for all interfaces.
