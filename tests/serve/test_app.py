@@ -41,6 +41,20 @@ def _failure(response: httpx.Response, status: int, words: str = "") -> None:
     assert "Traceback" not in body["errorMsg"]
 
 
+def _scope() -> dict[str, Any]:
+    """The ASGI scope of a request with a PNG as its body."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": PATH,
+        "raw_path": PATH.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/png")],
+    }
+
+
 def test_a_paddlex_client_works_unchanged(
     client: TestClient, tiles: Picture, tile_labels: Picture
 ) -> None:
@@ -332,19 +346,7 @@ def test_a_slow_body_is_408_and_the_memory_of_all_bodies_is_limited(
             nonlocal status
             status = message.get("status", status)
 
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": PATH,
-            "raw_path": PATH.encode(),
-            "query_string": b"",
-        }
-        headers = [(b"content-type", b"image/png")]
-        await app(
-            {**scope, "headers": headers, "http_version": "1.1", "asgi": {"version": "3.0"}},
-            receive,
-            send,
-        )
+        await app(_scope(), receive, send)
         return status
 
     async def run() -> None:
@@ -381,19 +383,7 @@ def test_a_client_that_disconnects_frees_its_queue_slot(
             async def send(message: Any) -> None:
                 assert message.get("status", 499) == 499
 
-            scope = {
-                "type": "http",
-                "method": "POST",
-                "path": PATH,
-                "raw_path": PATH.encode(),
-                "query_string": b"",
-            }
-            headers = [(b"content-type", b"image/png")]
-            await app(
-                {**scope, "headers": headers, "http_version": "1.1", "asgi": {"version": "3.0"}},
-                receive,
-                send,
-            )
+            await app(_scope(), receive, send)
 
         requests = [asyncio.create_task(post()) for _ in range(5)]
         # One runs, two are queued, and the other two are not decoded yet.
