@@ -1,4 +1,4 @@
-"""The clients of examples/clients, each against a live server: `make clients-test`."""
+"""Run the clients in examples/clients against a live server: `make clients-test`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
 GSON = "/usr/share/java/gson.jar"
 NEWTONSOFT = "/usr/lib/cli/Newtonsoft.Json-5.0/Newtonsoft.Json.dll"
 
-# What a client is run with: the commands and files that it needs, and what makes its command line in a scratch folder.
 Recipe = tuple[list[str], Callable[[Path], list[str]]]
+"""How to run a client: the commands and files it requires, and a function that builds it in a
+folder and returns its command line."""
 
 
 def _run(*command: object) -> subprocess.CompletedProcess[str]:
@@ -35,14 +36,14 @@ def _run(*command: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _built(*command: object) -> None:
+def _build(*command: object) -> None:
     done = _run(*command)
     assert done.returncode == 0, done.stderr
 
 
 def _cpp(folder: Path) -> list[str]:
     flags = _run("pkg-config", "--cflags", "--libs", "cpp-httplib").stdout.split()
-    _built(
+    _build(
         "g++",
         "-std=c++17",
         "-O2",
@@ -57,14 +58,14 @@ def _cpp(folder: Path) -> list[str]:
 
 
 def _go(folder: Path) -> list[str]:
-    _built("go", "build", "-o", folder / "client", CLIENTS / "go/client.go")
+    _build("go", "build", "-o", folder / "client", CLIENTS / "go/client.go")
     return [str(folder / "client")]
 
 
 def _csharp(folder: Path) -> list[str]:
     shutil.copy(NEWTONSOFT, folder)
     program = folder / "Client.exe"
-    _built(
+    _build(
         "mcs",
         f"-out:{program}",
         "-r:System.Net.Http.dll",
@@ -100,16 +101,16 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=RECIPES)
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command line of a client, built."""
-    needs, recipe = RECIPES[request.param]
-    if missing := [need for need in needs if not (shutil.which(need) or Path(need).is_file())]:
+    """The command line of a client, which is built first."""
+    required, build = RECIPES[request.param]
+    if missing := [need for need in required if not (shutil.which(need) or Path(need).is_file())]:
         pytest.skip(f"{', '.join(missing)} is not installed")
-    return recipe(tmp_path_factory.mktemp(request.param))
+    return build(tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A part of the sample, of odd sides, in a file name with a blank."""
+    """A crop of the sample with odd sides, in a file whose name contains a space."""
     path = tmp_path_factory.mktemp("pictures") / "a road.png"
     with Image.open(SAMPLE) as sample:
         sample.crop((100, 90, 577, 403)).save(path)
@@ -118,7 +119,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(picture: Path) -> str:
-    """What the library says of the picture."""
+    """The output that matches the library's labels."""
     (result,) = segrt.create_pipeline("semantic_segmentation", device="cpu").predict(picture)
     assert isinstance(result, segrt.SegResult)
     height, width = result.labels.shape
@@ -144,7 +145,7 @@ def test_labels_and_picture(
     assert Image.open(io.BytesIO(output.read_bytes())).size == (477, 313)
 
 
-def test_an_error_is_the_servers_sentence(client: list[str], address: str, tmp_path: Path) -> None:
+def test_errors_of_the_server_are_printed(client: list[str], address: str, tmp_path: Path) -> None:
     broken, output = tmp_path / "broken.png", tmp_path / "result.jpg"
     broken.write_text("not a picture")
     request = {"image": base64.b64encode(broken.read_bytes()).decode()}
@@ -157,7 +158,7 @@ def test_an_error_is_the_servers_sentence(client: list[str], address: str, tmp_p
     assert not output.exists()
 
 
-def test_a_server_that_is_not_there_is_an_error(
+def test_an_unreachable_server_is_an_error(
     client: list[str], picture: Path, tmp_path: Path
 ) -> None:
     done = _run(*client, "http://127.0.0.1:9", picture, tmp_path / "result.jpg")

@@ -1,4 +1,4 @@
-"""The files of deploy/: that they parse, and that what they run exists."""
+"""The files in deploy/ parse, and the commands and options in them exist."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from cyclopts import CycloptsError
 
 from segrt.cli import app
 
@@ -19,22 +19,28 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def instructions(name: str) -> dict[str, str]:
-    """The last of each instruction of a Dockerfile."""
+    """The last occurrence of each instruction in a Dockerfile."""
     text = (DEPLOY / name).read_text(encoding="utf-8")
     return dict(line.split(maxsplit=1) for line in text.splitlines() if re.match(r"[A-Z]+ ", line))
 
 
-def accepts(command: list[str]) -> None:
-    """`segrt serve` knows each option and value."""
+def check_command(command: list[str]) -> None:
+    """Check that `segrt serve` accepts every option and value."""
     assert Path(command[0]).name == "segrt"
     assert command[1] == "serve"
     app.parse_args(command[1:], exit_on_error=False, print_error=False)
 
 
+def test_an_unknown_option_or_value_is_found() -> None:
+    for wrong in (["--log-jsn"], ["--port", "http"]):
+        with pytest.raises(CycloptsError):
+            check_command(["segrt", "serve", *wrong])
+
+
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
 def test_dockerfile(name: str) -> None:
     found = instructions(name)
-    accepts(json.loads(found["ENTRYPOINT"]) + json.loads(found["CMD"]))
+    check_command(json.loads(found["ENTRYPOINT"]) + json.loads(found["CMD"]))
     assert found["USER"] != "0"
     probe = json.loads(found["HEALTHCHECK"].partition("CMD ")[2])
     compile(probe[2], name, "exec")
@@ -46,12 +52,12 @@ def test_unit() -> None:
     text = (DEPLOY / "segrt.service").read_text(encoding="utf-8")
     found = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
     assert found
-    accepts(shlex.split(found[1]))
+    check_command(shlex.split(found[1]))
     assert "DynamicUser=yes" in text
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-def test_unit_is_valid_to_systemd(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     program = shutil.which("true")
     unit = tmp_path / "segrt.service"
     text = (DEPLOY / "segrt.service").read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
-// Segment a picture on a segrt server, with cpp-httplib and nlohmann-json:
+// Segment an image on a segrt server, with cpp-httplib and nlohmann-json:
 //   g++ -std=c++17 -O2 client.cpp -o client $(pkg-config --cflags --libs cpp-httplib) -pthread
 //   ./client http://localhost:8080 road.png result.jpg
-// The flags matter: where cpp-httplib is a library, its header must be read with the options that it was built with.
+// The flags are required: if cpp-httplib is installed as a library, its header must be compiled
+// with the options the library was built with.
 #include <httplib.h>
 
 #include <algorithm>
@@ -20,8 +21,13 @@ std::string encode_base64(const std::string& bytes) {
     std::string text;
     for (size_t i = 0; i < bytes.size(); i += 3) {
         unsigned word = 0;
-        for (size_t k = 0; k < 3; ++k) word = word << 8 | (i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0);
-        for (size_t k = 0; k < 4; ++k) text += i + k <= bytes.size() ? ALPHABET[word >> (18 - 6 * k) & 63] : '=';
+        for (size_t k = 0; k < 3; ++k) {
+            word <<= 8;
+            if (i + k < bytes.size()) word |= static_cast<unsigned char>(bytes[i + k]);
+        }
+        for (size_t k = 0; k < 4; ++k) {
+            text += i + k <= bytes.size() ? ALPHABET[word >> (18 - 6 * k) & 63] : '=';
+        }
     }
     return text;
 }
@@ -63,8 +69,11 @@ int main(int, char** argv) {
     std::map<int, int> counts;
     for (int label : result["labelMap"]) ++counts[label];
     std::vector<std::pair<int, int>> classes(counts.begin(), counts.end());
-    std::stable_sort(classes.begin(), classes.end(), [](auto& a, auto& b) { return a.second > b.second; });
+    std::stable_sort(classes.begin(), classes.end(),
+                     [](auto& a, auto& b) { return a.second > b.second; });
     std::printf("%d x %d\n", width, height);
-    for (auto [label, count] : classes) std::printf("%6.2f %%  %s\n", 100.0 * count / (width * height), names[label].c_str());
+    for (auto [label, count] : classes) {
+        std::printf("%6.2f %%  %s\n", 100.0 * count / (width * height), names[label].c_str());
+    }
     std::ofstream(argv[3], std::ios::binary) << decode_base64(result["image"]);
 }

@@ -1,5 +1,6 @@
-// Segment a picture on a segrt server, with Newtonsoft.Json, on .NET or Mono:
-//   mcs -r:System.Net.Http.dll -r:Newtonsoft.Json.dll Client.cs && mono Client.exe http://localhost:8080 road.png result.jpg
+// Segment an image on a segrt server, with Newtonsoft.Json, on .NET or Mono:
+//   mcs -r:System.Net.Http.dll -r:Newtonsoft.Json.dll Client.cs
+//   mono Client.exe http://localhost:8080 road.png result.jpg
 using System;
 using System.Globalization;
 using System.IO;
@@ -17,8 +18,9 @@ static class Client
     static async Task<int> Run(string[] args)
     {
         string server = args[0], picture = args[1], output = args[2];
-        var request = new { image = Convert.ToBase64String(File.ReadAllBytes(picture)), visualize = true };
-        var content = new StringContent(JsonConvert.SerializeObject(request), Encoding.UTF8, "application/json");
+        string image = Convert.ToBase64String(File.ReadAllBytes(picture));
+        string request = JsonConvert.SerializeObject(new { image, visualize = true });
+        var content = new StringContent(request, Encoding.UTF8, "application/json");
         JObject answer;
         using (var client = new HttpClient())
         using (var reply = await client.PostAsync(server + "/semantic-segmentation", content))
@@ -38,7 +40,8 @@ static class Client
         foreach (var group in classes)
         {
             double percent = 100.0 * group.Count() / (width * height);
-            Console.WriteLine(string.Format(CultureInfo.InvariantCulture, "{0,6:F2} %  {1}", percent, names[group.Key]));
+            Console.WriteLine(string.Format(
+                CultureInfo.InvariantCulture, "{0,6:F2} %  {1}", percent, names[group.Key]));
         }
         File.WriteAllBytes(output, Convert.FromBase64String((string)result["image"]));
         return 0;

@@ -1,4 +1,4 @@
-// Segment a picture on a segrt server: go run client.go http://localhost:8080 road.png result.jpg
+// Segment an image on a segrt server: go run client.go http://localhost:8080 road.png result.jpg
 package main
 
 import (
@@ -17,7 +17,7 @@ type answer struct {
 	Result    struct {
 		LabelMap []int
 		Size     [2]int
-		Image    []byte // encoding/json takes bytes for base64
+		Image    []byte // encoding/json decodes base64
 		Classes  []struct {
 			ID   int
 			Name string
@@ -32,7 +32,8 @@ func main() {
 	check(err)
 	request, err := json.Marshal(map[string]any{"image": photo, "visualize": true})
 	check(err)
-	reply, err := http.Post(server+"/semantic-segmentation", "application/json", bytes.NewReader(request))
+	url := server + "/semantic-segmentation"
+	reply, err := http.Post(url, "application/json", bytes.NewReader(request))
 	check(err)
 	defer reply.Body.Close()
 	var got answer
@@ -46,7 +47,9 @@ func main() {
 		counts[label]++
 	}
 	classes := got.Result.Classes
-	sort.SliceStable(classes, func(i, j int) bool { return counts[classes[i].ID] > counts[classes[j].ID] })
+	sort.SliceStable(classes, func(i, j int) bool {
+		return counts[classes[i].ID] > counts[classes[j].ID]
+	})
 	height, width := got.Result.Size[0], got.Result.Size[1]
 	fmt.Printf("%d x %d\n", width, height)
 	for _, class := range classes {

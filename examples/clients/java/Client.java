@@ -1,4 +1,4 @@
-// Segment a picture on a segrt server, with JDK 11 or later and Gson:
+// Segment an image on a segrt server, with JDK 11 or later and Gson:
 //   java -cp /usr/share/java/gson.jar Client.java http://localhost:8080 road.png result.jpg
 
 import com.google.gson.Gson;
@@ -37,12 +37,13 @@ public class Client {
         String server = args[0];
         byte[] photo = Files.readAllBytes(Path.of(args[1]));
         Gson gson = new Gson();
-        String body = gson.toJson(Map.of("image", Base64.getEncoder().encodeToString(photo), "visualize", true));
+        String image = Base64.getEncoder().encodeToString(photo);
+        String body = gson.toJson(Map.of("image", image, "visualize", true));
         HttpRequest request = HttpRequest.newBuilder(URI.create(server + "/semantic-segmentation"))
                 .header("Content-Type", "application/json")
                 .POST(HttpRequest.BodyPublishers.ofString(body))
                 .build();
-        // Without this, Java asks a plain-text server for an upgrade to HTTP/2 with each request.
+        // By default, Java requests an upgrade to HTTP/2 from plain-text servers each time.
         HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
         String reply = client.send(request, HttpResponse.BodyHandlers.ofString()).body();
         Answer answer = gson.fromJson(reply, Answer.class);

@@ -1,4 +1,5 @@
-// Segment a picture on a segrt server: node client.mjs http://localhost:8080 road.png result.jpg (Node.js 18 or later)
+// Segment an image on a segrt server, with Node.js 18 or later:
+//   node client.mjs http://localhost:8080 road.png result.jpg
 import { readFile, writeFile } from "node:fs/promises";
 
 const [server, picture, output] = process.argv.slice(2);
@@ -19,6 +20,7 @@ for (const label of result.labelMap) counts.set(label, (counts.get(label) ?? 0) 
 const [height, width] = result.size;
 console.log(`${width} x ${height}`);
 for (const [label, count] of [...counts].sort(([a, m], [b, n]) => n - m || a - b)) {
-  console.log(`${((100 * count) / (width * height)).toFixed(2).padStart(6)} %  ${names.get(label)}`);
+  const percent = ((100 * count) / (width * height)).toFixed(2).padStart(6);
+  console.log(`${percent} %  ${names.get(label)}`);
 }
 await writeFile(output, result.image, "base64");

@@ -1,17 +1,18 @@
 <?php
-// Segment a picture on a segrt server: php client.php http://localhost:8080 road.png result.jpg
-ini_set('memory_limit', '1G');  // the label map of a large picture is a long list
+// Segment an image on a segrt server: php client.php http://localhost:8080 road.png result.jpg
+ini_set('memory_limit', '1G');  // the label map of a large image is a long list
 
 [, $server, $picture, $output] = $argv;
+$image = base64_encode(file_get_contents($picture));
 $context = stream_context_create(['http' => [
     'method' => 'POST',
     'header' => 'Content-Type: application/json',
-    'content' => json_encode(['image' => base64_encode(file_get_contents($picture)), 'visualize' => true]),
-    'ignore_errors' => true,  // the answer to a failure has a body too
+    'content' => json_encode(['image' => $image, 'visualize' => true]),
+    'ignore_errors' => true,  // error responses have a body too
 ]]);
 $body = file_get_contents("$server/semantic-segmentation", false, $context);
 if ($body === false) {
-    exit(1);  // PHP has said why
+    exit(1);  // PHP has printed the reason
 }
 $answer = json_decode($body, true, 512, JSON_THROW_ON_ERROR);
 if ($answer['errorCode'] !== 0) {

@@ -1,4 +1,7 @@
-"""Segment a picture on a segrt server: python client.py http://localhost:8080 road.png result.jpg (needs httpx)."""
+"""Segment an image on a segrt server, with httpx.
+
+Usage: python client.py http://localhost:8080 road.png result.jpg
+"""
 
 import base64
 import sys
