@@ -1,4 +1,4 @@
-"""Tiny videos for tests, drawn on the spot."""
+"""Tiny videos generated for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_clip(
     side: int = 64,
     noise: bool = False,
 ) -> Path:
-    """A video of side x 2 side: frame i is blue, but red from column 4 * i on; or all of it is noise."""
+    """Write a video of (side, 2 side): frame i is blue, then red from column 4 i on; or noise."""
     random = np.random.default_rng(0)
     writer = cv2.VideoWriter(
         str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), rate, (2 * side, side)

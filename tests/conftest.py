@@ -1,4 +1,4 @@
-"""Fixtures: tiny models and images made on the spot, and the real data of ../shared where that is there."""
+"""Fixtures: tiny generated models and images, and the real data in ../shared if available."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from segrt.metadata import KEY, ModelMeta, Upsample
 SHARED = Path(__file__).parents[2] / "shared"
 COLOURS = ("red", "green", "blue")
 
-# A shell that starts a job in the background has it ignore Ctrl-C, and so would all that the tests start.
+# Shells make background jobs ignore Ctrl-C, and processes started by tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_colour_model(
     path: Path, *, stride: int = 4, labels: bool = False, meta: bool = True
 ) -> Path:
-    """A network that gives each pixel its strongest colour: class 0 red, 1 green, 2 blue; logits at 1/stride."""
+    """Write a network whose classes 0, 1 and 2 are red, green and blue; logits at 1/stride."""
     nodes = [
         helper.make_node(
             "AveragePool", ["x"], ["logits"], kernel_shape=[stride] * 2, strides=[stride] * 2
@@ -66,13 +66,13 @@ def tiles() -> npt.NDArray[np.uint8]:
 
 @pytest.fixture
 def tile_labels() -> npt.NDArray[np.int32]:
-    """What the colour model must say of `tiles`."""
+    """The expected labels of `tiles`: int32 (64, 96)."""
     return np.repeat(np.arange(3, dtype=np.int32), 32)[None].repeat(64, axis=0)
 
 
 @pytest.fixture
 def save_image(tmp_path: Path) -> Callable[[str, npt.NDArray[np.uint8]], Path]:
-    """Writes a BGR array as an image file below the test's folder."""
+    """A function that saves a BGR array as an image file in the test's folder."""
 
     def save(name: str, image: npt.NDArray[np.uint8]) -> Path:
         path = tmp_path / name
@@ -85,10 +85,10 @@ def save_image(tmp_path: Path) -> Callable[[str, npt.NDArray[np.uint8]], Path]:
 
 @pytest.fixture(scope="session")
 def camvid() -> Path:
-    """The folder with 40 real photos and their labels."""
+    """The folder of 40 photos with annotations."""
     folder = SHARED / "camvid_mini"
     if not folder.is_dir():
-        pytest.skip("needs the photos of ../shared/camvid_mini, which are not part of the project")
+        pytest.skip("needs the photos in ../shared/camvid_mini, which are not part of the project")
     return folder
 
 
@@ -97,5 +97,5 @@ def paddle_lite() -> Path:
     """The folder of the trained Paddle model."""
     folder = SHARED / "models" / "PP-LiteSeg-T_camvid"
     if not folder.is_dir():
-        pytest.skip("needs the Paddle model of ../shared/models, which is not part of the project")
+        pytest.skip("needs the Paddle model in ../shared/models, which is not part of the project")
     return folder

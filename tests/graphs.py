@@ -1,4 +1,4 @@
-"""Tiny ONNX graphs for the tests of the passes."""
+"""Tiny ONNX graphs for tests of the graph passes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Net:
-    """Collects nodes; tensors are numbered, weights are drawn from a seed."""
+    """A graph builder; tensors are numbered, weights are random with a fixed seed."""
 
     def __init__(self, seed: int = 0) -> None:
         self.nodes: list[NodeProto] = []
@@ -43,7 +43,7 @@ class Net:
         )
 
     def sizes(self, like: str, channels: int) -> str:
-        """The shape of `like`, with another number of channels."""
+        """The shape of `like` with a different number of channels."""
         shape = self.add("Shape", like)
         batch = self.add("Slice", shape, self.const([0], np.int64), self.const([1], np.int64))
         size = self.add("Slice", shape, self.const([2], np.int64), self.const([4], np.int64))

@@ -1,8 +1,8 @@
-"""Makes about 200 files that mean harm or are broken, and reads them all: `python tests/hostile.py FOLDER`.
+"""Write about 200 malicious or broken files and read them all: `python tests/hostile.py FOLDER`.
 
-Prints JSON: {"peak_mib": ..., "files": {name: [most seconds for one image, images read, [errors]]}}. The seconds are
-those of the CPU, so that they don't depend on what else runs. A program of its own, so that a crash is seen, and its
-peak memory is that of reading alone.
+Prints JSON: {"peak_mib": ..., "files": {name: [max seconds per image, images read, [errors]]}}. CPU
+seconds are reported because they don't depend on other processes. This is a separate program, so
+that crashes are noticed and the peak memory is that of reading alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def encoded(image: Image.Image, suffix: str, **options: Any) -> bytes:
 
 
 def png(width: int, height: int, rows: bytes = b"") -> bytes:
-    """A PNG with this header, and whatever rows."""
+    """A PNG with a header for the given size and arbitrary rows."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -57,14 +57,14 @@ def png(width: int, height: int, rows: bytes = b"") -> bytes:
 
 
 def bmp(width: int, height: int) -> bytes:
-    """The header of a BMP."""
+    """A BMP that consists of a header only."""
     return b"BM" + struct.pack(
         "<IIIIiiHHIIiiII", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0
     )
 
 
 def jpeg(width: int, height: int) -> bytes:
-    """A small JPEG that says another size."""
+    """A small JPEG whose header states another size."""
     data = bytearray(encoded(Image.new("RGB", (8, 8)), "jpg"))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = struct.pack(">HH", height, width)
@@ -72,7 +72,7 @@ def jpeg(width: int, height: int) -> bytes:
 
 
 def tiff(width: int, height: int, following: tuple[int, ...] = (0,)) -> bytes:
-    """A TIFF with one directory for each of `following`: the index of the one that comes next, 0 for none."""
+    """A TIFF with one directory per entry of `following`, the index of the next one (0: none)."""
     size = 2 + 6 * 12 + 4
     data = b"II*\0" + struct.pack("<I", 8)
     for after in following:
@@ -92,7 +92,7 @@ def tiff(width: int, height: int, following: tuple[int, ...] = (0,)) -> bytes:
 
 
 def pdf(width: float = 100, height: float = 100, extra: bytes = b"", pages: int = 1) -> bytes:
-    """A PDF with one empty page."""
+    """A PDF with one empty page that claims to have `pages`."""
     return (
         b"%%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
         b"2 0 obj<</Type/Pages/Kids[3 0 R]/Count %d>>endobj\n"
@@ -102,7 +102,7 @@ def pdf(width: float = 100, height: float = 100, extra: bytes = b"", pages: int 
 
 
 def encrypted_pdf() -> bytes:
-    """A PDF whose password is not known to anybody."""
+    """An encrypted PDF with an unknown password."""
     secret = b"5a" * 32
     return pdf(
         extra=b"/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<"
@@ -114,7 +114,7 @@ def encrypted_pdf() -> bytes:
 
 
 def make(folder: Path) -> None:
-    """Write them all."""
+    """Write all files."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
     files: dict[str, bytes] = {}
     whole = {suffix: encoded(noise, suffix) for suffix in SUFFIXES}
@@ -184,7 +184,7 @@ def make(folder: Path) -> None:
 
 
 def main() -> None:
-    """Make and read them."""
+    """Write and read the files, and print the report."""
     folder = Path(sys.argv[1])
     make(folder)
     report: dict[str, tuple[float, int, list[str]]] = {}

@@ -1,4 +1,4 @@
-"""A server as users start it: `segrt serve` in a process of its own."""
+"""`segrt serve` as users start it, in a separate process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threading import Thread
 
 @contextmanager
 def server(*options: str) -> Iterator[str]:
-    """Run `segrt serve` with the bundled model, on the CPU, on a free port; yields its address."""
+    """Run `segrt serve` with the bundled model on the CPU and a free port; yields its address."""
     command = [
         sys.executable,
         "-m",
@@ -27,14 +27,13 @@ def server(*options: str) -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            said = ""
-            while not (found := re.search(r"serving .* at\s+(http://[\d.]+:\d+)", said)):
+            output = ""
+            while not (found := re.search(r"serving .* at\s+(http://[\d.]+:\d+)", output)):
                 line = process.stderr.readline()
-                assert line, f"segrt serve ended: {said}"
-                said += line
-            Thread(
-                target=process.stderr.read, daemon=True
-            ).start()  # else a full pipe would stop the server
+                assert line, f"segrt serve exited: {output}"
+                output += line
+            # A full pipe would block the server.
+            Thread(target=process.stderr.read, daemon=True).start()
             yield found[1]
         finally:
             process.terminate()

@@ -1,4 +1,4 @@
-"""What PaddleSeg computes after the network, naively in float64: full-size logits, argmax, nearest neighbour."""
+"""PaddleSeg's postprocessing in naive float64: full-size logits, argmax, nearest neighbour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 def upsample(
     logits: NDArray[Any], size: tuple[int, int], align_corners: bool
 ) -> NDArray[np.float64]:
-    """Bilinear interpolation of (N, C, h, w) to (N, C, H, W), where a corner of weight 0 adds 0 whatever it holds."""
+    """Bilinear interpolation of (N, C, h, w) to (N, C, H, W), ignoring corners of weight 0."""
     values = logits.astype(np.float64)
     for axis, full in ((2, size[0]), (3, size[1])):
         low, i = values.shape[axis], np.arange(full)
@@ -22,9 +22,8 @@ def upsample(
             if align_corners
             else np.maximum(((2 * i + 1) * low / full - 1) / 2, 0)
         )
-        at = np.where(
-            np.abs(at - at.round()) < 1e-9, at.round(), at
-        )  # weights that should be 0 are 0
+        # Weights that should be 0 must be exactly 0.
+        at = np.where(np.abs(at - at.round()) < 1e-9, at.round(), at)
         before = np.minimum(np.floor(at).astype(int), low - 1)
         after = np.minimum(before + 1, low - 1)
         weight = np.where(after > before, at - before, 0)
@@ -36,7 +35,7 @@ def upsample(
 
 
 def nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """OpenCV's own nearest neighbour on the last two axes: (..., H, W) to (..., Hs, Ws)."""
+    """OpenCV's nearest neighbour for the last two axes: (..., H, W) to (..., Hs, Ws)."""
     indices = np.arange(image.shape[-2] * image.shape[-1], dtype=np.int32).reshape(image.shape[-2:])
     sample = cv2.resize(indices, size[::-1], interpolation=cv2.INTER_NEAREST).reshape(size)
     flat: NDArray[Any] = image.reshape(*image.shape[:-2], -1)
@@ -49,7 +48,7 @@ def slide_logits(
     crop: tuple[int, int],
     stride: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """PaddleSeg's `slide_inference`: logits (C, h, w) of all crops summed at full size, divided by their number."""
+    """PaddleSeg's `slide_inference`: the mean of the logits (C, h, w) of all crops at full size."""
     total: NDArray[np.float64] | None = None
     count = np.zeros(size)
     rows, cols = (

@@ -1,4 +1,4 @@
-"""Tar archives made for tests."""
+"""Tar archives for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def entry(name: str, **fields: object) -> tarfile.TarInfo:
 
 
 def tar_of(*items: tuple[str | tarfile.TarInfo, bytes], mode: str = "w") -> bytes:
-    """A tar of (name or header, content)."""
+    """A tar of (name or header, content) items."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
         for head, content in items:
@@ -33,6 +33,6 @@ def tar_of(*items: tuple[str | tarfile.TarInfo, bytes], mode: str = "w") -> byte
 
 
 def model_tar(folder: str = "model", weights: bytes = MODEL["inference.pdiparams"]) -> bytes:
-    """A tar that holds something like a Paddle model."""
+    """A tar of files that look like a Paddle model."""
     files = {**MODEL, "inference.pdiparams": weights}
     return tar_of(*((f"{folder}/{name}", content) for name, content in files.items()))

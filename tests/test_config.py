@@ -20,7 +20,7 @@ SubModules:
 """
 
 
-def test_a_paddlex_file_is_accepted_unchanged(tmp_path: Path) -> None:
+def test_paddlex_file_is_accepted_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(PADDLEX)
     module = config.load(file, None).module
@@ -53,14 +53,14 @@ def test_a_paddlex_file_is_accepted_unchanged(tmp_path: Path) -> None:
         ("a: [", ":2: did not find expected node content"),
         (
             "SubModules:\n  SemanticSegmentation:\n    batchsize: 1",
-            r":3: .*batchsize: there is no .* mean batch_size\?",
+            r":3: .*batchsize: there is no .* mean 'batch_size'\?",
         ),
-        ("Submodules: {}", r":1: Submodules: there is no such key; did you mean SubModules\?"),
+        ("Submodules: {}", r":1: Submodules: there is no such key \(did you mean 'SubModules'\?\)"),
         ("device: cpu\ndevice: gpu", ":2: device: the key stands in line 1 already"),
         ("SubModules: {SemanticSegmentation: {slide: {crop: 5}}}", "slide"),
     ],
 )
-def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_contain_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -78,15 +78,15 @@ def test_unknown_pipelines_and_missing_files(tmp_path: Path) -> None:
         config.load(None, None)
 
 
-def test_a_config_given_as_a_mapping_has_no_lines() -> None:
+def test_errors_of_a_mapping_have_no_line() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^config: SubModules\.SemanticSegmentation\.targetsize: .* target_size\?$",
+        match=r"^config: SubModules\.SemanticSegmentation\.targetsize: .* 'target_size'\?\)$",
     ):
         config.load(None, {"SubModules": {"SemanticSegmentation": {"targetsize": 1}}})
 
 
-def test_the_template_is_valid_and_each_comment_in_it_too(tmp_path: Path) -> None:
+def test_template_is_valid_with_and_without_its_comments(tmp_path: Path) -> None:
     file = config.write_template("semantic_segmentation", tmp_path / "new")
     assert file == tmp_path / "new" / "semantic_segmentation.yaml"
     assert config.load(file, None).module.batch_size == 1

@@ -1,4 +1,4 @@
-"""Files that mean harm: no crash, no hang, bounded memory, and an error of its own for each that can't be read."""
+"""Malicious files: no crash, no hang, bounded memory, and an error for each unreadable file."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def test_two_hundred_hostile_files(tmp_path: Path) -> None:
         )
         assert errors or harmless, name
     files = report["files"]
-    assert all(
-        files[f"exif{i}.jpg"][1] == 1 for i in range(8)
-    )  # what is broken is only the EXIF data
+    assert all(files[f"exif{i}.jpg"][1] == 1 for i in range(8))  # only the EXIF data is broken
     assert "is encrypted" in files["encrypted.pdf"][2][0]
     assert files["frames.tif"][1] == 10_000
     assert files["loop-two.tif"][1] == 3

@@ -1,4 +1,4 @@
-"""A test for each line of what a user of PaddleX 3.7.2 finds here: what segrt matches, and what it mends."""
+"""Every behaviour of PaddleX 3.7.2 that segrt matches, and every defect that it fixes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def result(pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels) -> SegResu
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> Sizes:
-    """The (height, width) of each batch that a network gets, in order."""
+    """The (height, width) of each batch passed to a network, in order."""
     seen: Sizes = []
     run = Session.run
 
@@ -78,7 +78,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> Sizes:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Segrt:
-    """The console script `segrt`, less its process: gives the exit status."""
+    """Run the console script `segrt` in this process; returns the exit status."""
 
     def run(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["segrt", *map(str, arguments)])
@@ -91,7 +91,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Segrt:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
-    """The URL of a server that gives the files below `tmp_path`, whatever the query string."""
+    """The URL of a server for the files in `tmp_path`, which ignores query strings."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
@@ -117,7 +117,7 @@ def _one(items: Iterator[SegResult | SegFailure]) -> SegResult:
 
 
 def _pdf(file: Path, pages: int, size: tuple[int, int] = (36, 24)) -> Path:
-    """A PDF of blank pages; `size` is (width, height) in points."""
+    """Write a PDF of blank pages; `size` is (width, height) in points."""
     first, *more = [Image.new("RGB", size, "white") for _ in range(pages)]
     first.save(file, save_all=True, append_images=more, resolution=72)
     return file
@@ -137,7 +137,7 @@ def _names(folder: Path) -> list[str]:
 # ---- Python: match
 
 
-def test_match_create_pipeline_takes_the_arguments_of_paddlex(colour_model: Path) -> None:
+def test_match_create_pipeline_accepts_the_arguments_of_paddlex(colour_model: Path) -> None:
     parameters = inspect.signature(segrt.create_pipeline).parameters
     paddlex = {
         "pipeline": None,
@@ -155,14 +155,14 @@ def test_match_create_pipeline_takes_the_arguments_of_paddlex(colour_model: Path
         assert segrt.create_pipeline(**fast, **switch).session.plan.threads == 1  # type: ignore[arg-type]
 
 
-def test_match_config_wins_over_pipeline_and_must_name_the_same_one(colour_model: Path) -> None:
+def test_match_config_overrides_pipeline_and_must_agree_with_it(colour_model: Path) -> None:
     config = _config(model_dir=str(colour_model), batch_size=3)
     assert segrt.create_pipeline("semantic_segmentation", config=config).batch_size == 3
     with pytest.raises(segrt.ConfigError, match="disagree"):
         segrt.create_pipeline("OCR", config=config)
 
 
-def test_match_pipeline_may_be_the_path_of_a_yaml_of_paddlex(
+def test_match_pipeline_can_be_the_path_of_a_paddlex_yaml(
     tmp_path: Path, colour_model: Path
 ) -> None:
     file = tmp_path / "semantic_segmentation.yaml"
@@ -176,12 +176,12 @@ def test_match_pipeline_may_be_the_path_of_a_yaml_of_paddlex(
     assert (pipeline.batch_size, pipeline.target_size) == (1, None)
 
 
-def test_match_none_as_text_in_a_yaml_is_null(colour_model: Path) -> None:
+def test_match_yaml_text_none_is_null(colour_model: Path) -> None:
     config = _config(model_name="None", model_dir=str(colour_model), target_size="None")
     assert segrt.create_pipeline(config=config).target_size is None
 
 
-def test_match_model_is_the_bundled_one_without_a_download(
+def test_match_default_model_needs_no_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path))
@@ -191,7 +191,7 @@ def test_match_model_is_the_bundled_one_without_a_download(
     assert set(_one(pipeline.predict(SAMPLE)).areas()) > {"Sky", "Road"}
 
 
-def test_match_model_name_pp_liteseg_t_is_the_official_one_and_says_how_to_get_it(
+def test_match_pp_liteseg_t_is_the_official_model_and_the_error_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path))
@@ -200,7 +200,7 @@ def test_match_model_name_pp_liteseg_t_is_the_official_one_and_says_how_to_get_i
         segrt.create_pipeline(config=_config(model_name="PP-LiteSeg-T"))
 
 
-def test_match_predict_has_the_signature_of_paddlex() -> None:
+def test_match_predict_signature() -> None:
     parameters = inspect.signature(segrt.Pipeline.predict).parameters
     assert list(parameters)[1:3] == ["input", "target_size"]
     assert all(parameters[name].default is None for name in ("target_size", "device", "batch_size"))
@@ -221,7 +221,7 @@ def test_match_predict_is_lazy_over_folders_and_documents(
     results = pipeline.predict(tmp_path / "d")
     assert iter(results) is results
     assert next(results)["input_path"].endswith("a.png")  # type: ignore[index]
-    (tmp_path / "d" / "h.png").write_bytes(b"")  # read only when its turn comes
+    (tmp_path / "d" / "h.png").write_bytes(b"")  # read only when it is next
     with pytest.raises(segrt.InputError, match=r"h\.png is empty"):
         list(results)
 
@@ -267,7 +267,7 @@ def test_match_input_path_url_folder_and_nested_lists(
     assert all(np.array_equal(r.labels, found[0].labels) for r in found)
 
 
-def test_match_input_ours_adds_path_bytes_pil_tuples_and_iterators(
+def test_match_input_also_path_bytes_pil_tuples_and_iterators(
     pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, tile_labels: npt.NDArray[np.int32]
 ) -> None:
     path = save_image("a.png", tiles)
@@ -319,7 +319,7 @@ def test_match_extension(
     assert _one(pipeline.predict(tmp_path)).input_path == str(file)
 
 
-def test_match_pdf_pages_and_tiff_frames_each_give_a_result(
+def test_match_one_result_per_pdf_page_and_tiff_frame(
     pipeline: segrt.Pipeline, tiles: Pixels, tmp_path: Path
 ) -> None:
     _pdf(tmp_path / "doc.pdf", 3)
@@ -329,7 +329,7 @@ def test_match_pdf_pages_and_tiff_frames_each_give_a_result(
     assert [r["page_index"] for r in found] == [0, 1, 2, 0, 1]
 
 
-def test_match_pdf_is_rendered_at_scale_2_unless_told_otherwise(
+def test_match_pdf_is_rendered_at_scale_2_by_default(
     pipeline: segrt.Pipeline, tmp_path: Path
 ) -> None:
     file = _pdf(tmp_path / "doc.pdf", 1, (120, 80))
@@ -378,7 +378,7 @@ def test_match_the_18_models_list_a_bare_normalize(pipeline: segrt.Pipeline) -> 
         (-1, 64, (64, 64)),
     ],
 )
-def test_match_target_size_none_is_the_setting_and_minus_1_the_original(
+def test_match_target_size_none_is_the_setting_and_minus_1_the_source_size(
     colour_model: Path, sizes: Sizes, setting: object, argument: object, inferred: tuple[int, int]
 ) -> None:
     pipeline = segrt.create_pipeline(
@@ -415,7 +415,7 @@ def test_match_target_size_pair_is_height_width(pipeline: segrt.Pipeline, sizes:
     assert sizes == [(40, 72)] * 2
 
 
-def test_match_the_label_map_goes_back_with_nearest_neighbour(pipeline: segrt.Pipeline) -> None:
+def test_match_label_map_is_resized_by_nearest_neighbour(pipeline: segrt.Pipeline) -> None:
     image = np.random.default_rng(4).integers(0, 256, (90, 130, 3), np.uint8)
     small = np.asarray(cv2.resize(image, (96, 64), interpolation=cv2.INTER_LINEAR), np.uint8)
     inferred = _one(pipeline.predict(small)).labels.astype(np.uint8)
@@ -471,7 +471,7 @@ def test_match_names_in_a_folder(
     assert pictures == {"a_res.jpg", "a_res.png", *(f"{s}.png" for s in pages), "one_0_res.tif"}
 
 
-def test_match_save_path_with_a_suffix_is_the_file(result: SegResult, tmp_path: Path) -> None:
+def test_match_save_path_with_a_suffix_is_a_file(result: SegResult, tmp_path: Path) -> None:
     result.save_to_img(str(tmp_path / "new" / "labels.bmp"))
     result.save_to_json(str(tmp_path / "new" / "labels.json"))
     assert _names(tmp_path / "new") == ["labels.bmp", "labels.json"]
@@ -484,15 +484,13 @@ def test_match_default_palette_is_voc_without_its_first_entry(result: SegResult)
 
 
 @pytest.mark.parametrize("kind", DEVICE_KINDS[1:])
-def test_match_device_kinds_of_paddlex_are_known_and_run_or_raise(
-    colour_model: Path, kind: str
-) -> None:
+def test_match_device_kinds_run_or_raise(colour_model: Path, kind: str) -> None:
     assert Device.parse(f"{kind}:1,2") == Device(kind, (1, 2))
     with pytest.raises(segrt.DeviceError, match=f"{kind}:63"):
         segrt.create_pipeline(model_dir=colour_model, device=f"{kind}:63")
 
 
-def test_match_an_unknown_device_names_the_known_ones(colour_model: Path) -> None:
+def test_match_unknown_device_error_lists_the_valid_ones(colour_model: Path) -> None:
     with pytest.raises(segrt.DeviceError) as caught:
         segrt.create_pipeline(model_dir=colour_model, device="tpu")
     assert all(kind in str(caught.value) for kind in DEVICE_KINDS)
@@ -501,32 +499,32 @@ def test_match_an_unknown_device_names_the_known_ones(colour_model: Path) -> Non
     )
 
 
-def test_match_no_device_is_gpu_0_if_it_can_run_else_the_cpu() -> None:
+def test_match_default_device_is_gpu_0_if_it_works_else_the_cpu() -> None:
     assert str(plans(None, Mode.NORMAL, machines.GPU_T4)[0].name) == "cuda fp32"
     assert plans(None, Mode.NORMAL, machines.GPU_H100)[0].device_id == 0
-    for here in (machines.CPU_ONLY, machines.NO_CUDNN, machines.GPU_WHEEL_NO_GPU):
-        assert plans(None, Mode.NORMAL, here)[0].device == "cpu"
+    for machine in (machines.CPU_ONLY, machines.NO_CUDNN, machines.GPU_WHEEL_NO_GPU):
+        assert plans(None, Mode.NORMAL, machine)[0].device == "cpu"
 
 
 def test_match_gpu_0_1_splits_the_work_over_devices(
     colour_model: Path, save_image: Save, tiles: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two GPUs are made up: what is planned for them runs on the CPU."""
-    here = machines.machine("CUDA", gpus=(machines.H100, machines.H100))
+    """The two GPUs are fictional: their plans run on the CPU."""
+    two_gpus = machines.machine("CUDA", gpus=(machines.H100, machines.H100))
     build, run = Session.__init__, Session.run
     both, gpus, ran = threading.Barrier(2, timeout=30), {}, []
 
-    def on_the_cpu(self: Session, file: Path, plan: Plan) -> None:
+    def init_on_cpu(self: Session, file: Path, plan: Plan) -> None:
         build(self, file, replace(plan, backend=BACKENDS["cpu"], options=()))
         gpus[self] = plan.device_id
 
     def together(self: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        both.wait()  # until the other one is at work too
+        both.wait()  # until the other device is running too
         ran.append(gpus[self])
         return run(self, batch)
 
-    monkeypatch.setattr(catalog, "read", lambda **_: here)
-    monkeypatch.setattr(Session, "__init__", on_the_cpu)
+    monkeypatch.setattr(catalog, "read", lambda **_: two_gpus)
+    monkeypatch.setattr(Session, "__init__", init_on_cpu)
     monkeypatch.setattr(Session, "run", together)
     pipeline = segrt.create_pipeline(model_dir=colour_model, device="gpu:0,1")
     paths = [save_image(f"{i}.png", tiles) for i in range(4)]
@@ -537,10 +535,13 @@ def test_match_gpu_0_1_splits_the_work_over_devices(
 # ---- Command line: match
 
 
-def test_match_cli_predict_word_for_word(
+def test_match_cli_predict_verbatim(
     command: Segrt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    form = f"--pipeline semantic_segmentation --input {SAMPLE} --target_size -1 --save_path {tmp_path} --device cpu"
+    form = (
+        f"--pipeline semantic_segmentation --input {SAMPLE} --target_size -1 "
+        f"--save_path {tmp_path} --device cpu"
+    )
     assert command(*form.split()) == 0
     assert (
         f"{{'res': {{'input_path': '{SAMPLE}', 'page_index': None, 'pred': '...'}}}}"
@@ -549,7 +550,7 @@ def test_match_cli_predict_word_for_word(
     assert _names(tmp_path) == ["sample_res.json", "sample_res.png"]
 
 
-def test_match_cli_get_pipeline_config_word_for_word(command: Segrt, tmp_path: Path) -> None:
+def test_match_cli_get_pipeline_config_verbatim(command: Segrt, tmp_path: Path) -> None:
     assert (
         command(
             *f"--get_pipeline_config semantic_segmentation --save_path {tmp_path}/my_path".split()
@@ -607,13 +608,13 @@ def test_match_cli_spellings_of_target_size(
         (["--pipeline", "object_detection", "--input", "a.png"], 2),
     ],
 )
-def test_match_cli_failure_exits_1_and_wrong_usage_2(
+def test_match_cli_exit_status_1_for_failures_2_for_usage_errors(
     command: Segrt, arguments: list[str], status: int
 ) -> None:
     assert command(*arguments) == status
 
 
-def test_match_cli_ours_adds_subcommands(
+def test_match_cli_additional_subcommands(
     command: Segrt,
     save_image: Save,
     tiles: Pixels,
@@ -637,7 +638,7 @@ PATH = "/semantic-segmentation"
 
 @pytest.fixture
 def serve(colour_model: Path) -> Iterator[Callable[..., Any]]:
-    """Starts the server within this process: a client of it, given the settings that differ."""
+    """A function that starts the server in this process and returns a client."""
     reason = "needs the serve extra"
     app = pytest.importorskip("segrt.serve.app", reason=reason)
     settings = pytest.importorskip("segrt.serve.settings", reason=reason)
@@ -656,9 +657,7 @@ def _base64(pixels: Pixels) -> str:
     return base64.b64encode(cv2.imencode(".png", pixels)[1].tobytes()).decode()
 
 
-def test_match_serving_answers_in_the_form_of_paddlex(
-    serve: Callable[..., Any], tiles: Pixels
-) -> None:
+def test_match_serving_response_format(serve: Callable[..., Any], tiles: Pixels) -> None:
     answer = serve().post(PATH, json={"image": _base64(tiles)})
     body = answer.json()
     assert answer.status_code == 200
@@ -674,7 +673,7 @@ def test_match_serving_answers_in_the_form_of_paddlex(
     assert (picture.format, picture.size) == ("JPEG", (96, 64))
 
 
-def test_match_serving_takes_target_size_and_visualize(
+def test_match_serving_accepts_target_size_and_visualize(
     serve: Callable[..., Any], tiles: Pixels, sizes: Sizes
 ) -> None:
     client = serve()
@@ -684,7 +683,7 @@ def test_match_serving_takes_target_size_and_visualize(
     assert sizes == [(64, 96), (64, 64), (40, 72), (64, 96)]
 
 
-def test_match_serving_takes_a_url(
+def test_match_serving_accepts_a_url(
     serve: Callable[..., Any],
     save_image: Save,
     tiles: Pixels,
@@ -695,11 +694,11 @@ def test_match_serving_takes_a_url(
     client = serve(allow_urls=True)
     monkeypatch.setattr(
         "segrt.serve.fetch.is_public", lambda address: True
-    )  # only here may it be this machine
+    )  # allow this machine in the test
     assert client.post(PATH, json={"image": f"{site}/a.png"}).json()["result"]["size"] == [64, 96]
 
 
-def test_match_serving_a_failure_has_log_id_status_and_message(serve: Callable[..., Any]) -> None:
+def test_match_serving_failures_have_log_id_status_and_message(serve: Callable[..., Any]) -> None:
     answer = serve().post(PATH, json={})
     assert answer.status_code == 422
     assert answer.json().keys() == {"logId", "errorCode", "errorMsg"}
@@ -713,14 +712,14 @@ def test_match_serving_health(serve: Callable[..., Any]) -> None:
     assert answer.json() | {"logId": ""} == {"logId": "", "errorCode": 0, "errorMsg": "Healthy"}
 
 
-def test_match_cli_serve_word_for_word() -> None:
+def test_match_cli_serve_verbatim() -> None:
     pytest.importorskip("segrt.serve.app", reason="needs the serve extra")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     form = f"--serve --pipeline semantic_segmentation --host 127.0.0.1 --port {port}"
     server = subprocess.Popen(
-        [sys.executable, "-m", "segrt.cli", *form.split()], stderr=subprocess.PIPE
+        [sys.executable, "-m", "segrt", *form.split()], stderr=subprocess.PIPE
     )
     try:
         deadline = time.monotonic() + 60
@@ -737,13 +736,13 @@ def test_match_cli_serve_word_for_word() -> None:
         server.communicate(timeout=30)
 
 
-# ---- Mend
+# ---- Fixes
 
 
 @pytest.mark.parametrize(
     ("setting", "inferred"), [(64, (64, 64)), ([48, 80], (48, 80)), ("64", (64, 64))]
 )
-def test_mend_01_target_size_of_the_yaml_reaches_the_model(
+def test_fix_01_target_size_of_the_yaml_is_used(
     tmp_path: Path, colour_model: Path, sizes: Sizes, setting: object, inferred: tuple[int, int]
 ) -> None:
     file = tmp_path / "p.yaml"
@@ -752,7 +751,7 @@ def test_mend_01_target_size_of_the_yaml_reaches_the_model(
     assert sizes == [inferred]
 
 
-def test_mend_02_batch_size_of_predict_counts(
+def test_fix_02_batch_size_of_predict_is_used(
     pipeline: segrt.Pipeline, tiles: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
@@ -767,7 +766,7 @@ def test_mend_02_batch_size_of_predict_counts(
     assert batches == [2, 2, 1]
 
 
-def test_mend_02_device_of_predict_counts(
+def test_fix_02_device_of_predict_is_used(
     colour_model: Path, save_image: Save, tiles: Pixels, tile_labels: npt.NDArray[np.int32]
 ) -> None:
     pipeline = segrt.create_pipeline(model_dir=colour_model)
@@ -778,7 +777,7 @@ def test_mend_02_device_of_predict_counts(
         pipeline.predict(tiles, device="gpu:63")
 
 
-def test_mend_03_path_tuple_pil_and_bytes_give_a_result_and_none_an_error(
+def test_fix_03_path_tuple_pil_and_bytes_are_accepted_and_none_is_an_error(
     pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels
 ) -> None:
     path = save_image("a.png", tiles)
@@ -790,7 +789,7 @@ def test_mend_03_path_tuple_pil_and_bytes_give_a_result_and_none_an_error(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_mend_04_a_broken_file_is_an_error_in_its_place_never_a_neighbours_result(
+def test_fix_04_broken_file_is_an_error_at_its_position(
     pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, tmp_path: Path, batch_size: int
 ) -> None:
     first, last = (
@@ -820,7 +819,7 @@ def test_mend_04_a_broken_file_is_an_error_in_its_place_never_a_neighbours_resul
         list(pipeline.predict([first, broken], batch_size=batch_size))
 
 
-def test_mend_05_a_file_listed_before_a_folder_comes_before_it(
+def test_fix_05_input_order_of_files_and_folders_is_kept(
     pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, tmp_path: Path
 ) -> None:
     first = save_image("z.png", tiles)
@@ -830,7 +829,7 @@ def test_mend_05_a_file_listed_before_a_folder_comes_before_it(
         assert [r.input_path for r in found] == [str(p) for p in (first, *inside)]
 
 
-def test_mend_06_urls_with_a_query_work_and_the_same_basename_does_not_overwrite(
+def test_fix_06_urls_with_queries_work_and_equal_names_do_not_overwrite(
     pipeline: segrt.Pipeline, save_image: Save, tiles: Pixels, site: str, tmp_path: Path
 ) -> None:
     save_image("x/a.png", tiles)
@@ -844,7 +843,7 @@ def test_mend_06_urls_with_a_query_work_and_the_same_basename_does_not_overwrite
     assert _names(tmp_path / "out") == ["a_2_res.png", "a_res.png"]
 
 
-def test_mend_07_same_basename_does_not_overwrite(
+def test_fix_07_equal_names_do_not_overwrite(
     pipeline: segrt.Pipeline,
     save_image: Save,
     tiles: Pixels,
@@ -866,7 +865,7 @@ def test_mend_07_same_basename_does_not_overwrite(
     assert "is saved as a_2: another input of this call is saved as a" in caplog.text
 
 
-def test_mend_08_a_jpeg_has_a_lossless_label_image_beside_it(
+def test_fix_08_jpeg_is_accompanied_by_a_lossless_label_image(
     pipeline: segrt.Pipeline, save_image: Save, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(5).integers(0, 256, (64, 96, 3), np.uint8)
@@ -880,16 +879,14 @@ def test_mend_08_a_jpeg_has_a_lossless_label_image_beside_it(
 
 
 @pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s not in ("jpg", "jpeg")])
-def test_mend_08_every_other_suffix_is_saved_without_loss(
-    result: SegResult, tmp_path: Path, suffix: str
-) -> None:
+def test_fix_08_other_formats_are_lossless(result: SegResult, tmp_path: Path, suffix: str) -> None:
     (written,) = result.save_to_img(tmp_path / f"a.{suffix}")
     np.testing.assert_array_equal(
         np.asarray(Image.open(written).convert("RGB")), np.asarray(result.img["res"])
     )
 
 
-def test_mend_09_the_json_of_a_2048x1024_image_is_small(
+def test_fix_09_json_of_a_2048x1024_image_is_small(
     pipeline: segrt.Pipeline, tmp_path: Path
 ) -> None:
     blocks = (
@@ -910,7 +907,7 @@ def test_mend_09_the_json_of_a_2048x1024_image_is_small(
     assert sizes["png"] < 5e5
 
 
-def test_mend_10_a_batch_of_images_of_different_sizes_works(pipeline: segrt.Pipeline) -> None:
+def test_fix_10_batch_of_images_of_different_sizes(pipeline: segrt.Pipeline) -> None:
     rng = np.random.default_rng(7)
     images = [
         rng.integers(0, 256, (h, w, 3), np.uint8)
@@ -926,14 +923,14 @@ def test_mend_10_a_batch_of_images_of_different_sizes_works(pipeline: segrt.Pipe
 
 
 @pytest.mark.parametrize("pair", [[-1, -1], (-1, -1), "[-1,-1]", "-1,-1"])
-def test_mend_11_a_pair_of_minus_1_is_the_original_size(
+def test_fix_11_pair_of_minus_1_is_the_source_size(
     pipeline: segrt.Pipeline, sizes: Sizes, pair: object
 ) -> None:
     list(pipeline.predict(np.zeros((44, 52, 3), np.uint8), pair))
     assert sizes == [(44, 52)]
 
 
-def test_mend_12_class_names_scores_legend_and_overlay(
+def test_fix_12_class_names_scores_legend_and_overlay(
     pipeline: segrt.Pipeline, tiles: Pixels, tmp_path: Path
 ) -> None:
     one = _one(pipeline.predict(tiles, scores=True))
@@ -948,7 +945,7 @@ def test_mend_12_class_names_scores_legend_and_overlay(
     np.testing.assert_allclose(
         np.asarray(overlay)[0, 0], (np.array([250, 0, 0]) + one.palette[0]) / 2, atol=1
     )
-    assert one.overlay().width > 96  # the legend stands beside it
+    assert one.overlay().width > 96  # includes the legend
     assert one.save_overlay(tmp_path).name == "image_overlay.png"
 
 
@@ -962,7 +959,7 @@ def test_mend_12_class_names_scores_legend_and_overlay(
         ("file:///etc/passwd", 400, "not fetched"),
     ],
 )
-def test_mend_13_a_bad_image_is_the_clients_error_and_private_hosts_are_refused(
+def test_fix_13_bad_image_is_a_client_error_and_private_hosts_are_rejected(
     serve: Callable[..., Any], image: str, status: int, message: str
 ) -> None:
     answer = serve(allow_urls=True).post(PATH, json={"image": image})
@@ -970,19 +967,19 @@ def test_mend_13_a_bad_image_is_the_clients_error_and_private_hosts_are_refused(
     assert message in answer.json()["errorMsg"]
 
 
-def test_mend_13_a_url_that_answers_404_says_so(
+def test_fix_13_url_with_status_404_is_reported(
     serve: Callable[..., Any], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve(allow_urls=True)
     monkeypatch.setattr(
         "segrt.serve.fetch.is_public", lambda address: True
-    )  # only here may it be this machine
+    )  # allow this machine in the test
     answer = client.post(PATH, json={"image": f"{site}/gone.png"})
     assert answer.status_code == 424
     assert "the server answers 404" in answer.json()["errorMsg"]
 
 
-def test_mend_13_bodies_are_limited(serve: Callable[..., Any], tiles: Pixels) -> None:
+def test_fix_13_bodies_are_limited(serve: Callable[..., Any], tiles: Pixels) -> None:
     client = serve(max_body=100_000)
     assert client.post(PATH, json={"image": _base64(tiles)}).status_code == 200
     answer = client.post(PATH, json={"image": "A" * 100_000})
@@ -990,7 +987,7 @@ def test_mend_13_bodies_are_limited(serve: Callable[..., Any], tiles: Pixels) ->
     assert "larger than 100,000 bytes" in answer.json()["errorMsg"]
 
 
-def test_mend_13_requests_run_together(
+def test_fix_13_requests_run_concurrently(
     serve: Callable[..., Any], tiles: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
@@ -1009,7 +1006,7 @@ def test_mend_13_requests_run_together(
 
 
 @pytest.mark.parametrize("mode", ["normal", "high-performance"])
-def test_mend_14_a_missing_gpu_is_an_error(
+def test_fix_14_missing_gpu_is_an_error(
     colour_model: Path, command: Segrt, mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(segrt.DeviceError, match="gpu:63"):
@@ -1028,11 +1025,11 @@ def test_mend_14_a_missing_gpu_is_an_error(
     assert "gpu:63" in capsys.readouterr().err
 
 
-def test_mend_14_a_result_says_which_provider_ran(result: SegResult) -> None:
+def test_fix_14_result_reports_its_provider(result: SegResult) -> None:
     assert (result.provider, result.precision) == ("CPUExecutionProvider", "fp32")
 
 
-def test_mend_15_downloads_are_hashed_mirrored_and_may_be_forbidden(
+def test_fix_15_downloads_are_hashed_and_can_be_mirrored_or_forbidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror, spec = tmp_path / "mirror", zoo.get("PP-LiteSeg-T")
@@ -1054,7 +1051,7 @@ def test_mend_15_downloads_are_hashed_mirrored_and_may_be_forbidden(
     assert store.archive_path(spec) is None
 
 
-def test_mend_15_a_mirror_may_be_a_server(
+def test_fix_15_mirror_can_be_a_server(
     tmp_path: Path, site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = zoo.get("PP-LiteSeg-T")
@@ -1066,7 +1063,7 @@ def test_mend_15_a_mirror_may_be_a_server(
     assert store.fetch(spec, progress=False).read_bytes() == archive.read_bytes()
 
 
-def test_mend_16_pp_liteseg_runs_accelerated_on_the_cpu_at_any_size() -> None:
+def test_fix_16_pp_liteseg_runs_accelerated_on_the_cpu_at_any_size() -> None:
     hpi = {"backend": "openvino"}
     try:
         fast = segrt.create_pipeline(
@@ -1081,7 +1078,7 @@ def test_mend_16_pp_liteseg_runs_accelerated_on_the_cpu_at_any_size() -> None:
         assert float(np.mean(a.labels == b.labels)) > 0.99
 
 
-def test_mend_16_the_bundled_onnx_has_a_dynamic_size_and_standard_operators() -> None:
+def test_fix_16_bundled_onnx_has_dynamic_size_and_standard_operators() -> None:
     path = store.require(zoo.get(zoo.DEFAULT_MODEL))
     model = onnx.load(io.BytesIO(path.read_bytes()))
     dims = model.graph.input[0].type.tensor_type.shape.dim

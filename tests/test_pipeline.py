@@ -36,7 +36,7 @@ def _labels(items: Iterator[SegResult | SegFailure]) -> list[npt.NDArray[np.int3
     return [r.labels for r in results if isinstance(r, SegResult)]
 
 
-def test_labels_have_the_size_of_the_source(
+def test_labels_have_the_source_size(
     pipeline: segrt.Pipeline, tiles: Image, tile_labels: Image
 ) -> None:
     for size in (None, -1, 64, (32, 96), (128, 192), "64"):
@@ -46,7 +46,7 @@ def test_labels_have_the_size_of_the_source(
         assert (labels == tile_labels).mean() > 0.95, size
 
 
-def test_a_result_says_what_ran(pipeline: segrt.Pipeline, tiles: Image) -> None:
+def test_result_reports_provider_and_precision(pipeline: segrt.Pipeline, tiles: Image) -> None:
     (result,) = pipeline.predict(tiles)
     assert isinstance(result, SegResult)
     assert result.provider == "CPUExecutionProvider"
@@ -60,7 +60,7 @@ def test_a_result_says_what_ran(pipeline: segrt.Pipeline, tiles: Image) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
-def test_batches_of_mixed_sizes_equal_batch_1_and_keep_their_order(
+def test_batches_of_mixed_sizes_equal_single_images_in_order(
     pipeline: segrt.Pipeline, batch_size: int
 ) -> None:
     rng = np.random.default_rng(1)
@@ -75,7 +75,7 @@ def test_batches_of_mixed_sizes_equal_batch_1_and_keep_their_order(
         np.testing.assert_array_equal(a, b)
 
 
-def test_predict_is_lazy_runs_one_batch_ahead_and_reads_at_most_two_images_more(
+def test_predict_runs_one_batch_and_reads_two_images_ahead(
     pipeline: segrt.Pipeline, tiles: Image
 ) -> None:
     taken = []
@@ -93,7 +93,7 @@ def test_predict_is_lazy_runs_one_batch_ahead_and_reads_at_most_two_images_more(
         assert taken == list(range(done + 3))
 
 
-def test_a_result_does_not_wait_for_the_next_image(pipeline: segrt.Pipeline, tiles: Image) -> None:
+def test_result_does_not_wait_for_the_next_image(pipeline: segrt.Pipeline, tiles: Image) -> None:
     asked = threading.Event()
 
     def source() -> Iterator[Image]:
@@ -107,7 +107,7 @@ def test_a_result_does_not_wait_for_the_next_image(pipeline: segrt.Pipeline, til
     assert len(list(results)) == 1
 
 
-def test_a_call_that_is_given_up_leaves_no_threads(pipeline: segrt.Pipeline, tiles: Image) -> None:
+def test_abandoned_call_leaves_no_threads(pipeline: segrt.Pipeline, tiles: Image) -> None:
     before = set(threading.enumerate())
     results = pipeline.predict([tiles] * 20)
     next(results)
@@ -170,7 +170,7 @@ def test_workers_run_at_the_same_time(
     assert len(_labels(pipeline.predict([tiles] * 6))) == 6
 
 
-def test_batches_begin_in_the_order_of_the_input(
+def test_batches_start_in_input_order(
     pipeline: segrt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, run, ran = pipeline.transforms.write, Session.run, list[int]()
@@ -194,7 +194,7 @@ def test_batches_begin_in_the_order_of_the_input(
     assert ran == heights
 
 
-def test_a_bug_in_one_batch_is_raised_and_holds_nothing_up(
+def test_exception_in_one_batch_is_raised_without_deadlock(
     pipeline: segrt.Pipeline, tiles: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(pipeline.transforms), "size", lambda *_: 1 / 0)
@@ -202,7 +202,7 @@ def test_a_bug_in_one_batch_is_raised_and_holds_nothing_up(
         list(pipeline.predict([tiles] * 5))
 
 
-def test_a_failure_of_one_worker_stays_with_its_batch(
+def test_worker_failure_affects_only_its_batch(
     colour_model: Path, tiles: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, run = segrt.create_pipeline(model_dir=colour_model, workers=2), Session.run
@@ -220,7 +220,7 @@ def test_a_failure_of_one_worker_stays_with_its_batch(
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True, 65])
-def test_wrong_workers(colour_model: Path, workers: Any) -> None:
+def test_invalid_workers(colour_model: Path, workers: Any) -> None:
     with pytest.raises(
         segrt.ConfigError, match=r"workers .* is not valid: it must be a whole number from 1 to 64"
     ):
@@ -271,7 +271,7 @@ def test_predict_on_another_device_starts_it_once_or_raises(
         segrt.Pipeline(pipeline.session).predict(tiles, device="gpu:0")
 
 
-def test_names_follow_the_order_of_the_input_whatever_the_batch(
+def test_names_follow_the_input_order_at_any_batch_size(
     pipeline: segrt.Pipeline, tiles: Image
 ) -> None:
     images = [tiles, tiles[:40], tiles]
@@ -284,7 +284,7 @@ def test_names_follow_the_order_of_the_input_whatever_the_batch(
         ]
 
 
-def test_errors_stand_in_their_place(
+def test_failures_are_yielded_in_input_order(
     pipeline: segrt.Pipeline, save_image: Save, tiles: Image, tmp_path: Path
 ) -> None:
     good = save_image("good.png", tiles)
@@ -306,7 +306,7 @@ def test_errors_stand_in_their_place(
         ({"on_error": "x"}, "on_error 'x'"),
     ],
 )
-def test_wrong_arguments_raise_at_the_call(
+def test_invalid_arguments_raise_at_the_call(
     pipeline: segrt.Pipeline, tiles: Image, options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(segrt.ConfigError, match=message):
@@ -333,7 +333,7 @@ def test_same_names_in_one_call_do_not_overwrite(
     assert "is saved as a_2" in caplog.text
 
 
-def test_models_that_end_in_labels_work(tmp_path: Path, tiles: Image, tile_labels: Image) -> None:
+def test_models_that_output_labels(tmp_path: Path, tiles: Image, tile_labels: Image) -> None:
     for stride, meta in ((1, False), (4, True)):
         file = write_colour_model(
             tmp_path / f"labels{stride}.onnx", stride=stride, labels=True, meta=meta
@@ -342,7 +342,7 @@ def test_models_that_end_in_labels_work(tmp_path: Path, tiles: Image, tile_label
         np.testing.assert_array_equal(labels, tile_labels)
 
 
-def test_an_onnx_file_without_our_metadata_gets_class_numbers(tmp_path: Path, tiles: Image) -> None:
+def test_onnx_file_without_metadata_has_class_numbers(tmp_path: Path, tiles: Image) -> None:
     file = write_colour_model(tmp_path / "plain.onnx", meta=False)
     (result,) = segrt.create_pipeline(model_dir=file).predict(tiles)
     assert isinstance(result, SegResult)
@@ -350,19 +350,19 @@ def test_an_onnx_file_without_our_metadata_gets_class_numbers(tmp_path: Path, ti
     assert result.model_name == "plain"
 
 
-def test_model_dir_may_be_a_folder_with_one_onnx_file(colour_model: Path, tmp_path: Path) -> None:
+def test_model_dir_with_one_onnx_file(colour_model: Path, tmp_path: Path) -> None:
     assert segrt.create_pipeline(model_dir=tmp_path).model_name == "colours"
     write_colour_model(tmp_path / "second.onnx")
     with pytest.raises(segrt.ModelError, match=r"holds 2 \.onnx files: name the one"):
         segrt.create_pipeline(model_dir=tmp_path)
 
 
-def test_a_folder_with_neither_onnx_nor_paddle_says_what_it_needs(tmp_path: Path) -> None:
+def test_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(segrt.ExportError, match="holds no Paddle inference model"):
         segrt.create_pipeline(model_dir=tmp_path)
 
 
-def test_a_paddle_folder_without_the_export_extra_says_how_to_convert_it(
+def test_paddle_folder_without_the_export_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "inference.json").write_text("{}")
@@ -385,12 +385,12 @@ def test_damaged_and_missing_models(tmp_path: Path) -> None:
         segrt.create_pipeline(model_name="PP-LiteSeg-X")
 
 
-def test_a_device_that_is_not_there_raises() -> None:
+def test_missing_device_raises() -> None:
     with pytest.raises(segrt.DeviceError, match="npu:0"):
         segrt.create_pipeline("semantic_segmentation", device="npu:0")
 
 
-def test_the_bundled_model_runs_when_none_is_named() -> None:
+def test_bundled_model_is_the_default() -> None:
     pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu")
     assert pipeline.model_name == "PP-LiteSeg-T_camvid"
     sample = Path(segrt.__file__).with_name("models") / "sample.png"
@@ -425,7 +425,7 @@ def test_mode_device_and_hpi_config_from_arguments_and_yaml(colour_model: Path) 
     }
     for switch in ({"mode": "high-performance"}, {"use_hpip": True}):
         assert segrt.create_pipeline(config=fast | switch).session.plan.threads == 1
-    segrt.create_pipeline(config=fast)  # normal mode: the setting waits
+    segrt.create_pipeline(config=fast)  # normal mode ignores the setting
     with pytest.raises(segrt.ConfigError, match="backend 'warp'"):
         segrt.create_pipeline(config=fast | {"use_hpip": True}, hpi_config={"backend": "warp"})
     with pytest.raises(segrt.ConfigError, match="says nothing in normal mode"):
@@ -457,7 +457,7 @@ def test_bf16_keeps_the_labels_of_real_photos(camvid: Path) -> None:
     assert np.mean(same) >= 0.99
 
 
-def test_miou_on_real_photos_is_that_of_the_model_card(camvid: Path) -> None:
+def test_miou_on_real_photos_equals_the_model_card(camvid: Path) -> None:
     from PIL import Image as Pillow
 
     pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu")
@@ -478,7 +478,7 @@ def test_miou_on_real_photos_is_that_of_the_model_card(camvid: Path) -> None:
     assert 100 * hits.sum() / confusion.sum() == pytest.approx(85.82, abs=0.1)
 
 
-def test_scores_on_request(pipeline: segrt.Pipeline, tiles: Image, tmp_path: Path) -> None:
+def test_scores(pipeline: segrt.Pipeline, tiles: Image, tmp_path: Path) -> None:
     plain, scored = next(pipeline.predict(tiles)), next(pipeline.predict(tiles, scores=True))
     assert isinstance(plain, SegResult)
     assert isinstance(scored, SegResult)

@@ -18,7 +18,7 @@ from segrt.postprocess import Upsampled, _nearest, labels_from_logits, resize_la
 Size = tuple[int, int]
 MakeLogits = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float32]]
 
-TOLERANCE = 1e-6  # of the largest logit: closer classes may change places in float32
+TOLERANCE = 1e-6  # relative to the largest logit: closer classes may swap ranks in float32
 
 many = settings(max_examples=150, deadline=None)
 sides = st.integers(1, 9)
@@ -32,7 +32,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float3
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Few winners, far apart: as on photographs."""
+    """Large regions with a clear winner, as in photographs."""
     values = 9 * noise(rng, shape)
     return np.stack(
         [[cv2.GaussianBlur(c, (0, 0), 3).reshape(c.shape) for c in image] for image in values]
@@ -40,7 +40,7 @@ def smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float
 
 
 def alternating(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A class that wins at no corner and yet in the middle of many cells."""
+    """A class that wins at no corner but in the middle of many cells."""
     values = noise(rng, shape) * 0.01
     checkers = np.indices(shape[2:]).sum(0) % 2
     values[:, 0] += 1 - 2 * checkers
@@ -57,7 +57,7 @@ def uneven(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float
 
 
 def shifted(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Small differences on a large common value."""
+    """Small differences on top of a large common value."""
     return noise(rng, shape) + 1000
 
 
@@ -79,7 +79,7 @@ def check(
     source_size: Size,
     align_corners: bool,
 ) -> None:
-    """Demand the reference's label wherever the best two classes are not all but equal, or not finite."""
+    """Compare with the reference, except where the best two classes are almost equal."""
     up = upsample(logits, size, align_corners)
     expected = nearest(up.argmax(1), source_size)
     assert labels.dtype == np.int32
@@ -87,13 +87,15 @@ def check(
     if logits.shape[1] == 1:
         assert not labels.any()
         return
-    second, best = np.moveaxis(np.sort(up, axis=1)[:, -2:], 1, 0)  # NaN sorts last, as the largest
+    second, best = np.moveaxis(
+        np.sort(up, axis=1)[:, -2:], 1, 0
+    )  # NaN sorts last, i.e. as the largest
     largest = np.abs(logits, where=np.isfinite(logits), out=np.zeros_like(logits)).max()
     with np.errstate(invalid="ignore"):
         near_tie = np.isfinite(best) & (best - second < TOLERANCE * largest)
     near_tie = nearest(near_tie, source_size)
     np.testing.assert_array_equal(labels[~near_tie], expected[~near_tie])
-    # In a near-tie any of the classes that take part may win, and no other.
+    # In a near-tie, any of the tied classes may win, but no other.
     with np.errstate(invalid="ignore"):
         lag = nearest(up.max(1, keepdims=True) - up, source_size)
     chosen = np.take_along_axis(lag, labels[:, None].astype(np.intp), axis=1)[:, 0]
@@ -102,7 +104,7 @@ def check(
 
 @many
 @given(kinds, seeds, class_counts, sides, sides, full_sides, full_sides, st.booleans())
-def test_labels_are_those_of_the_reference(
+def test_labels_equal_the_reference(
     kind: MakeLogits,
     seed: int,
     classes: int,
@@ -128,7 +130,7 @@ def test_labels_are_those_of_the_reference(
     st.tuples(full_sides, full_sides),
     st.booleans(),
 )
-def test_labels_at_the_size_of_the_source(
+def test_labels_at_the_source_size(
     kind: MakeLogits,
     seed: int,
     classes: int,
@@ -156,7 +158,7 @@ def test_labels_at_the_size_of_the_source(
 )
 @pytest.mark.parametrize("kind", [noise, smooth])
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_usual_sizes(
+def test_common_sizes(
     shape: tuple[int, ...], size: Size, kind: MakeLogits, align_corners: bool
 ) -> None:
     logits = kind(np.random.default_rng(0), shape)
@@ -174,10 +176,10 @@ def test_usual_sizes(
     st.integers(1, 3),
     st.booleans(),
 )
-def test_ties_go_to_the_lowest_class_exactly(
+def test_ties_go_to_the_lowest_class(
     seed: int, classes: int, h: int, w: int, scale: int, spread: int, align_corners: bool
 ) -> None:
-    """Small integers and weights that are multiples of 1/16: nothing is rounded, so nothing may differ."""
+    """Small integers and weights that are multiples of 1/16 are exact, so no label may differ."""
     logits = (
         np.random.default_rng(seed).integers(-spread, spread, (1, classes, h, w)).astype(np.float32)
     )
@@ -188,7 +190,7 @@ def test_ties_go_to_the_lowest_class_exactly(
 
 @given(class_counts, full_sides, full_sides, st.booleans())
 @settings(deadline=None)
-def test_constant_logits_give_class_0(
+def test_constant_logits_are_class_0(
     classes: int, height: int, width: int, align_corners: bool
 ) -> None:
     logits = np.full((1, classes, 4, 5), 0.1, np.float32)
@@ -207,7 +209,7 @@ def test_constant_logits_give_class_0(
     st.booleans(),
     st.data(),
 )
-def test_values_that_are_not_finite(
+def test_non_finite_logits(
     seed: int,
     classes: int,
     h: int,
@@ -230,7 +232,7 @@ def test_values_that_are_not_finite(
     check(labels, logits, (height, width), (height, width), align_corners)
 
 
-def test_a_class_masked_with_minus_infinity_never_wins() -> None:
+def test_class_masked_with_minus_infinity_never_wins() -> None:
     logits = noise(np.random.default_rng(0), (1, 5, 6, 7))
     logits[:, 2] = -np.inf
     labels, scores = labels_from_logits(logits, (48, 56), with_scores=True)
@@ -267,7 +269,7 @@ def test_scores_are_the_highest_softmax_probability(
     ("shape", "size"),
     [((2, 11, 9, 12), (72, 96)), ((1, 5, 7, 10), (51, 77)), ((1, 4, 20, 30), (11, 13))],
 )
-def test_labels_are_those_of_onnx_resize_and_argmax(
+def test_labels_equal_onnx_resize_and_argmax(
     shape: tuple[int, ...], size: Size, align_corners: bool
 ) -> None:
     helper = pytest.importorskip("onnx.helper")
@@ -294,19 +296,19 @@ def test_labels_are_those_of_onnx_resize_and_argmax(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     logits = smooth(np.random.default_rng(1), shape)
-    theirs = session.run(None, {"x": logits})[0].astype(np.int32)
+    from_onnx = session.run(None, {"x": logits})[0].astype(np.int32)
     ours, _ = labels_from_logits(logits, size, align_corners=align_corners)
-    check(theirs, logits, size, size, align_corners)  # the reference describes the operator
-    assert (ours == theirs).mean() > 0.999
+    check(from_onnx, logits, size, size, align_corners)  # the reference describes the operator
+    assert (ours == from_onnx).mean() > 0.999
 
 
-def test_nearest_is_opencv_s_for_every_size() -> None:
+def test_nearest_equals_opencv_at_every_size() -> None:
     for full in [*range(1, 66), 97, 333, 720, 1000, 1025]:
         line = np.arange(full, dtype=np.int32)
         for pixels in [*range(1, 100), 333, 500, 719, 1080, 2049]:
-            theirs = cv2.resize(line[:, None], (1, pixels), interpolation=cv2.INTER_NEAREST)
+            from_opencv = cv2.resize(line[:, None], (1, pixels), interpolation=cv2.INTER_NEAREST)
             np.testing.assert_array_equal(
-                _nearest(full, pixels), theirs.ravel(), err_msg=f"{full} -> {pixels}"
+                _nearest(full, pixels), from_opencv.ravel(), err_msg=f"{full} -> {pixels}"
             )
 
 
@@ -317,13 +319,13 @@ def test_logits_of_other_types(dtype: type[np.generic]) -> None:
     check(labels, logits.astype(np.float32), (40, 32), (40, 32), False)
 
 
-def test_logits_that_are_not_contiguous() -> None:
+def test_non_contiguous_logits() -> None:
     logits = noise(np.random.default_rng(0), (2, 5, 4, 6)).transpose(0, 2, 3, 1)
     labels, _ = labels_from_logits(logits, (40, 48))
     check(labels, logits, (40, 48), (40, 48), False)
 
 
-def test_threads_do_not_disturb_each_other() -> None:
+def test_thread_safety() -> None:
     logits = [smooth(np.random.default_rng(i), (1, 11, 30, 40)) for i in range(8)]
     alone = [labels_from_logits(one, (240, 320))[0] for one in logits]
     with ThreadPoolExecutor(8) as pool:
@@ -333,7 +335,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (1, 0, 4, 4), (0, 3, 4, 4)])
-def test_logits_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
+def test_wrong_shapes_of_logits_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match=r"expected logits of shape \(N, C, h, w\)"):
         labels_from_logits(np.zeros(shape, np.float32), (8, 8))
 
@@ -364,14 +366,14 @@ def test_resize_labels(
 @pytest.mark.parametrize(
     "labels", [np.zeros((4, 4), int), np.zeros((1, 4, 4), np.float32), np.zeros((0, 4, 4), int)]
 )
-def test_labels_of_a_wrong_kind_are_refused(labels: NDArray[Any]) -> None:
+def test_wrong_kinds_of_labels_are_rejected(labels: NDArray[Any]) -> None:
     with pytest.raises(ModelError, match="expected integer labels"):
         resize_labels(labels, (8, 8))
 
 
 @many
 @given(st.data(), sides, sides, class_counts, st.booleans(), seeds)
-def test_parts_of_the_upsampled_logits_even_when_the_rows_above_are_forgotten(
+def test_regions_of_the_upsampled_logits_while_forgetting_rows_above(
     data: st.DataObject, h: int, w: int, classes: int, align_corners: bool, seed: int
 ) -> None:
     size = data.draw(st.integers(h, 40)), data.draw(st.integers(w, 40))

@@ -50,7 +50,7 @@ numbers = st.floats(-5, 5).filter(lambda x: abs(x) > 1e-3)
     st.tuples(numbers, numbers, numbers),
 )
 @settings(deadline=None)
-def test_normalize_is_the_formula_exactly(
+def test_normalize_equals_the_formula_exactly(
     height: int, width: int, seed: int, scale: float, mean: Any, std: Any
 ) -> None:
     image = photo(height, width, seed)
@@ -62,7 +62,7 @@ def test_every_pixel_value_with_the_default_settings() -> None:
     image = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     out = written(Normalize(), image)
     np.testing.assert_array_equal(out, expected(image, 1 / 255, 0.5, 0.5))
-    # PaddleX computes x * (scale / std) - mean / std in float32: the same but for the last bit or two.
+    # PaddleX computes x * (scale / std) - mean / std in float32, equal up to the last two bits.
     paddlex = image.transpose(2, 0, 1).astype(np.float32) * np.float32(2 / 255) - np.float32(1)
     np.testing.assert_allclose(out, paddlex, atol=2e-7)
     assert out.min() == -1
@@ -70,7 +70,7 @@ def test_every_pixel_value_with_the_default_settings() -> None:
 
 
 @pytest.mark.parametrize("band", [1, 7, 64, 1 << 17])
-def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
+def test_bands_are_seamless(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
     monkeypatch.setattr(preprocess, "_BAND", band)
     image = photo(31, 17)
     np.testing.assert_array_equal(
@@ -78,7 +78,7 @@ def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, band: int) -
     )
 
 
-def test_image_of_several_bands() -> None:
+def test_image_larger_than_a_band() -> None:
     image = photo(720, 960)
     np.testing.assert_array_equal(
         written(IMAGENET, image), expected(image, 1 / 255, IMAGENET.mean, IMAGENET.std)
@@ -88,12 +88,12 @@ def test_image_of_several_bands() -> None:
 @pytest.mark.parametrize(
     "view", [np.s_[::-1, ::-1], np.s_[:, :, ::-1], np.s_[5:20, 3:11], np.s_[::2, ::3]]
 )
-def test_images_that_are_views(view: Any) -> None:
+def test_views_as_images(view: Any) -> None:
     image = photo(30, 40)[view]
     np.testing.assert_array_equal(written(Normalize(), image), expected(image, 1 / 255, 0.5, 0.5))
 
 
-def test_a_slot_of_a_batch_is_written_and_no_other() -> None:
+def test_write_changes_only_its_slot_of_the_batch() -> None:
     batch = np.full((3, 3, 8, 9), 7, np.float32)
     image = photo(8, 9)
     PLAIN.write(image, out=batch[1])
@@ -110,13 +110,13 @@ def test_a_slot_of_a_batch_is_written_and_no_other() -> None:
         np.zeros((3, 8, 18), np.float32)[:, :, ::2],
     ],
 )
-def test_an_output_that_opencv_would_not_write_to_is_refused(out: NDArray[Any]) -> None:
+def test_output_that_opencv_would_not_write_to_is_rejected(out: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match="out must be C-contiguous float32"):
         Normalize().write(photo(8, 9), out)
 
 
 @pytest.mark.parametrize(("interp", "flag"), list(preprocess.INTERPOLATIONS.items()))
-def test_resize_is_opencv_s(interp: str, flag: int) -> None:
+def test_resize_equals_opencv(interp: str, flag: int) -> None:
     image = photo(20, 30)
     resized = preprocess.resize(image, (13, 41), interp)
     np.testing.assert_array_equal(resized, cv2.resize(image, (41, 13), interpolation=flag))
@@ -133,7 +133,7 @@ def test_write_resizes_to_the_slot() -> None:
     np.testing.assert_array_equal(out, expected(resized, 1 / 255, 0.5, 0.5))
 
 
-# What PaddleX 3.7.2 computes for these.
+# Sizes computed by PaddleX 3.7.2.
 @pytest.mark.parametrize(
     ("source_size", "resize", "size"),
     [
@@ -156,7 +156,9 @@ def test_size_after_a_resize(source_size: Size, resize: Resize, size: Size) -> N
 
 
 @given(st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 64))
-def test_no_side_is_ever_empty(height: int, width: int, target_size: int, divisor: int) -> None:
+def test_sides_are_positive_multiples_of_the_divisor(
+    height: int, width: int, target_size: int, divisor: int
+) -> None:
     size = Resize(target_size=min(target_size, 65_535), size_divisor=divisor).size((height, width))
     assert min(size) >= divisor
     assert all(side % divisor == 0 for side in size)
@@ -172,7 +174,7 @@ def test_no_side_is_ever_empty(height: int, width: int, target_size: int, diviso
         ((123, 45), (123, 45)),
     ],
 )
-def test_target_size_of_a_model_without_a_resize(target_size: TargetSize, size: Size) -> None:
+def test_target_size_if_the_model_has_no_resize(target_size: TargetSize, size: Size) -> None:
     assert PLAIN.size((360, 480), target_size) == size
 
 
@@ -180,7 +182,7 @@ def test_target_size_of_a_model_without_a_resize(target_size: TargetSize, size: 
     ("target_size", "size"),
     [(None, (200, 300)), (-1, (360, 480)), (512, (512, 512)), ((123, 45), (123, 45))],
 )
-def test_target_size_of_a_model_with_a_resize(target_size: TargetSize, size: Size) -> None:
+def test_target_size_if_the_model_has_a_resize(target_size: TargetSize, size: Size) -> None:
     resize = {
         "type": "Resize",
         "target_size": [300, 200],
@@ -221,6 +223,6 @@ def test_parse() -> None:
         ({"type": "Resize", "size_divisor": -1}, r"Resize is not valid \(size_divisor: "),
     ],
 )
-def test_transforms_that_are_not_known_are_refused(entry: dict[str, Any], message: str) -> None:
+def test_invalid_transforms_are_rejected(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Transforms.parse([entry])

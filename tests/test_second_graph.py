@@ -15,7 +15,7 @@ from segrt import second_graph
 
 
 def _with_second_graph() -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """A file whose second graph adds 1 to what its first gives, and that second graph by itself."""
+    """A file whose second graph adds 1 to the output of the first, and the second as a model."""
     net = Net()
     y = net.conv("x", 3, 5, kernel_shape=[3, 3])
     first = net.model(y)
@@ -32,7 +32,7 @@ def _with_second_graph() -> tuple[onnx.ModelProto, onnx.ModelProto]:
     return first, whole
 
 
-def test_the_second_graph_runs_with_the_weights_of_the_file(tmp_path: Path) -> None:
+def test_second_graph_runs_with_the_weights_of_the_file(tmp_path: Path) -> None:
     first, whole = _with_second_graph()
     onnx.save(first, tmp_path / "m.onnx")
     data = second_graph.read(tmp_path / "m.onnx")
@@ -43,14 +43,14 @@ def test_the_second_graph_runs_with_the_weights_of_the_file(tmp_path: Path) -> N
     np.testing.assert_allclose(run(model, x)[0], run(first, x)[0] + 1, atol=1e-5)
 
 
-def test_a_file_written_again_by_onnx_keeps_it(tmp_path: Path) -> None:
+def test_second_graph_survives_rewriting_by_onnx(tmp_path: Path) -> None:
     first, _ = _with_second_graph()
     assert second_graph.assemble(
         memoryview(onnx.load_from_string(first.SerializeToString()).SerializeToString())
     )
 
 
-def test_a_file_without_a_second_graph_has_none(tmp_path: Path) -> None:
+def test_file_without_a_second_graph(tmp_path: Path) -> None:
     first, _ = _with_second_graph()
     del first.metadata_props[1]
     onnx.save(first, tmp_path / "m.onnx")
@@ -61,7 +61,7 @@ def test_a_file_without_a_second_graph_has_none(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-def test_damaged_files_are_left_to_onnx_runtime(data: st.DataObject) -> None:
+def test_damaged_files_do_not_crash(data: st.DataObject) -> None:
     whole = bytearray(_with_second_graph()[0].SerializeToString())
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -71,5 +71,5 @@ def test_damaged_files_are_left_to_onnx_runtime(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"\xff" * 20, b"\x0b", b"\x3a\x7f"])
-def test_what_is_no_model_has_no_second_graph(damage: bytes) -> None:
+def test_other_files_have_no_second_graph(damage: bytes) -> None:
     assert second_graph.assemble(memoryview(damage)) is None

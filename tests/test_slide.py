@@ -25,7 +25,7 @@ CLASSES = 4
 def _crop_logits(
     image: npt.NDArray[np.float32], rows: slice, columns: slice
 ) -> npt.NDArray[np.float32]:
-    """A network that is not the same wherever it looks from: as one with a limited view at the crop's edge."""
+    """A network whose output depends on the crop, like one with a limited view at its edges."""
     crop = image[:, rows, columns]
     _, height, width = crop.shape
     y, x = np.arange(height)[:, None], np.arange(width)
@@ -34,7 +34,7 @@ def _crop_logits(
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_it_is_the_mean_over_all_crops(data: st.DataObject) -> None:
+def test_logits_are_the_mean_over_all_crops(data: st.DataObject) -> None:
     sides = st.integers(1, 40)
     size, crop = data.draw(st.tuples(sides, sides)), data.draw(st.tuples(sides, sides))
     stride = data.draw(st.tuples(st.integers(1, crop[0]), st.integers(1, crop[1])))
@@ -67,7 +67,7 @@ def test_it_is_the_mean_over_all_crops(data: st.DataObject) -> None:
     )
 
 
-def test_crops_lie_as_in_paddleseg() -> None:
+def test_crop_positions_equal_paddleseg() -> None:
     assert starts(2048, 1024, 768) == [0, 768, 1024]
     assert starts(1024, 1024, 768) == [0]
     assert starts(500, 1024, 768) == [0]
@@ -105,7 +105,7 @@ def test_windows_are_parsed(value: object, window: Window | bool) -> None:
         5,
     ],
 )
-def test_windows_that_are_none(value: object) -> None:
+def test_invalid_windows(value: object) -> None:
     with pytest.raises(ConfigError, match="slide"):
         parse_window(value)
 
@@ -117,7 +117,7 @@ def _labels(pipeline: segrt.Pipeline, image: object, **options: Any) -> npt.NDAr
 
 
 def test_real_photos_equal_a_float64_reference(camvid: Path) -> None:
-    """PaddleSeg's way: all logits at full size, in float64."""
+    """The reference is PaddleSeg's method: all logits at full size, in float64."""
     pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu")
     for photo in sorted((camvid / "images").iterdir())[:2]:
         (whole,) = pipeline.predict(photo)
@@ -144,16 +144,16 @@ def test_real_photos_equal_a_float64_reference(camvid: Path) -> None:
             window = {"crop": crop, "stride": stride}
             labels = _labels(pipeline, whole.image, slide=window, batch_size=batch_size)
             assert (labels == expected).mean() >= 0.9999
-        assert (whole.labels == expected).mean() < 0.9999  # so the window does make a difference
+        assert (whole.labels == expected).mean() < 0.9999  # the window does make a difference
 
 
-def test_one_crop_is_the_whole_image(colour_model: Path, tiles: Image) -> None:
+def test_single_crop_equals_the_whole_image(colour_model: Path, tiles: Image) -> None:
     pipeline = segrt.create_pipeline(model_dir=colour_model)
     window = {"crop": 500, "stride": 500}
     np.testing.assert_array_equal(_labels(pipeline, tiles, slide=window), _labels(pipeline, tiles))
 
 
-def test_it_works_with_a_target_size_and_scores(
+def test_slide_with_target_size_and_scores(
     colour_model: Path, tiles: Image, tile_labels: Image
 ) -> None:
     pipeline = segrt.create_pipeline(model_dir=colour_model)
@@ -165,7 +165,7 @@ def test_it_works_with_a_target_size_and_scores(
     assert result.scores.shape == tiles.shape[:2]
 
 
-def test_where_the_window_comes_from(colour_model: Path, tmp_path: Path, tiles: Image) -> None:
+def test_sources_of_the_window(colour_model: Path, tmp_path: Path, tiles: Image) -> None:
     seen: list[tuple[int, int]] = []
 
     def crops(pipeline: segrt.Pipeline, **options: Any) -> int:

@@ -34,7 +34,7 @@ def _error(source: object) -> str:
     return str(item.error)
 
 
-def test_a_file_as_text_or_path_is_bgr(save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
+def test_file_as_text_or_path_is_bgr(save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
     path = save_image("a.png", tiles)
     for source in (str(path), path):
         (frame,) = _images(source)
@@ -43,7 +43,7 @@ def test_a_file_as_text_or_path_is_bgr(save_image: Save, tiles: npt.NDArray[np.u
         assert frame.page_index is None
 
 
-def test_a_folder_is_recursive_sorted_and_knows_upper_case(
+def test_folder_is_recursive_sorted_and_ignores_case(
     save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:
     for name in ("d/b.PNG", "d/a/z.bmp", "d/c.jpg", "d/b/a.webp"):
@@ -62,7 +62,7 @@ def test_nested_lists_keep_their_order(
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])
-def test_arrays_of_every_layout(shape: tuple[int, ...]) -> None:
+def test_array_layouts(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     image = from_array(array)
     assert image.shape == (5, 7, 3)
@@ -82,7 +82,7 @@ def test_arrays_of_every_layout(shape: tuple[int, ...]) -> None:
         (np.array([[-0.5, 1]]), "from -0.5 to 1"),
     ],
 )
-def test_arrays_that_are_no_image(array: npt.NDArray[Any], message: str) -> None:
+def test_invalid_arrays(array: npt.NDArray[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_array(array)
 
@@ -94,11 +94,11 @@ def test_dtypes_are_scaled_to_8_bits(dtype: type[np.generic]) -> None:
     np.testing.assert_array_equal(from_array((grey * scale).astype(dtype))[:, :, 1], grey)
 
 
-def test_bool_is_black_and_white() -> None:
+def test_bool_array_is_black_and_white() -> None:
     assert from_array(np.array([[True, False]]))[0].tolist() == [[255] * 3, [0] * 3]
 
 
-def test_a_memory_mapped_array_is_not_copied(tmp_path: Path) -> None:
+def test_memory_mapped_array_is_not_copied(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((4, 5, 3), np.uint8))
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
     assert np.shares_memory(from_array(mapped), mapped)
@@ -117,18 +117,18 @@ def test_a_memory_mapped_array_is_not_copied(tmp_path: Path) -> None:
         ("F", 0.5, [128] * 3),
     ],
 )
-def test_every_mode_is_flattened(mode: str, colour: Any, bgr: list[int]) -> None:
+def test_pil_modes_are_converted_to_bgr(mode: str, colour: Any, bgr: list[int]) -> None:
     (frame,) = _images(Image.new(mode, (3, 2), colour))
     assert frame.image.shape == (2, 3, 3)
     assert frame.image[1, 2].tolist() == bgr
 
 
-def test_modes_out_of_range_are_refused() -> None:
+def test_out_of_range_values_are_rejected() -> None:
     assert "must be from 0 to 65535, but it is from -1 to -1" in _error(Image.new("I", (3, 2), -1))
     assert "must be from 0 to 1" in _error(Image.new("F", (3, 2), 200.0))
 
 
-def test_palettes_with_transparency_are_looked_up(tmp_path: Path) -> None:
+def test_palette_with_transparency(tmp_path: Path) -> None:
     palette = Image.new("P", (3, 2), 1)
     palette.putpalette([0, 0, 0, 200, 100, 50])
     palette.save(tmp_path / "p.png", transparency=1)
@@ -136,7 +136,7 @@ def test_palettes_with_transparency_are_looked_up(tmp_path: Path) -> None:
     assert frame.image[0, 0].tolist() == [50, 100, 200]
 
 
-def test_16_bit_files_keep_their_upper_bits(tmp_path: Path) -> None:
+def test_16_bit_files_keep_their_high_bits(tmp_path: Path) -> None:
     grey = (np.arange(256, dtype=np.uint16) * 256 + 200).reshape(16, 16)
     for name in ("a.png", "a.tif"):
         Image.fromarray(grey).save(tmp_path / name)
@@ -144,14 +144,14 @@ def test_16_bit_files_keep_their_upper_bits(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.image[:, :, 0], grey >> 8)
 
 
-def test_a_pil_image_is_rgb_and_arrays_are_bgr() -> None:
+def test_pil_image_is_rgb_and_array_is_bgr() -> None:
     (frame,) = _images(Image.new("RGB", (4, 3), (255, 0, 0)))
     assert frame.image[0, 0].tolist() == [0, 0, 255]
 
 
-def test_exif_orientation_is_applied_unless_turned_off(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied_by_default(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees to show
+    exif[0x0112] = 6  # rotated by 90 degrees for display
     Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
     (frame,) = _images(tmp_path / "a.jpg")
     assert frame.image.shape == (40, 20, 3)
@@ -160,7 +160,7 @@ def test_exif_orientation_is_applied_unless_turned_off(tmp_path: Path) -> None:
     assert item.image.shape == (20, 40, 3)
 
 
-def test_bytes_are_read_as_a_file(save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
+def test_bytes_are_the_contents_of_a_file(save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
     content = save_image("a.png", tiles).read_bytes()
     for source in (content, bytearray(content), memoryview(content)):
         (frame,) = _images(source)
@@ -170,7 +170,7 @@ def test_bytes_are_read_as_a_file(save_image: Save, tiles: npt.NDArray[np.uint8]
     assert "this is empty" in _error(b"")
 
 
-def test_content_decides_not_the_suffix(
+def test_format_is_detected_by_content(
     save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:
     save_image("a.png", tiles).rename(tmp_path / "a.pdf")
@@ -178,7 +178,7 @@ def test_content_decides_not_the_suffix(
     np.testing.assert_array_equal(frame.image, tiles)
 
 
-def test_each_frame_of_a_tiff_is_an_image(tmp_path: Path) -> None:
+def test_tiff_frames_are_separate_images(tmp_path: Path) -> None:
     pages = [Image.new("RGB", (10 + i, 5), (i, 0, 0)) for i in range(3)]
     pages[0].save(tmp_path / "three.tif", save_all=True, append_images=pages[1:])
     pages[0].save(tmp_path / "one.tiff")
@@ -191,7 +191,7 @@ def test_each_frame_of_a_tiff_is_an_image(tmp_path: Path) -> None:
     assert [f.page_index for f in _images((tmp_path / "one.tiff").read_bytes())] == [0]
 
 
-def test_too_many_frames_end_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_frames_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segrt.sources.MAX_PAGES", 2)
     pages = [Image.new("L", (5, 5)) for _ in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
@@ -202,10 +202,10 @@ def test_too_many_frames_end_in_an_error(tmp_path: Path, monkeypatch: pytest.Mon
         assert isinstance(second, Frame)
         assert isinstance(third, SegFailure)
         assert third.page_index == 2
-        assert "left out" in str(third.error)
+        assert "the others are skipped" in str(third.error)
 
 
-def test_each_page_of_a_pdf_is_an_image(tmp_path: Path) -> None:
+def test_pdf_pages_are_separate_images(tmp_path: Path) -> None:
     pages = [Image.new("RGB", (60, 30 + 10 * i), (250, 0, 0)) for i in range(2)]
     pages[0].save(tmp_path / "doc.PDF", save_all=True, append_images=pages[1:], resolution=72)
     found = _images(tmp_path)
@@ -217,9 +217,7 @@ def test_each_page_of_a_pdf_is_an_image(tmp_path: Path) -> None:
     assert small == [(30, 60, 3), (40, 60, 3)]
 
 
-def test_a_page_with_too_many_pixels_is_an_error_of_that_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oversized_page_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segrt.sources.MAX_PIXELS", 10_000)
     Image.new("L", (100, 100)).save(
         tmp_path / "a.pdf", save_all=True, append_images=[Image.new("L", (9, 9))]
@@ -228,20 +226,21 @@ def test_a_page_with_too_many_pixels_is_an_error_of_that_page(
     assert isinstance(first, SegFailure)
     assert (
         str(first.error)
-        == f"{tmp_path}/a.pdf, page 0: an image of 200 x 200 has more than 10,000 pixels; max_pixels raises that"
+        == f"{tmp_path}/a.pdf, page 0: an image of 200 x 200 has more than 10,000 pixels; "
+        "max_pixels raises that"
     )
     assert isinstance(second, Frame)
 
 
 @pytest.mark.parametrize("scale", [0, -1, 101, float("nan"), "2"])
-def test_wrong_scales_are_refused(scale: Any) -> None:
+def test_invalid_scales_are_rejected(scale: Any) -> None:
     with pytest.raises(ConfigError, match="pdf_scale"):
         Reading(pdf_scale=scale)
 
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Answer], str]]:
-    """Serves answers by path on 127.0.0.1, and gives their URLs."""
+    """Serve responses by path on 127.0.0.1; returns their URLs."""
     for name in os.environ:
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -254,7 +253,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Answer], st
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            with suppress(OSError):  # the client may have gone
+            with suppress(OSError):  # the client may have disconnected
                 for part in body:
                     self.wfile.write(part)
 
@@ -286,7 +285,7 @@ def test_urls_with_queries_redirects_and_no_suffix(
         assert frame.input_path == url
 
 
-def test_urls_that_fail_say_why(
+def test_failing_urls_report_the_reason(
     site: Callable[[str, Answer], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "the server answers 404" in _error(site("/gone.png", (404, {}, [])))
@@ -309,7 +308,7 @@ def test_urls_that_fail_say_why(
         assert "took more than 0.3 s" in _error(site(f"/slow{pause}.png", (200, {}, body(pause))))
 
 
-def test_bad_files_each_say_what_is_wrong(
+def test_bad_files_report_the_reason(
     tmp_path: Path, save_image: Save, tiles: npt.NDArray[np.uint8]
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -328,11 +327,11 @@ def test_bad_files_each_say_what_is_wrong(
 
 
 @pytest.mark.parametrize("source", [None, 5.0, {"a": 1}])
-def test_other_types_are_named(source: object) -> None:
+def test_unsupported_types_are_reported(source: object) -> None:
     assert f"type {type(source).__name__}" in _error(source)
 
 
-def test_too_many_pixels_is_refused_before_decoding(
+def test_too_many_pixels_are_rejected_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
@@ -341,7 +340,7 @@ def test_too_many_pixels_is_refused_before_decoding(
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_the_limit_of_pixels_is_a_setting(
+def test_pixel_limit_is_configurable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     Image.new("RGB", (100, 100), (9, 8, 7)).save(tmp_path / name)
@@ -349,7 +348,7 @@ def test_the_limit_of_pixels_is_a_setting(
     assert isinstance(small, SegFailure)
     assert "max_pixels raises that" in str(small.error)
     monkeypatch.setattr("segrt.sources.MAX_PIXELS", 5_000)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_500)  # Pillow refuses from twice as many on
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_500)  # Pillow raises from twice as many on
     assert "max_pixels" in _error(tmp_path / name)
     (frame,) = frames(tmp_path / name, Reading(max_pixels=10_000))
     assert isinstance(frame, Frame)

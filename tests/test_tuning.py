@@ -3,25 +3,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import machines as m
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 import segrt
 from segrt import tuning
-from segrt.backends import cache
-from segrt.backends.cache import recall
-from segrt.backends.plan import BACKENDS, HpiConfig, Plan
+from segrt.backends.plan import BACKENDS, Plan
 from segrt.backends.session import Session
-from segrt.errors import ConfigError, DeviceError, ModelError
+from segrt.errors import DeviceError, ModelError
 from segrt.tuning import Measurement, winner
-from segrt.types import Device
 
 NORMAL = Plan(BACKENDS["cpu"], "fp32", 2)
 FAST = Plan(BACKENDS["openvino"], "fp32", 2)
@@ -34,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_the_fastest_that_keeps_the_labels_wins() -> None:
+def test_fastest_plan_that_keeps_the_labels_wins() -> None:
     slow, fast = Measurement(NORMAL, 10.0, 1.0), Measurement(FAST, 5.0, 1.0)
     assert winner([slow, fast, Measurement(HALF, 1.0, 0.5, "labels")]) is fast
     assert winner([slow, Measurement(FAST, 9.9, 1.0)]) is slow  # within the noise
@@ -43,74 +38,7 @@ def test_the_fastest_that_keeps_the_labels_wins() -> None:
         winner([Measurement(FAST, None, None, "broken")])
 
 
-def test_what_was_measured_is_found_again_under_the_same_conditions_only(
-    colour_model: Path, home: Path
-) -> None:
-    here, cpu = replace(m.OPENVINO, versions=(("onnxruntime", "1.31.1"),)), Device("cpu")
-    assert recall(colour_model, here, cpu, None) is None
-    cache.remember(colour_model, here, (64, 96), FAST, {})
-    cache.remember(colour_model, here, (8, 8), NORMAL, {})
-    assert recall(colour_model, here, cpu, (64, 96)) == HpiConfig(
-        backend="openvino", precision="fp32", threads=2
-    )
-    for device in (cpu, None):
-        assert recall(colour_model, here, device, None) == HpiConfig(
-            backend="cpu", precision="fp32", threads=2
-        )  # the latest
-    assert recall(colour_model, here, Device("gpu", (0,)), None) is None
-    assert (
-        recall(colour_model, replace(here, versions=(("onnxruntime", "1.32.0"),)), cpu, None)
-        is None
-    )
-    assert recall(colour_model, replace(here, cpu=m.AMX), cpu, None) is None
-    assert (
-        recall(colour_model, replace(here, gpus=(m.T4,)), cpu, (64, 96)) is not None
-    )  # no matter to the CPU
-    colour_model.write_bytes(colour_model.read_bytes() + b"\n")
-    assert recall(colour_model, here, cpu, None) is None
-    assert sorted(path.name for path in home.iterdir()) == ["tuning.json", "tuning.json.lock"]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
-def test_a_damaged_memory_is_no_memory(colour_model: Path, home: Path, text: str) -> None:
-    home.mkdir()
-    (home / "tuning.json").write_text(text)
-    assert recall(colour_model, m.OPENVINO, None, None) is None
-    cache.remember(colour_model, m.OPENVINO, (8, 8), NORMAL, {})
-    assert recall(colour_model, m.OPENVINO, None, None) == HpiConfig(
-        backend="cpu", precision="fp32", threads=2
-    )
-
-
-def test_a_memory_that_holds_other_things_is_no_memory(colour_model: Path, home: Path) -> None:
-    cache.remember(colour_model, m.OPENVINO, (8, 8), NORMAL, {})
-    (records,) = json.loads((home / "tuning.json").read_text()).items()
-    wrongs: list[Any] = [1, {}, {"8x8": 1}, {"8x8": {}}, {"8x8": {"plan": {"backend": "warp"}}}]
-    for wrong in wrongs:
-        (home / "tuning.json").write_text(json.dumps({records[0]: wrong}))
-        assert recall(colour_model, m.OPENVINO, None, (8, 8)) is None
-
-
-def test_processes_that_tune_at_once_lose_nothing(colour_model: Path) -> None:
-    sizes = [(8 * n, 8) for n in range(1, 17)]
-    with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(
-                lambda size: cache.remember(colour_model, m.OPENVINO, size, NORMAL, {}),
-                sizes,
-            )
-        )
-    (record,) = json.loads(cache.tuning_file().read_text()).values()
-    assert len(record) == len(sizes)
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(colour_model: Path, home: Path) -> None:
-    home.write_text("a file")
-    with pytest.raises(ConfigError, match="set SEGRT_HOME"):
-        cache.remember(colour_model, m.OPENVINO, (8, 8), NORMAL, {})
-
-
-def test_plans_that_change_labels_or_break_are_rejected(
+def test_plans_that_change_labels_or_fail_are_rejected(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch, tiles: npt.NDArray[np.uint8]
 ) -> None:
     wrong, holes, broken = (replace(NORMAL, threads=threads) for threads in (3, 4, 5))
@@ -152,7 +80,7 @@ def test_plans_that_change_labels_or_break_are_rejected(
     assert steps == [(done, 12) for done in range(1, 13)]
 
 
-def test_the_command_and_the_mode_that_follows_it(
+def test_tune_command_changes_high_performance_mode(
     colour_model: Path, home: Path, tiles: npt.NDArray[np.uint8]
 ) -> None:
     command = [
@@ -188,7 +116,7 @@ def test_the_command_and_the_mode_that_follows_it(
         (["--images", "/nowhere"], 1, "/nowhere does not exist"),
     ],
 )
-def test_wrong_use_of_the_command(
+def test_invalid_arguments_of_the_command(
     colour_model: Path, arguments: list[str], status: int, words: str
 ) -> None:
     command = [sys.executable, "-m", "segrt", "tune", str(colour_model), *arguments]

@@ -27,7 +27,7 @@ def test_device_parses(text: str, kind: str, ids: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "text", ["", "cuda", "cpu:0", "gpu:", "gpu:-1", "gpu:a", "gpu:0,", "tpu:0"]
 )
-def test_unknown_device_names_the_valid_ones(text: str) -> None:
+def test_unknown_device_error_lists_the_valid_ones(text: str) -> None:
     with pytest.raises(
         DeviceError,
         match=r"use cpu, or one of gpu, xpu, npu, mlu, dcu, gcu, iluvatar_gpu, metax_gpu",
@@ -59,12 +59,12 @@ def test_target_size_pair_spellings(text: str) -> None:
         ("[-1,-1]", -1),
     ],
 )
-def test_target_size_others(value: object, expected: object) -> None:
+def test_other_target_sizes(value: object, expected: object) -> None:
     assert parse_target_size(value) == expected
 
 
 @given(st.tuples(st.integers(1, MAX_SIDE), st.integers(1, MAX_SIDE)))
-def test_target_size_pair_survives_every_spelling(pair: tuple[int, int]) -> None:
+def test_target_size_pair_in_every_spelling(pair: tuple[int, int]) -> None:
     assert {
         parse_target_size(v)
         for v in (pair, list(pair), str(pair), str(list(pair)), f"{pair[0]},{pair[1]}")
@@ -75,6 +75,6 @@ def test_target_size_pair_survives_every_spelling(pair: tuple[int, int]) -> None
     "value",
     [0, -2, True, 1.5, "abc", "1,2,3", (1, -1), (0, 5), "(5", MAX_SIDE + 1, b"5", {}, "1,,2"],
 )
-def test_target_size_rejects(value: object) -> None:
+def test_invalid_target_sizes(value: object) -> None:
     with pytest.raises(ConfigError, match="target_size"):
         parse_target_size(value)

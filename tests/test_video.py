@@ -15,7 +15,7 @@ from segrt.sources import Reading, frames
 
 
 def _blue_columns(image: object) -> float:
-    """How far the blue part of a frame of `write_clip` reaches."""
+    """The width of the blue part of a frame of `write_clip`."""
     array = np.asarray(image)
     return float((array[:, :, 0] > 120).mean() * array.shape[1])
 
@@ -36,7 +36,7 @@ def pipeline(colour_model: Path) -> segrt.Pipeline:
         ("a.mpg", "MPG1"),
     ],
 )
-def test_each_frame_of_a_video_is_an_image(tmp_path: Path, name: str, codec: str) -> None:
+def test_video_frames_are_separate_images(tmp_path: Path, name: str, codec: str) -> None:
     path = write_clip(tmp_path / name, 8, codec=codec, rate=25)
     found = list(frames(path))
     assert [(f.page_index, f.input_path) for f in found] == [(i, str(path)) for i in range(8)]
@@ -46,7 +46,7 @@ def test_each_frame_of_a_video_is_an_image(tmp_path: Path, name: str, codec: str
         assert _blue_columns(frame.image) == pytest.approx(4 * index, abs=3)
 
 
-def test_a_video_as_bytes(tmp_path: Path) -> None:
+def test_video_as_bytes(tmp_path: Path) -> None:
     content = write_clip(tmp_path / "a.mp4", 3).read_bytes()
     assert [(f.page_index, f.input_path) for f in frames(content)] == [
         (0, None),
@@ -55,14 +55,14 @@ def test_a_video_as_bytes(tmp_path: Path) -> None:
     ]
 
 
-def test_folders_leave_videos_out(tmp_path: Path) -> None:
+def test_folders_skip_videos(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", 1)
     (item,) = frames(tmp_path)
     assert isinstance(item, SegFailure)
     assert "holds no image" in str(item.error)
 
 
-def test_broken_videos_each_say_what_is_wrong(tmp_path: Path) -> None:
+def test_broken_videos_report_the_reason(tmp_path: Path) -> None:
     def last(name: str, content: bytes) -> tuple[int, str]:
         (tmp_path / name).write_bytes(content)
         *before, item = frames(tmp_path / name)
@@ -83,9 +83,7 @@ def test_broken_videos_each_say_what_is_wrong(tmp_path: Path) -> None:
     assert "known format" in last("playlist.ts", playlist)[1]
 
 
-def test_frames_that_are_too_large_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oversized_frames_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segrt.sources.MAX_PIXELS", 8000)
     (item,) = frames(write_clip(tmp_path / "a.mp4", 2))
     assert isinstance(item, SegFailure)
@@ -100,7 +98,7 @@ def test_cameras_are_numbers() -> None:
     assert "camera 9876 can't be opened" in str(item.error)
 
 
-def test_a_camera_gives_frames_until_it_stops(
+def test_camera_yields_frames_until_it_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import cv2
@@ -126,7 +124,7 @@ def test_videos_are_read_lazily(tmp_path: Path, pipeline: segrt.Pipeline) -> Non
 
 
 @pytest.mark.parametrize("upright", [True, False])
-def test_turning_is_a_setting(tmp_path: Path, upright: bool) -> None:
+def test_rotation_is_configurable(tmp_path: Path, upright: bool) -> None:
     path = write_clip(tmp_path / "a.mp4", 1)
     matrix = (0x10000).to_bytes(4, "big") + bytes(12) + (0x10000).to_bytes(4, "big") + bytes(12)
     turned = (
@@ -137,7 +135,7 @@ def test_turning_is_a_setting(tmp_path: Path, upright: bool) -> None:
         + bytes(20)
     )
     content = path.read_bytes()
-    at = content.index(b"tkhd") + 4 + 40  # the matrix of the track, which here turns by 90 degrees
+    at = content.index(b"tkhd") + 4 + 40  # the track's matrix, here a rotation by 90 degrees
     assert content[at : at + len(matrix)] == matrix
     path.write_bytes(content[:at] + turned[:32] + content[at + 32 :])
     (item,) = frames(path, Reading(exif=upright))
@@ -146,7 +144,7 @@ def test_turning_is_a_setting(tmp_path: Path, upright: bool) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
-def test_the_overlay_has_the_frames_and_the_rate_of_the_source(
+def test_overlay_keeps_the_frames_and_the_rate_of_the_source(
     tmp_path: Path, pipeline: segrt.Pipeline, batch_size: int
 ) -> None:
     steps: list[tuple[int, int | None]] = []
@@ -164,7 +162,7 @@ def test_the_overlay_has_the_frames_and_the_rate_of_the_source(
     assert steps == [(i + 1, 12) for i in range(12)]
     for index, picture in enumerate(
         video.read(str(written))
-    ):  # class 2, blue, is (128, 128, 0): no blue at all
+    ):  # class 2 (blue) is shown as (128, 128, 0), without blue
         assert float((picture[:, :, 1] > 64).mean() * 128) == pytest.approx(4 * index, abs=4)
 
 
@@ -179,13 +177,13 @@ def test_any_frame_rate(tmp_path: Path, pipeline: segrt.Pipeline, rate: float) -
 
 
 @pytest.mark.parametrize("name", ["b.mov", "b.mkv", "b.avi", "b.m4v"])
-def test_the_overlay_may_be_a_file(tmp_path: Path, pipeline: segrt.Pipeline, name: str) -> None:
+def test_overlay_to_a_file(tmp_path: Path, pipeline: segrt.Pipeline, name: str) -> None:
     clip = write_clip(tmp_path / "a.mp4", 3)
     assert segrt.save_overlay_video(pipeline, clip, tmp_path / name) == tmp_path / name
     assert len(list(video.read(str(tmp_path / name)))) == 3
 
 
-def test_a_stop_leaves_what_was_done(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+def test_stopping_keeps_the_frames_written(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
     def stop(done: int, _: int | None) -> None:
         if done == 5:
             raise KeyboardInterrupt
@@ -198,9 +196,7 @@ def test_a_stop_leaves_what_was_done(tmp_path: Path, pipeline: segrt.Pipeline) -
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 
-def test_a_damaged_video_leaves_what_could_be_read(
-    tmp_path: Path, pipeline: segrt.Pipeline
-) -> None:
+def test_damaged_video_keeps_the_readable_frames(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
     whole = write_clip(tmp_path / "a.avi", 40, codec="MJPG").read_bytes()
     (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(segrt.InputError, match=r"a\.avi: this video breaks off after (\d+) of 40"):
@@ -208,7 +204,7 @@ def test_a_damaged_video_leaves_what_could_be_read(
     assert 5 < len(list(video.read(str(tmp_path / "out" / "a_overlay.mp4")))) < 35
 
 
-def test_what_fails_leaves_no_file(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+def test_failures_leave_no_file(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
     clip, out = write_clip(tmp_path / "a.mp4"), tmp_path / "out"
     with pytest.raises(segrt.ConfigError, match="alpha 2"):
         segrt.save_overlay_video(pipeline, clip, out, alpha=2)
@@ -221,9 +217,7 @@ def test_what_fails_leaves_no_file(tmp_path: Path, pipeline: segrt.Pipeline) -> 
     assert not out.exists()
 
 
-def test_frames_are_numbered_in_names_without_remembering_them(
-    tmp_path: Path, pipeline: segrt.Pipeline
-) -> None:
+def test_frame_numbers_in_names_need_no_memory(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
     clip = write_clip(tmp_path / "a.mp4", 3)
     picture = next(frames(clip))
     assert isinstance(picture, Frame)

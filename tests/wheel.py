@@ -1,4 +1,4 @@
-"""What the tests of the real wheels share."""
+"""Helpers for the tests of real ONNX Runtime wheels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from segrt.backends.catalog import RUNTIMES
 
 
 def only(name: str) -> None:
-    """Skip the module unless `name` is the one wheel of ONNX Runtime that is installed."""
+    """Skip the module unless `name` is the only installed ONNX Runtime wheel."""
     installed = {str(dist.name) for dist in metadata.distributions()} & set(RUNTIMES)
     if installed != {name}:
         pytest.skip(
-            f"needs {name}, and no other ONNX Runtime: see the Makefile", allow_module_level=True
+            f"needs {name} and no other ONNX Runtime; see the Makefile", allow_module_level=True
         )
 
 
 def segrt(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
+    """Run the `segrt` command."""
     command = [sys.executable, "-m", "segrt", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

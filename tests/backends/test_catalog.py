@@ -77,7 +77,7 @@ def test_this_machine() -> None:
 )
 def test_all_missing_libraries_are_listed(tmp_path: Path) -> None:
     def build(name: str, *dependencies: str) -> Path:
-        libraries = [f"-l:{name}" for name in dependencies]
+        libraries = [f"-l:{dependency}" for dependency in dependencies]
         command = [
             "cc",
             "-shared",

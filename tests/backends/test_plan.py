@@ -49,7 +49,7 @@ def _try(
             m.OPENVINO_BF16,
             "cpu fp32",
             "openvino fp32",
-        ),  # bf16 without AMX only if it was measured
+        ),  # bf16 without AMX only if measured
         ("cpu", m.OPENVINO_ZEN, "cpu fp32", "openvino bf16"),
         ("cpu", m.NO_DEVICE, "cpu fp32", "cpu fp32"),
         ("cpu", m.OPENVINO_AMX, "cpu fp32", "openvino bf16"),
@@ -68,14 +68,14 @@ def _try(
         (None, m.ASCEND, "cpu fp32", "cpu fp32"),
     ],
 )
-def test_the_first_choice(device: str | None, here: Catalog, normal: str, fast: str) -> None:
+def test_first_choice(device: str | None, here: Catalog, normal: str, fast: str) -> None:
     assert _names(device, Mode.NORMAL, here)[0] == normal
     assert _names(device, FAST, here)[0] == fast
 
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("here", MACHINES.values(), ids=MACHINES)
-def test_what_is_named_is_what_runs_on_every_machine(here: Catalog, mode: Mode) -> None:
+def test_requested_device_is_used_on_every_machine(here: Catalog, mode: Mode) -> None:
     for kind, index in product(DEVICE_KINDS, (0, 1)):
         device = Device(kind, () if kind == "cpu" else (index,))
         found, error = _try(device, mode, here)
@@ -96,7 +96,7 @@ def test_what_is_named_is_what_runs_on_every_machine(here: Catalog, mode: Mode) 
 
 
 @pytest.mark.parametrize("here", MACHINES.values())
-def test_high_performance_can_always_fall_back_to_what_normal_mode_runs(here: Catalog) -> None:
+def test_high_performance_mode_can_fall_back_to_the_normal_plan(here: Catalog) -> None:
     if here is m.NOTHING:
         return
     for device in (None, "cpu"):
@@ -130,7 +130,7 @@ def test_high_performance_can_always_fall_back_to_what_normal_mode_runs(here: Ca
         (None, m.NOTHING, ["nothing can run here"]),
     ],
 )
-def test_errors_name_the_cause_and_what_would_run(
+def test_errors_contain_the_cause_and_an_alternative(
     device: str | None, here: Catalog, words: list[str]
 ) -> None:
     with pytest.raises(DeviceError) as caught:
@@ -139,16 +139,16 @@ def test_errors_name_the_cause_and_what_would_run(
         assert word in str(caught.value)
 
 
-def test_only_an_unnamed_device_falls_back_and_it_says_so() -> None:
+def test_only_the_default_device_falls_back_with_a_note() -> None:
     (plan,) = plans(None, Mode.NORMAL, m.NO_CUDNN)
     assert plan.device == "cpu"
     assert "GPU is not used" in plan.note
     assert "libcudnn.so.9" in plan.note
-    assert plans(None, Mode.NORMAL, m.CPU_ONLY)[0].note == ""  # nobody expects a GPU there
+    assert plans(None, Mode.NORMAL, m.CPU_ONLY)[0].note == ""  # no GPU is expected there
     assert plans(None, Mode.NORMAL, m.GPU_T4)[0].note == ""
 
 
-def test_normal_mode_is_fp32_in_earnest() -> None:
+def test_normal_mode_really_computes_in_fp32() -> None:
     (cuda,) = plans(Device.parse("gpu:0"), Mode.NORMAL, m.GPU_H100)
     assert dict(cuda.options)["use_tf32"] == "0"
     (cpu,) = plans(Device.parse("cpu"), Mode.NORMAL, m.OPENVINO_AMX)
@@ -165,7 +165,7 @@ def test_threads_never_exceed_the_usable_cores(cores: int) -> None:
             assert plan.threads == max(1, min(cores, 8) if mode is Mode.NORMAL else cores)
 
 
-def test_openvino_gets_precision_and_threads_in_the_one_way_that_it_heeds() -> None:
+def test_openvino_options_for_precision_and_threads() -> None:
     for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
         hpi = HpiConfig(backend="openvino", precision=precision, threads=3)
         (plan,) = plans(None, FAST, m.OPENVINO_BF16, hpi_config=hpi)
@@ -174,7 +174,7 @@ def test_openvino_gets_precision_and_threads_in_the_one_way_that_it_heeds() -> N
         }
 
 
-def test_tensorrt_keeps_its_engines_apart_by_precision() -> None:
+def test_tensorrt_engine_cache_is_separate_per_precision() -> None:
     found = plans(Device.parse("gpu:1"), FAST, m.GPU_H100, cache="/cache/model")
     half = dict(found[0].options)
     assert (half["trt_fp16_enable"], half["device_id"]) == ("1", "1")
@@ -185,7 +185,7 @@ def test_tensorrt_keeps_its_engines_apart_by_precision() -> None:
     assert "trt_engine_cache_path" not in dict(plans(None, FAST, m.GPU_H100)[0].options)
 
 
-def test_a_model_may_have_a_list_of_its_own() -> None:
+def test_model_with_its_own_plans() -> None:
     mine = ["openvino fp32", "tensorrt tf32", "cuda fp32"]
     assert _names("gpu", FAST, m.GPU_H100, preselected=mine) == ["tensorrt tf32", "cuda fp32"]
     assert _names("gpu", FAST, m.GPU_T4, preselected=mine) == ["cuda fp32"]
@@ -193,7 +193,7 @@ def test_a_model_may_have_a_list_of_its_own() -> None:
     assert _names("gpu", Mode.NORMAL, m.GPU_H100, preselected=mine) == ["cuda fp32"]
 
 
-def test_what_was_measured_comes_first_in_high_performance_mode_only() -> None:
+def test_measured_plan_comes_first_in_high_performance_mode_only() -> None:
     tuned = HpiConfig(backend="openvino", precision="bf16", threads=2)
     (first, *rest) = plans(Device.parse("cpu"), FAST, m.OPENVINO_BF16, tuned=tuned)
     assert (first.name, first.threads) == ("openvino bf16", 2)
@@ -221,7 +221,7 @@ def test_what_was_measured_comes_first_in_high_performance_mode_only() -> None:
     assert _names("cpu", FAST, m.OPENVINO_BF16, tuned=tuned, hpi_config=only) == ["openvino fp32"]
 
 
-def test_hpi_config_wins() -> None:
+def test_hpi_config_takes_precedence() -> None:
     options = (("use_tf32", "1"), ("gpu_mem_limit", "1000"))
     hpi = HpiConfig(backend="cuda", precision="fp32", threads=1, provider_options=options)
     (plan,) = plans(None, FAST, m.GPU_T4, hpi_config=hpi)
@@ -253,9 +253,7 @@ def test_hpi_config_wins() -> None:
         ("cpu", HpiConfig(backend="cuda"), "cuda does not run on device 'cpu'"),
     ],
 )
-def test_a_backend_that_is_named_runs_or_raises(
-    device: str | None, hpi: HpiConfig, words: str
-) -> None:
+def test_requested_backend_runs_or_raises(device: str | None, hpi: HpiConfig, words: str) -> None:
     with pytest.raises(DeviceError, match=words):
         _names(device, FAST, m.OPENVINO, hpi_config=hpi)
 
@@ -281,7 +279,7 @@ def test_a_backend_that_is_named_runs_or_raises(
         ({"backend": ["cpu"]}, "unknown backend"),
     ],
 )
-def test_hpi_config_is_checked(given: object, words: str) -> None:
+def test_invalid_hpi_config(given: object, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         HpiConfig.parse(given)
 
@@ -308,7 +306,7 @@ def test_hpi_config_as_text_and_mapping() -> None:
     assert HpiConfig.parse(None) == HpiConfig.parse("") == HpiConfig.parse({}) == HpiConfig()
 
 
-def test_every_gives_all_that_runs_normal_first() -> None:
+def test_every_returns_all_runnable_plans_normal_first() -> None:
     assert [plan.name for plan in every(None, m.OPENVINO_BF16)] == [
         "cpu fp32",
         "openvino bf16",
@@ -330,7 +328,7 @@ def test_plan_names_are_parsed() -> None:
         parse_choice("openvino f32")
 
 
-def test_the_plans_of_the_model_zoo_exist() -> None:
+def test_plan_names_of_the_model_zoo_are_valid() -> None:
     for spec in zoo.load().models:
         for name in spec.plans:
             parse_choice(name)

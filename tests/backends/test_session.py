@@ -18,7 +18,7 @@ from graphs import Net
 
 import segrt
 from segrt import second_graph
-from segrt.backends import cache, catalog
+from segrt.backends import catalog
 from segrt.backends.plan import BACKENDS, HpiConfig, Plan, plans
 from segrt.backends.session import OWN_SESSIONS, Session, start
 from segrt.errors import DeviceError, ModelError
@@ -45,14 +45,14 @@ def _batch(height: int, width: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
 
 
-def test_a_session_says_what_ran(colour_model: Path) -> None:
+def test_session_reports_provider_and_precision(colour_model: Path) -> None:
     one = Session(colour_model, CPU)
     assert (one.provider, one.precision, one.plan) == ("CPUExecutionProvider", "fp32", CPU)
     assert one.share in (1.0, None)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_openvino_runs_all_of_the_bundled_model(
+def test_openvino_runs_the_whole_bundled_model(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -60,28 +60,29 @@ def test_openvino_runs_all_of_the_bundled_model(
     assert (one.provider, one.precision, one.share) == ("OpenVINOExecutionProvider", precision, 1.0)
     batch = _batch(96, 128)
     got, expected = one.run(batch), reference.run(batch)
-    # FP32 differs by rounding alone, which also shows that the hint was heeded: OpenVINO's default may be bf16.
+    # FP32 differs only by rounding, which also proves that the hint is used: OpenVINO may default
+    # to bf16.
     assert np.abs(got - expected).max() < (1e-3 if precision == "fp32" else 1)
     if precision == "bf16":
         assert np.abs(got - expected).max() > 1e-3
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_provider_that_does_not_start_is_an_error(
+def test_provider_that_does_not_start_is_an_error(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Elsewhere:
+    class CpuSession:
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
-    monkeypatch.setattr(Session, "_build", lambda self, shape=None: Elsewhere())
+    monkeypatch.setattr(Session, "_build", lambda self, shape=None: CpuSession())
     with pytest.raises(
         DeviceError, match="CUDAExecutionProvider was asked for, but ONNX Runtime runs CPU"
     ):
         Session(colour_model, replace(CPU, backend=BACKENDS["cuda"]))
 
 
-def test_a_provider_that_takes_no_node_is_an_error(
+def test_provider_without_nodes_is_an_error(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segrt.backends.session._share", lambda got, provider: 0.0)
@@ -90,19 +91,19 @@ def test_a_provider_that_takes_no_node_is_an_error(
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_provider_that_onnxruntime_lacks_is_an_error(colour_model: Path) -> None:
+def test_unknown_provider_is_an_error(colour_model: Path) -> None:
     none_such = replace(BACKENDS["cuda"], provider="NoneSuchExecutionProvider")
     with pytest.raises(DeviceError, match="NoneSuchExecutionProvider"):
         Session(colour_model, replace(CPU, backend=none_such))
 
 
-def test_a_damaged_file_is_no_fault_of_the_device(tmp_path: Path) -> None:
+def test_damaged_file_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match="can't be loaded"):
         Session(tmp_path / "bad.onnx", CPU)
 
 
-def test_a_gpu_that_is_not_there_raises_at_once() -> None:
+def test_missing_gpu_raises_immediately() -> None:
     if catalog.read().gpus:
         pytest.skip("there is a GPU")
     begin = perf_counter()
@@ -111,7 +112,7 @@ def test_a_gpu_that_is_not_there_raises_at_once() -> None:
     assert perf_counter() - begin < 1
 
 
-def test_a_later_plan_takes_over_and_the_log_says_why(
+def test_fallback_to_the_next_plan_is_logged(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = Session.__init__
@@ -133,7 +134,7 @@ def test_a_later_plan_takes_over_and_the_log_says_why(
         start(colour_model, mode=Mode.HIGH_PERFORMANCE, hpi_config=HpiConfig(backend="openvino"))
 
 
-def test_an_unnamed_device_falls_back_with_one_line(
+def test_default_device_falls_back_with_one_log_line(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(catalog, "read", lambda **options: m.NO_CUDNN)
@@ -145,7 +146,7 @@ def test_an_unnamed_device_falls_back_with_one_line(
 
 
 class Builds:
-    """Counts the sessions that are built, by the shape they are built for."""
+    """Records the input shape of each ONNX Runtime session that is built."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shapes: list[tuple[int, ...] | None] = []
@@ -158,7 +159,7 @@ class Builds:
         monkeypatch.setattr(Session, "_build", build)
 
 
-def test_sizes_that_come_again_get_sessions_of_their_own(
+def test_repeated_sizes_get_specialised_sessions(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = Builds(monkeypatch)
@@ -172,7 +173,7 @@ def test_sizes_that_come_again_get_sessions_of_their_own(
     assert built.shapes[2:] == [(1, 3, 32, 32)]
 
 
-def test_where_all_have_one_size_no_other_session_stays(
+def test_general_session_is_dropped_if_all_sizes_are_equal(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = Builds(monkeypatch)
@@ -186,7 +187,7 @@ def test_where_all_have_one_size_no_other_session_stays(
     assert built.shapes[2:] == [None]
 
 
-def test_plans_in_float32_on_the_cpu_run_the_second_graph(tmp_path: Path) -> None:
+def test_fp32_plans_on_the_cpu_run_the_second_graph(tmp_path: Path) -> None:
     first, second = Net(), Net()
     model, negative = first.model(first.add("Identity", "x")), second.model(second.add("Neg", "x"))
     text = base64.b64encode(negative.SerializeToString()).decode()
@@ -198,16 +199,16 @@ def test_plans_in_float32_on_the_cpu_run_the_second_graph(tmp_path: Path) -> Non
     np.testing.assert_array_equal(Session(file, replace(CPU, precision="bf16")).run(x), x)
 
 
-def test_many_sizes_build_nothing(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_sizes_build_few_sessions(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = Builds(monkeypatch)
     one = Session(colour_model, _shaped(CPU, "repeated"))
     order = np.random.default_rng(0).integers(1, 51, 500)
     for height in order:
         one.run(_batch(4 * int(height), 8))
-    assert len(built.shapes) < 5  # of which one is the session for every size
+    assert len(built.shapes) < 5  # including the general session
 
 
-def test_fixed_sizes_are_bounded_and_the_latest_stay(
+def test_sessions_for_fixed_sizes_are_bounded_lru(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = Builds(monkeypatch)
@@ -221,7 +222,7 @@ def test_fixed_sizes_are_bounded_and_the_latest_stay(
     assert built.shapes == [(1, 3, 8, 8)]
 
 
-def test_runs_with_bound_tensors_give_the_same(
+def test_bound_tensors_do_not_change_results(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = Session(colour_model, CPU)
@@ -231,7 +232,7 @@ def test_runs_with_bound_tensors_give_the_same(
     np.testing.assert_array_equal(one.run(_batch(16, 16)), expected)
 
 
-def test_tensorrt_keeps_the_engines_of_sizes_apart(
+def test_tensorrt_engine_cache_is_separate_per_size(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ort, given = catalog.onnxruntime(), []
@@ -254,32 +255,8 @@ def test_tensorrt_keeps_the_engines_of_sizes_apart(
     assert cuda[0] == "CUDAExecutionProvider"
 
 
-def test_engines_are_keyed_by_all_that_they_depend_on(
-    colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
-    here = replace(
-        m.GPU_T4, versions=(("onnxruntime-gpu", "1.31.1"), ("tensorrt-cu13-libs", "10.16"))
-    )
-    keys = {
-        cache.engine_cache(colour_model, here),
-        cache.engine_cache(colour_model, replace(here, gpus=(m.H100,))),
-        cache.engine_cache(
-            colour_model, replace(here, versions=(("onnxruntime-gpu", "1.32.0"), here.versions[1]))
-        ),
-        cache.engine_cache(
-            colour_model,
-            replace(here, versions=(here.versions[0], ("tensorrt-cu13-libs", "10.15"))),
-        ),
-        cache.engine_cache(BUNDLED, here),
-    }
-    assert len(keys) == 5
-    assert all(key and key.startswith(str(tmp_path / "home")) for key in keys)
-    assert cache.engine_cache(colour_model, m.OPENVINO) is None
-
-
 @pytest.mark.parametrize("backend", ["cpu", "openvino"])
-def test_eight_threads_give_what_one_gives(backend: str) -> None:
+def test_eight_threads_return_the_same_as_one(backend: str) -> None:
     one = Session(BUNDLED, CPU if backend == "cpu" else _openvino(shapes="dynamic"))
     batches = [_batch(32 * (1 + index % 3), 64, seed=index) for index in range(12)]
     expected = [one.run(batch) for batch in batches]
@@ -289,7 +266,7 @@ def test_eight_threads_give_what_one_gives(backend: str) -> None:
 
 
 GROWTH = {"cpu": 10, "openvino": 30}
-"""MiB that a session may grow between the 200th and the 1,000th image of 50 sizes, of at most 80x160."""
+"""MiB that a session may grow from image 200 to 1,000; the images have 50 sizes up to 80x160."""
 
 
 def _resident() -> float:

@@ -1,4 +1,4 @@
-"""onnxruntime-gpu beside the OpenVINO plugin, without CUDA's libraries and without a GPU: `make test-gpu-wheel`."""
+"""onnxruntime-gpu and the OpenVINO plugin, without CUDA and a GPU: `make test-gpu-wheel`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import segrt
 from segrt.backends import catalog
 
 SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
-HERE = catalog.read()
+CATALOG = catalog.read()
 
-no_gpu = pytest.mark.skipif(bool(HERE.gpus), reason="there is a GPU")
+no_gpu = pytest.mark.skipif(bool(CATALOG.gpus), reason="there is a GPU")
 no_cuda = pytest.mark.skipif(
-    "libcublas.so.13" not in getattr(HERE.provider("CUDAExecutionProvider"), "missing", ()),
+    "libcublas.so.13" not in getattr(CATALOG.provider("CUDAExecutionProvider"), "missing", ()),
     reason="CUDA is installed",
 )
 
 
 @no_cuda
-def test_doctor_names_each_missing_library() -> None:
+def test_doctor_reports_each_missing_library() -> None:
     done = wheel.segrt("doctor")
     assert done.returncode == 0
     for library in ("libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.so.9"):
@@ -44,7 +44,7 @@ def test_doctor_names_each_missing_library() -> None:
 
 @no_gpu
 @pytest.mark.parametrize("mode", ["normal", "high-performance"])
-def test_a_gpu_that_is_named_raises_at_once(mode: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_requested_gpu_raises_immediately(mode: str, capfd: pytest.CaptureFixture[str]) -> None:
     begin = perf_counter()
     with pytest.raises(segrt.DeviceError, match="'gpu:0' can't run here"):
         segrt.create_pipeline("semantic_segmentation", device="gpu:0", mode=mode)
@@ -55,9 +55,9 @@ def test_a_gpu_that_is_named_raises_at_once(mode: str, capfd: pytest.CaptureFixt
 @no_gpu
 def test_cpu_and_openvino_run(caplog: pytest.LogCaptureFixture) -> None:
     labels = []
-    openvino = HERE.provider("OpenVINOExecutionProvider")
+    openvino = CATALOG.provider("OpenVINOExecutionProvider")
     assert openvino is not None
-    # The plugin passes over CPUs that are not Intel's; doctor says so.
+    # The plugin ignores CPUs of other makers than Intel; doctor reports that.
     fast = (
         "CPUExecutionProvider"
         if "takes no device" in openvino.error

@@ -27,7 +27,7 @@ def _labels(**options: object) -> tuple[segrt.Pipeline, npt.NDArray[np.int32]]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_openvino_is_built_in_and_does_the_work(precision: str) -> None:
+def test_openvino_is_built_in_and_runs_the_model(precision: str) -> None:
     if precision == "bf16" and "avx512_bf16" not in catalog.read().cpu.features:
         pytest.skip("this CPU has no bf16")
     provider = catalog.read().provider("OpenVINOExecutionProvider")
@@ -40,13 +40,13 @@ def test_openvino_is_built_in_and_does_the_work(precision: str) -> None:
     plain, expected = _labels()
     assert plain.session.provider == "CPUExecutionProvider"
     assert (labels == expected).mean() > (0.9999 if precision == "fp32" else 0.99)
-    # This wheel passes over hints that it can't read, so only the numbers show that the precision was heeded.
+    # This wheel ignores invalid hints, so only the numbers prove that the precision is right.
     batch = np.random.default_rng(0).uniform(-1, 1, (1, 3, 96, 128)).astype(np.float32)
     rounding = np.abs(pipeline.session.run(batch) - plain.session.run(batch)).max()
     assert (rounding < 1e-3) == (precision == "fp32")
 
 
-def test_high_performance_mode_takes_it() -> None:
+def test_high_performance_mode_uses_openvino() -> None:
     pipeline, _ = _labels(mode="high-performance")
     assert pipeline.session.provider == "OpenVINOExecutionProvider"
 

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from segrt.files import commit, replacing, sha256, write_atomic
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1])
+def test_sha256(tmp_path: Path, size: int) -> None:
+    data = b"x" * size
+    (tmp_path / "file").write_bytes(data)
+    assert sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_write_atomic_creates_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_atomic(path, b"one")
+    write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_write_atomic_uses_the_permissions_of_ordinary_files(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").touch()
+    write_atomic(tmp_path / "file", b"")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_write_atomic_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "file"
+    write_atomic(path, b"before")
+    monkeypatch.setattr(f"segrt.files.os.{step}", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_replacing_keeps_the_file_if_the_block_raises(tmp_path: Path) -> None:
+    path = tmp_path / "file.mp4"
+    path.write_bytes(b"before")
+
+    def interrupted() -> None:
+        with replacing(path, ".mp4") as temporary:
+            assert temporary.parent == tmp_path
+            assert temporary.name.startswith(".")
+            assert temporary.suffix == ".mp4"
+            temporary.write_bytes(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file.mp4"]
+
+
+def test_replacing_shows_the_file_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"data")
+        assert not path.exists()
+    assert path.read_bytes() == b"data"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_commit_renames(tmp_path: Path) -> None:
+    part, path = tmp_path / "file.part", tmp_path / "file"
+    part.write_bytes(b"new")
+    path.write_bytes(b"old")
+    commit(part, path)
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_commit_of_a_missing_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        commit(tmp_path / "file.part", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"old"
