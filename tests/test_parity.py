@@ -446,11 +446,11 @@ def test_match_res_print(result: SegResult, capsys: pytest.CaptureFixture[str]) 
         "indent": 4,
         "ensure_ascii": False,
     }
-    said = {"res": {"input_path": result["input_path"], "page_index": None, "pred": "..."}}
+    printed = {"res": {"input_path": result["input_path"], "page_index": None, "pred": "..."}}
     result.print()
-    assert capsys.readouterr().out == json.dumps(said, indent=4, ensure_ascii=False) + "\n"
+    assert capsys.readouterr().out == json.dumps(printed, indent=4, ensure_ascii=False) + "\n"
     result.print(format_json=False)
-    assert capsys.readouterr().out == f"{said}\n"
+    assert capsys.readouterr().out == f"{printed}\n"
 
 
 def test_match_names_in_a_folder(
@@ -621,14 +621,14 @@ def test_match_cli_additional_subcommands(
     colour_model: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for arguments, said in (
+    for arguments, output in (
         (["predict", save_image("a.png", tiles), "--model_dir", colour_model], "'pred': '...'"),
         (["config"], "pipeline_name: semantic_segmentation"),
         (["models"], "SegFormer-B0"),
         (["doctor"], "normal mode would run"),
     ):
         assert command(*arguments) == 0
-        assert said in capsys.readouterr().out
+        assert output in capsys.readouterr().out
 
 
 # ---- Serving: match
@@ -678,8 +678,8 @@ def test_match_serving_accepts_target_size_and_visualize(
 ) -> None:
     client = serve()
     for size in (-1, 64, [40, 72], None):
-        asked = {"image": _base64(tiles), "targetSize": size, "visualize": False}
-        assert client.post(PATH, json=asked).json()["result"]["image"] is None
+        request = {"image": _base64(tiles), "targetSize": size, "visualize": False}
+        assert client.post(PATH, json=request).json()["result"]["image"] is None
     assert sizes == [(64, 96), (64, 64), (40, 72), (64, 96)]
 
 
@@ -1039,7 +1039,8 @@ def test_fix_15_downloads_are_hashed_and_can_be_mirrored_or_forbidden(
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
     with pytest.raises(
-        segrt.DownloadError, match=r"SEGRT_OFFLINE forbids the network: put .*, or set SEGRT_MIRROR"
+        segrt.DownloadError,
+        match=r"SEGRT_OFFLINE forbids network access: put .*, or set SEGRT_MIRROR",
     ):
         store.fetch(spec, progress=False)
     monkeypatch.setenv("SEGRT_MIRROR", str(mirror))

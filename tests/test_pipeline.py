@@ -94,16 +94,16 @@ def test_predict_runs_one_batch_and_reads_two_images_ahead(
 
 
 def test_result_does_not_wait_for_the_next_image(pipeline: segrt.Pipeline, tiles: Image) -> None:
-    asked = threading.Event()
+    requested = threading.Event()
 
     def source() -> Iterator[Image]:
         yield tiles
-        assert asked.wait(30), "the first result did not come before the second image was there"
+        assert requested.wait(30), "the first result waited for the second image"
         yield tiles
 
     results = pipeline.predict(source())
     next(results)
-    asked.set()
+    requested.set()
     assert len(list(results)) == 1
 
 
@@ -238,8 +238,8 @@ def test_predict_on_another_device_starts_it_once_or_raises(
         build(session, file, replace(plan, backend=BACKENDS["cpu"], options=()))
         session.provider = plan.provider
 
-    here = machine("CUDA", gpus=(H100, H100))
-    monkeypatch.setattr(catalog, "read", lambda **_: here)
+    two_gpus = machine("CUDA", gpus=(H100, H100))
+    monkeypatch.setattr(catalog, "read", lambda **_: two_gpus)
     monkeypatch.setattr(Session, "__init__", count)
     pipeline = segrt.create_pipeline(model_dir=colour_model, device="cpu")
     for device, started in (

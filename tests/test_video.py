@@ -135,9 +135,9 @@ def test_rotation_is_configurable(tmp_path: Path, upright: bool) -> None:
         + bytes(20)
     )
     content = path.read_bytes()
-    at = content.index(b"tkhd") + 4 + 40  # the track's matrix, here a rotation by 90 degrees
-    assert content[at : at + len(matrix)] == matrix
-    path.write_bytes(content[:at] + turned[:32] + content[at + 32 :])
+    offset = content.index(b"tkhd") + 4 + 40  # the track's matrix, here a rotation by 90 degrees
+    assert content[offset : offset + len(matrix)] == matrix
+    path.write_bytes(content[:offset] + turned[:32] + content[offset + 32 :])
     (item,) = frames(path, Reading(exif=upright))
     assert isinstance(item, Frame)
     assert item.image.shape == ((128, 64, 3) if upright else (64, 128, 3))

@@ -44,7 +44,7 @@ def test_18_official_models_and_the_bundled_default() -> None:
 def test_figures_equal_the_published_table() -> None:
     table = SHARED / "MODEL_TABLE.md"
     if not table.exists():
-        pytest.skip(f"{table} is not there: it is not part of the repository")
+        pytest.skip(f"needs {table}, which is not part of the repository")
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in table.read_text("utf-8").splitlines()
@@ -134,7 +134,7 @@ def test_classes_and_palettes() -> None:
 def test_classes_of_the_bundled_model_match_its_metadata() -> None:
     file = SHARED / "models" / zoo.DEFAULT_MODEL / "inference.yml"
     if not file.exists():
-        pytest.skip(f"{file} is not there: it is not part of the repository")
+        pytest.skip(f"needs {file}, which is not part of the repository")
     spec = zoo.get(zoo.DEFAULT_MODEL)
     assert (
         list(spec.class_names)

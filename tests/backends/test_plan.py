@@ -24,32 +24,29 @@ FAST = Mode.HIGH_PERFORMANCE
 MACHINES = {name: value for name, value in vars(m).items() if isinstance(value, Catalog)}
 
 
-def _names(device: str | None, mode: Mode, here: Catalog, **options: Any) -> list[str]:
+def _names(device: str | None, mode: Mode, machine: Catalog, **options: Any) -> list[str]:
     return [
-        plan.name for plan in plans(Device.parse(device) if device else None, mode, here, **options)
+        plan.name
+        for plan in plans(Device.parse(device) if device else None, mode, machine, **options)
     ]
 
 
 def _try(
-    device: Device | None, mode: Mode, here: Catalog, hpi: HpiConfig | None = None
+    device: Device | None, mode: Mode, machine: Catalog, hpi: HpiConfig | None = None
 ) -> tuple[tuple[Plan, ...], str]:
     try:
-        return plans(device, mode, here, hpi_config=hpi), ""
+        return plans(device, mode, machine, hpi_config=hpi), ""
     except DeviceError as error:
         return (), str(error)
 
 
 @pytest.mark.parametrize(
-    ("device", "here", "normal", "fast"),
+    ("device", "machine", "normal", "fast"),
     [
         ("cpu", m.CPU_ONLY, "cpu fp32", "cpu fp32"),
         ("cpu", m.OPENVINO, "cpu fp32", "openvino fp32"),
-        (
-            "cpu",
-            m.OPENVINO_BF16,
-            "cpu fp32",
-            "openvino fp32",
-        ),  # bf16 without AMX only if measured
+        # bf16 without AMX only if measured
+        ("cpu", m.OPENVINO_BF16, "cpu fp32", "openvino fp32"),
         ("cpu", m.OPENVINO_ZEN, "cpu fp32", "openvino bf16"),
         ("cpu", m.NO_DEVICE, "cpu fp32", "cpu fp32"),
         ("cpu", m.OPENVINO_AMX, "cpu fp32", "openvino bf16"),
@@ -68,47 +65,47 @@ def _try(
         (None, m.ASCEND, "cpu fp32", "cpu fp32"),
     ],
 )
-def test_first_choice(device: str | None, here: Catalog, normal: str, fast: str) -> None:
-    assert _names(device, Mode.NORMAL, here)[0] == normal
-    assert _names(device, FAST, here)[0] == fast
+def test_first_choice(device: str | None, machine: Catalog, normal: str, fast: str) -> None:
+    assert _names(device, Mode.NORMAL, machine)[0] == normal
+    assert _names(device, FAST, machine)[0] == fast
 
 
 @pytest.mark.parametrize("mode", Mode)
-@pytest.mark.parametrize("here", MACHINES.values(), ids=MACHINES)
-def test_requested_device_is_used_on_every_machine(here: Catalog, mode: Mode) -> None:
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_requested_device_is_used_on_every_machine(machine: Catalog, mode: Mode) -> None:
     for kind, index in product(DEVICE_KINDS, (0, 1)):
         device = Device(kind, () if kind == "cpu" else (index,))
-        found, error = _try(device, mode, here)
+        found, error = _try(device, mode, machine)
         assert bool(found) != bool(error)
         assert not error or str(device) in error
         assert "\n" not in error
         for plan in found:
             assert (plan.device, plan.device_id) == (kind, index if kind != "cpu" else 0)
-            assert plan.threads <= max(1, here.cpu.cores)
+            assert plan.threads <= max(1, machine.cpu.cores)
             assert mode is FAST or (plan.precision, plan.threads <= 8) == ("fp32", True)
-            provider = here.provider(plan.provider)
+            provider = machine.provider(plan.provider)
             assert provider is not None
             assert not provider.problem
             assert plan.note == ""
     for backend in BACKENDS:
-        found, error = _try(None, FAST, here, HpiConfig(backend=backend))
+        found, error = _try(None, FAST, machine, HpiConfig(backend=backend))
         assert backend in error or {plan.name.split()[0] for plan in found} == {backend}
 
 
-@pytest.mark.parametrize("here", MACHINES.values())
-def test_high_performance_mode_can_fall_back_to_the_normal_plan(here: Catalog) -> None:
-    if here is m.NOTHING:
+@pytest.mark.parametrize("machine", MACHINES.values())
+def test_high_performance_mode_can_fall_back_to_the_normal_plan(machine: Catalog) -> None:
+    if machine is m.NOTHING:
         return
     for device in (None, "cpu"):
-        assert set(_names(device, Mode.NORMAL, here)) <= set(_names(device, FAST, here))
+        assert set(_names(device, Mode.NORMAL, machine)) <= set(_names(device, FAST, machine))
         assert (
-            every(Device.parse(device) if device else None, here)[0].name
-            == _names(device, Mode.NORMAL, here)[0]
+            every(Device.parse(device) if device else None, machine)[0].name
+            == _names(device, Mode.NORMAL, machine)[0]
         )
 
 
 @pytest.mark.parametrize(
-    ("device", "here", "words"),
+    ("device", "machine", "words"),
     [
         ("gpu:0", m.CPU_ONLY, ["no GPU", "device 'cpu' would run CPUExecutionProvider fp32"]),
         ("gpu:0", m.GPU_WHEEL_NO_GPU, ["no GPU", "libcuda.so.1"]),
@@ -131,10 +128,10 @@ def test_high_performance_mode_can_fall_back_to_the_normal_plan(here: Catalog) -
     ],
 )
 def test_errors_contain_the_cause_and_an_alternative(
-    device: str | None, here: Catalog, words: list[str]
+    device: str | None, machine: Catalog, words: list[str]
 ) -> None:
     with pytest.raises(DeviceError) as caught:
-        _names(device, FAST, here)
+        _names(device, FAST, machine)
     for word in words:
         assert word in str(caught.value)
 
@@ -159,9 +156,9 @@ def test_normal_mode_really_computes_in_fp32() -> None:
 
 @pytest.mark.parametrize("cores", [0, 1, 2, 8, 9, 96])
 def test_threads_never_exceed_the_usable_cores(cores: int) -> None:
-    here = Catalog(Cpu("x", cores), (), m.OPENVINO.providers)
+    machine = Catalog(Cpu("x", cores), (), m.OPENVINO.providers)
     for mode in Mode:
-        for plan in plans(None, mode, here):
+        for plan in plans(None, mode, machine):
             assert plan.threads == max(1, min(cores, 8) if mode is Mode.NORMAL else cores)
 
 
