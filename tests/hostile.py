@@ -113,6 +113,23 @@ def encrypted_pdf() -> bytes:
     )
 
 
+def special_files() -> dict[str, bytes]:
+    """Decompression bombs, loops of TIFF directories, and unusual PDFs."""
+    files: dict[str, bytes] = {}
+    # Complete, and below the limit of pixels.
+    files["bomb-compressed.png"] = png(13_000, 13_000, bytes(13_000 * (3 * 13_000 + 1)))
+    files["bomb-rows.png"] = png(10, 10, bytes(100 << 20))
+    files["negative.bmp"] = bmp(-5, -5)
+    files["loop-self.tif"] = tiff(9, 9, (0, 1))
+    files["loop-two.tif"] = tiff(9, 9, (1, 2, 1))
+    files["loop-long.tif"] = tiff(9, 9, (*range(1, 300), 5))
+    files["frames.tif"] = tiff(1, 1, (*range(1, 12_000), 0))
+    files["encrypted.pdf"] = encrypted_pdf()
+    files["pages.pdf"] = pdf(pages=2_000_000_000)
+    files["no-pages.pdf"] = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n"
+    return files
+
+
 def make(folder: Path) -> None:
     """Write all files."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
@@ -152,18 +169,7 @@ def make(folder: Path) -> None:
             f"{name}.ras": struct.pack(">8I", 0x59A66A95, size, size, 24, 99, 1, 0, 0) + bytes(99),
             f"{name}.pdf": pdf(size, size),
         }
-    files["bomb-compressed.png"] = png(
-        13_000, 13_000, bytes(13_000 * (3 * 13_000 + 1))
-    )  # below the limit, and whole
-    files["bomb-rows.png"] = png(10, 10, bytes(100 << 20))
-    files["negative.bmp"] = bmp(-5, -5)
-    files["loop-self.tif"] = tiff(9, 9, (0, 1))
-    files["loop-two.tif"] = tiff(9, 9, (1, 2, 1))
-    files["loop-long.tif"] = tiff(9, 9, (*range(1, 300), 5))
-    files["frames.tif"] = tiff(1, 1, (*range(1, 12_000), 0))
-    files["encrypted.pdf"] = encrypted_pdf()
-    files["pages.pdf"] = pdf(pages=2_000_000_000)
-    files["no-pages.pdf"] = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n"
+    files |= special_files()
     rng = random.Random(0)
     for number in range(8):
         exif = (

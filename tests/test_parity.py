@@ -152,7 +152,8 @@ def test_match_create_pipeline_accepts_the_arguments_of_paddlex(colour_model: Pa
     assert {"mode", "model_name", "model_dir"} <= parameters.keys()
     fast = {"hpi_config": {"backend": "cpu", "threads": 1}, "model_dir": colour_model}
     for switch in ({"use_hpip": True}, {"mode": "high-performance"}):
-        assert segrt.create_pipeline(**fast, **switch).session.plan.threads == 1  # type: ignore[arg-type]
+        made = segrt.create_pipeline(**fast, **switch)  # type: ignore[arg-type]
+        assert made.session.plan.threads == 1
 
 
 def test_match_config_overrides_pipeline_and_must_agree_with_it(colour_model: Path) -> None:
@@ -349,9 +350,8 @@ def test_match_transforms_of_inference_yml() -> None:
     image = np.full((4, 4, 3), (0, 51, 255), np.uint8)
     out = np.empty((3, 4, 4), np.float32)
     Transforms.parse([{"type": "Normalize"}]).write(image, out)
-    np.testing.assert_allclose(
-        out[:, 0, 0], [1, -0.6, -1], atol=1e-6
-    )  # RGB, x / 255, mean and std 0.5
+    # RGB, x / 255, mean and std 0.5
+    np.testing.assert_allclose(out[:, 0, 0], [1, -0.6, -1], atol=1e-6)
     entry = {
         "type": "Resize",
         "target_size": 64,
@@ -692,9 +692,8 @@ def test_match_serving_accepts_a_url(
 ) -> None:
     save_image("a.png", tiles)
     client = serve(allow_urls=True)
-    monkeypatch.setattr(
-        "segrt.serve.fetch.is_public", lambda address: True
-    )  # allow this machine in the test
+    # Allow requests to this machine.
+    monkeypatch.setattr("segrt.serve.fetch.is_public", lambda address: True)
     assert client.post(PATH, json={"image": f"{site}/a.png"}).json()["result"]["size"] == [64, 96]
 
 
@@ -971,9 +970,8 @@ def test_fix_13_url_with_status_404_is_reported(
     serve: Callable[..., Any], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve(allow_urls=True)
-    monkeypatch.setattr(
-        "segrt.serve.fetch.is_public", lambda address: True
-    )  # allow this machine in the test
+    # Allow requests to this machine.
+    monkeypatch.setattr("segrt.serve.fetch.is_public", lambda address: True)
     answer = client.post(PATH, json={"image": f"{site}/gone.png"})
     assert answer.status_code == 424
     assert "the server answers 404" in answer.json()["errorMsg"]

@@ -407,7 +407,8 @@ def test_config_and_arguments() -> None:
         "SubModules": {"SemanticSegmentation": {"target_size": "None"}},
     }
     assert segrt.create_pipeline(config=config).target_size is None
-    config["SubModules"]["SemanticSegmentation"] = {"target_size": [64, 32], "batch_size": 3}  # type: ignore[index]
+    module = {"target_size": [64, 32], "batch_size": 3}
+    config["SubModules"]["SemanticSegmentation"] = module  # type: ignore[index]
     pipeline = segrt.create_pipeline("semantic_segmentation", config=config)
     assert (pipeline.target_size, pipeline.batch_size) == ((64, 32), 3)
     with pytest.raises(segrt.ConfigError, match="disagree"):

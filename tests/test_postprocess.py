@@ -87,9 +87,8 @@ def check(
     if logits.shape[1] == 1:
         assert not labels.any()
         return
-    second, best = np.moveaxis(
-        np.sort(up, axis=1)[:, -2:], 1, 0
-    )  # NaN sorts last, i.e. as the largest
+    # NaN sorts last, i.e. as the largest value.
+    second, best = np.moveaxis(np.sort(up, axis=1)[:, -2:], 1, 0)
     largest = np.abs(logits, where=np.isfinite(logits), out=np.zeros_like(logits)).max()
     with np.errstate(invalid="ignore"):
         near_tie = np.isfinite(best) & (best - second < TOLERANCE * largest)

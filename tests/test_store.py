@@ -173,12 +173,15 @@ def failing(name: str = NAME, limits: Limits = QUICK) -> str:
     return str(caught.value)
 
 
-def child(code: str, **pipes: int) -> subprocess.Popen[str]:
+def child(
+    code: str, *, stdout: int | None = None, stderr: int | None = None
+) -> subprocess.Popen[str]:
     lines = (
         "from segrt import store, zoo\n"
         f"fetch = lambda: store.fetch(zoo.get({NAME!r}), progress=False)\n{code}"
     )
-    return subprocess.Popen([sys.executable, "-c", lines], text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+    command = [sys.executable, "-c", lines]
+    return subprocess.Popen(command, text=True, stdout=stdout, stderr=stderr)
 
 
 def wait_for(true: Callable[[], object]) -> None:

@@ -221,7 +221,9 @@ def test_frame_numbers_in_names_need_no_memory(tmp_path: Path, pipeline: segrt.P
     clip = write_clip(tmp_path / "a.mp4", 3)
     picture = next(frames(clip))
     assert isinstance(picture, Frame)
-    segrt.SegResult.save_to_img(next(pipeline.predict(picture.image)), tmp_path / "a_1.png")  # type: ignore[arg-type]
+    (result,) = pipeline.predict(picture.image)
+    assert isinstance(result, segrt.SegResult)
+    result.save_to_img(tmp_path / "a_1.png")
     results = pipeline.predict([clip, tmp_path / "a_1.png", tmp_path / "a_1.png", clip])
     stems = [r.stem for r in results if isinstance(r, segrt.SegResult)]
     assert stems == ["a_0", "a_1", "a_2", "a_1_2", "a_1_3", "a_0_2", "a_1_4", "a_2_2"]

@@ -65,14 +65,12 @@ def labels_from_logits(
             coordinate i * (h - 1) / (H - 1) if true, max((i + 0.5) * h / H - 0.5, 0) if false. The
             latter is Paddle's `bilinear_interp` with a given output size (align_mode 0), and the
             ONNX operator Resize.
-        with_scores: also return scores. These need every class at every pixel, so this is many
-            times slower.
+        with_scores: also return scores; many times slower, as they need all classes everywhere.
 
     Returns:
         labels: int32, shape (N, Hs, Ws) of the source, class ids in [0, C).
         scores: None without `with_scores`; otherwise float32, same shape, in (0, 1]: the largest
-            softmax probability of the upsampled logits. NaN where the softmax is undefined (NaN or
-            +inf is involved, or every class is -inf).
+            softmax probability, or NaN where a class is NaN or +inf or all classes are -inf.
 
     Raises:
         ModelError: `logits` is empty or does not have four dimensions.
@@ -95,9 +93,7 @@ def labels_from_logits(
     scores = np.empty(labels.shape, np.float32) if with_scores else None
     for n, image in enumerate(logits):
         low = np.ascontiguousarray(image, np.float32)
-        safe = bool(low.min() >= -_SAFE and low.max() <= _SAFE)  # False for NaN
-        distinct = (_sparse_labels if safe else _dense_labels)(low, rows, cols)
-        labels[n] = resize_nearest(distinct, source_size)
+        labels[n] = resize_nearest(_labels(low, rows, cols), source_size)
         if scores is not None:
             scores[n] = resize_nearest(_dense_scores(low, rows, cols), source_size)
     return labels, scores
@@ -247,6 +243,12 @@ def resize_nearest(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     if image.shape == size:
         return image
     return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST))
+
+
+def _labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.int32]:
+    """Labels of `rows` x `cols` from any logits (C, h, w)."""
+    safe = bool(low.min() >= -_SAFE and low.max() <= _SAFE)  # False for NaN
+    return (_sparse_labels if safe else _dense_labels)(low, rows, cols)
 
 
 def _sparse_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.int32]:

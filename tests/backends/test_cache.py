@@ -33,19 +33,15 @@ def test_recall_requires_the_same_conditions(colour_model: Path, home: Path) -> 
     assert recall(colour_model, machine, cpu, (64, 96)) == HpiConfig(
         backend="openvino", precision="fp32", threads=2
     )
+    latest = HpiConfig(backend="cpu", precision="fp32", threads=2)
     for device in (cpu, None):
-        assert recall(colour_model, machine, device, None) == HpiConfig(
-            backend="cpu", precision="fp32", threads=2
-        )  # the latest measurement
+        assert recall(colour_model, machine, device, None) == latest
     assert recall(colour_model, machine, Device("gpu", (0,)), None) is None
-    assert (
-        recall(colour_model, replace(machine, versions=(("onnxruntime", "1.32.0"),)), cpu, None)
-        is None
-    )
+    other_version = replace(machine, versions=(("onnxruntime", "1.32.0"),))
+    assert recall(colour_model, other_version, cpu, None) is None
     assert recall(colour_model, replace(machine, cpu=m.AMX), cpu, None) is None
-    assert (
-        recall(colour_model, replace(machine, gpus=(m.T4,)), cpu, (64, 96)) is not None
-    )  # irrelevant to the CPU
+    with_gpu = replace(machine, gpus=(m.T4,))  # irrelevant to the CPU
+    assert recall(colour_model, with_gpu, cpu, (64, 96)) is not None
     colour_model.write_bytes(colour_model.read_bytes() + b"\n")
     assert recall(colour_model, machine, cpu, None) is None
     assert sorted(path.name for path in home.iterdir()) == ["tuning.json", "tuning.json.lock"]

@@ -211,9 +211,8 @@ def test_measured_plan_comes_first_in_high_performance_mode_only() -> None:
         ]
         == "cuda fp32"
     )
-    assert _names("cpu", FAST, m.CPU_ONLY, tuned=tuned) == [
-        "cpu fp32"
-    ]  # measured before OpenVINO was removed
+    # OpenVINO was removed after tuning.
+    assert _names("cpu", FAST, m.CPU_ONLY, tuned=tuned) == ["cpu fp32"]
     only = HpiConfig(backend="openvino", precision="fp32")
     assert _names("cpu", FAST, m.OPENVINO_BF16, tuned=tuned, hpi_config=only) == ["openvino fp32"]
 
