@@ -160,9 +160,8 @@ def test_overlay_keeps_the_frames_and_the_rate_of_the_source(
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a_overlay.mp4"]
     assert video.probe(str(written)) == video.Clip(128, 64, 12.5, 12)
     assert steps == [(i + 1, 12) for i in range(12)]
-    for index, picture in enumerate(
-        video.read(str(written))
-    ):  # class 2 (blue) is shown as (128, 128, 0), without blue
+    # Class 2 (blue) is shown as (128, 128, 0).
+    for index, picture in enumerate(video.read(str(written))):
         assert float((picture[:, :, 1] > 64).mean() * 128) == pytest.approx(4 * index, abs=4)
 
 
