@@ -24,14 +24,18 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import cv2
 import numba
 import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 from numpy.typing import NDArray
 
+from segrt import forks
 from segrt.errors import ModelError
 from segrt.metadata import ModelMeta
 
 Labels: TypeAlias = NDArray[np.int32]
 Scores: TypeAlias = NDArray[np.float32] | None
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+forks.hold(global_compiler_lock)
 
 # Differences between logits within +-_SAFE don't overflow.
 _SAFE = np.finfo(np.float32).max / 4

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from segrt import http, video
+from segrt import forks, http, video
 from segrt.errors import ConfigError, InputError, TooLargeError
 from segrt.frame import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, SegFailure
 from segrt.names import is_url
@@ -41,6 +41,8 @@ _FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP", "PPM", "SUN", "TIFF")
 _BAND = 1 << 18
 _PILLOW = Lock()  # guards Pillow's pixel limit, which is a global
 _PDFIUM = Lock()  # PDFium is not thread-safe
+forks.hold(_PILLOW)
+forks.hold(_PDFIUM)
 
 _Pixels: TypeAlias = npt.NDArray[np.uint8]
 

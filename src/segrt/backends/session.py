@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import second_graph
+from segrt import forks, second_graph
 from segrt.backends import cache, catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
 from segrt.errors import DeviceError, ModelError, SegrtError
@@ -35,6 +35,9 @@ Shape: TypeAlias = tuple[int, ...]
 
 class Session:
     """A model on an execution provider. `run` is thread-safe.
+
+    In a forked process, ONNX Runtime's sessions are loaded again, from the file, when they are used:
+    their threads exist only in the parent.
 
     Memory: there are at most `OWN_SESSIONS` sessions for single input sizes in addition to the one
     for all sizes; if all images have the same size, there is only a session for that size.
@@ -97,6 +100,7 @@ class Session:
         self._own: OrderedDict[Shape, Any] = OrderedDict()
         self._recent: deque[Shape] = deque(maxlen=_RECENT)
         self._lock = Lock()
+        forks.renew_in_child(self)
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Run the network.
@@ -154,9 +158,10 @@ class Session:
 
     def _session(self, shape: Shape) -> Any:
         """The session for an input shape: its own one if it has or deserves one."""
-        if self._shapes == "dynamic":
-            return self._any
         with self._lock:
+            if self._shapes == "dynamic":
+                self._any = self._any or self._build()
+                return self._any
             self._recent.append(shape)
             if shape in self._own:
                 self._own.move_to_end(shape)
@@ -171,6 +176,15 @@ class Session:
             if len(self._own) > OWN_SESSIONS:
                 self._own.popitem(last=False)  # a thread that still runs it keeps it alive
             return session
+
+    def renew(self) -> None:
+        """Let go of the sessions that a forked process inherits; `run` loads new ones."""
+        for inherited in (self._any, *self._own.values()):
+            forks.keep_forever(inherited)  # its destructor would wait for its threads
+        self._any = None
+        self._own.clear()
+        self._recent.clear()
+        self._lock = Lock()
 
     def _build(self, shape: Shape | None = None) -> Any:
         """Create ONNX Runtime's session, for one input shape or for all."""
