@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from segrt.backends.memory import limit_memory
     from segrt.create import create_pipeline
     from segrt.errors import (
         ConfigError,
@@ -52,6 +53,7 @@ _MODULES = {
     "Timings": "result",
     "TooLargeError": "errors",
     "create_pipeline": "create",
+    "limit_memory": "backends.memory",
     "save_overlay_video": "overlay_video",
 }
 
@@ -72,6 +74,7 @@ __all__ = [
     "TooLargeError",
     "__version__",
     "create_pipeline",
+    "limit_memory",
     "save_overlay_video",
 ]
 

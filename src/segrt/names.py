@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from segrt.frame import Frame, SegFailure
+
 log = logging.getLogger("segrt")
+
+NamedBatch: TypeAlias = list[tuple[Frame | SegFailure, str]]
+"""Images or failures, each with the name under which its result is saved."""
 
 
 def is_url(source: object) -> bool:
@@ -74,3 +83,13 @@ class Stems:
         return stem in self._taken or (
             number.isdecimal() and int(number) <= self._last.get(base, -1)
         )
+
+
+def named_batches(
+    items: Generator[Frame | SegFailure, None, None], size: int
+) -> Iterator[NamedBatch]:
+    """Lists of up to `size` items, each with the name under which its result is saved."""
+    stems = Stems()
+    with closing(items):
+        while batch := list(islice(items, size)):
+            yield [(item, stems.assign(item.input_path, item.page_index)) for item in batch]

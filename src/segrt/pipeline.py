@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, islice
+from itertools import chain
 from threading import Lock
 from time import perf_counter
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from typing import TypeAlias
 from segrt.backends.session import Session, device_of
 from segrt.errors import ConfigError, DeviceError, SegrtError
 from segrt.frame import Frame, SegFailure
-from segrt.names import Stems
+from segrt.names import NamedBatch, named_batches
 from segrt.palette import parse_palette
 from segrt.postprocess import Labels, Scores, finish, resize_nearest
 from segrt.preprocess import Transforms
@@ -29,9 +29,7 @@ log = logging.getLogger("segrt")
 Size: TypeAlias = tuple[int, int]
 Start: TypeAlias = Callable[[Device], list[Session]]
 """Loads the model on a device; one session per worker."""
-# An image or a failure, and the name under which the result is saved.
-_Named: TypeAlias = tuple[Frame, str]
-_Batch: TypeAlias = list[tuple[Frame | SegFailure, str]]
+_Named: TypeAlias = tuple[Frame, str]  # with the name under which the result is saved
 
 
 class Pipeline:
@@ -191,7 +189,7 @@ class Pipeline:
         ahead = read_ahead(items, 1 if request.window else max(2, size))
         batches = in_order(
             lambda batch, acquire: self._segment(batch, request, acquire),
-            _batches(ahead, size),
+            named_batches(ahead, size),
             sessions,
             len(sessions) + spare,
         )
@@ -205,7 +203,7 @@ class Pipeline:
                     yield result
 
     def _segment(
-        self, batch: _Batch, request: Request, acquire: Acquire[Session]
+        self, batch: NamedBatch, request: Request, acquire: Acquire[Session]
     ) -> list[SegResult | SegFailure]:
         """Segment a batch; images of the same inference size run together."""
         results: dict[int, SegResult | SegFailure] = {}
@@ -229,47 +227,52 @@ class Pipeline:
     def _whole(
         self, group: list[_Named], size: Size, request: Request, acquire: Acquire[Session]
     ) -> Iterator[SegResult]:
-        """Prepare, run and finish whole images."""
-        start = perf_counter()
-        batch = self.transforms.batch([frame.image for frame, _ in group], size)
-        prepared = perf_counter()
-        with acquire() as session:
-            begun = perf_counter()
-            output = session.run(batch)
-            ran = perf_counter()
-        share = 1000 / len(group)
-        for named, logits in zip(group, output, strict=True):
-            begin = perf_counter()
-            source = named[0].image.shape[:2]
-            labels, scores = finish(logits, self.session.meta, size, source, request.scores)
-            post = (perf_counter() - begin) * 1000
-            timings = Timings((prepared - start) * share, (ran - begun) * share, post)
-            yield self._result(named, labels, scores, timings, session)
+        """Prepare, run and finish whole images, as many at once as fit into memory."""
+        count = self.session.fits(size, len(group))
+        for part in (group[first : first + count] for first in range(0, len(group), count)):
+            start = perf_counter()
+            batch = self.transforms.batch([frame.image for frame, _ in part], size)
+            prepared = perf_counter()
+            with acquire() as session, session.reserve(batch.shape):
+                begun = perf_counter()
+                output = session.run(batch)
+                ran = perf_counter()
+            share = 1000 / len(part)
+            for named, logits in zip(part, output, strict=True):
+                begin = perf_counter()
+                source = named[0].image.shape[:2]
+                labels, scores = finish(logits, self.session.meta, size, source, request.scores)
+                post = (perf_counter() - begin) * 1000
+                timings = Timings((prepared - start) * share, (ran - begun) * share, post)
+                yield self._result(named, labels, scores, timings, session)
 
     def _in_crops(
         self, group: list[_Named], size: Size, request: Request, acquire: Acquire[Session]
     ) -> Iterator[SegResult]:
-        """Prepare, run and finish images crop by crop, with the sliding window."""
-        assert request.window
-        for named in group:
-            source = named[0].image.shape[:2]
-            with acquire() as session:
-                start = perf_counter()
-                image = self.transforms.fit(named[0].image, size)
-                crops = Crops(image, self.transforms, session.run, self.session.meta.align_corners)
-                labels, scores = run_window(
-                    size,
-                    request.window,
-                    crops.infer,
-                    batch_size=request.batch_size,
-                    with_scores=request.scores,
-                    progress=request.progress,
-                )
-                labels = resize_nearest(labels, source)
-                scores = None if scores is None else resize_nearest(scores, source)
-            post = perf_counter() - start - crops.preprocess_s - crops.run_s
-            timings = Timings(crops.preprocess_s * 1000, crops.run_s * 1000, post * 1000)
-            yield self._result(named, labels, scores, timings, session)
+        """Prepare, run and finish one image crop by crop, with the sliding window."""
+        [named], window = group, request.window
+        assert window
+        source, meta = named[0].image.shape[:2], self.session.meta
+        crop = min(window.crop[0], size[0]), min(window.crop[1], size[1])
+        rest = 16 * size[0] * size[1]  # bytes of the image, the labels and the scores
+        count = self.session.fits(crop, request.batch_size, rest)
+        with acquire() as session, session.reserve((count, 3, *crop), rest):
+            start = perf_counter()
+            image = self.transforms.fit(named[0].image, size)
+            crops = Crops(image, self.transforms, session.run, meta.align_corners)
+            labels, scores = run_window(
+                size,
+                window,
+                crops.infer,
+                batch_size=count,
+                with_scores=request.scores,
+                progress=request.progress,
+            )
+            labels = resize_nearest(labels, source)
+            scores = None if scores is None else resize_nearest(scores, source)
+        post = perf_counter() - start - crops.preprocess_s - crops.run_s
+        timings = Timings(crops.preprocess_s * 1000, crops.run_s * 1000, post * 1000)
+        yield self._result(named, labels, scores, timings, session)
 
     def _result(
         self, named: _Named, labels: Labels, scores: Scores, timings: Timings, session: Session
@@ -290,11 +293,3 @@ class Pipeline:
             stem=stem,
             scores=scores,
         )
-
-
-def _batches(items: Generator[Frame | SegFailure, None, None], size: int) -> Iterator[_Batch]:
-    """Lists of up to `size` items, each with the name under which its result is saved."""
-    stems = Stems()
-    with closing(items):
-        while batch := list(islice(items, size)):
-            yield [(item, stems.assign(item.input_path, item.page_index)) for item in batch]

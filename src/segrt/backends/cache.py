@@ -1,4 +1,4 @@
-"""What is cached about a model on this machine: tuning results, compiled engines, file hashes.
+"""What is cached about a model: tuning results, compiled engines, memory needs, file hashes.
 
 Tuning results are in `tuning.json` in the cache folder: model, hardware and versions -> inference
 size -> the measurement.
@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from filelock import FileLock
 
 from segrt import store
 from segrt.backends.catalog import Catalog
+from segrt.backends.footprint import Footprint, measure
 from segrt.backends.plan import HpiConfig, Plan
 from segrt.errors import ConfigError
 from segrt.files import sha256, write_atomic
@@ -101,6 +103,19 @@ def remember(
             f"can't write {path}: {error.strerror or error}; set SEGRT_HOME to another folder"
         ) from None
     return path
+
+
+def footprint(file: Path) -> Footprint:
+    """The memory a model needs while it runs; measured once per model, then read from the cache."""
+    path = store.home() / "footprints" / f"{model_hash(file)[:32]}.json"
+    try:
+        terms = json.loads(path.read_text("utf-8"))
+        return Footprint(tuple((float(a), float(b), float(c)) for a, b, c in terms))
+    except (OSError, ValueError, TypeError):
+        measured = measure(file)
+        with suppress(OSError):
+            write_atomic(path, json.dumps(measured.terms).encode())
+        return measured
 
 
 def model_hash(file: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 from cyclopts import Group, Parameter
 
+from segrt.backends.memory import limit_memory
 from segrt.config import PIPELINE
 from segrt.create import create_pipeline
 from segrt.pipeline import Pipeline
@@ -51,8 +52,12 @@ class PipelineOptions:
     hpi_config: Annotated[str | None, Parameter(group=DEVICE)] = None
     """JSON with backend, precision, threads or provider_options."""
 
+    max_memory: Annotated[str | None, Parameter(group=DEVICE)] = None
+    """Memory limit, such as 2GiB; default: 80% of the machine's."""
+
     def create(self, *, workers: int = 1) -> Pipeline:
         """Load the pipeline."""
+        limit_memory(self.max_memory)
         return create_pipeline(
             self.pipeline,
             model_name=self.model,
