@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from segrt import forks, http, video
+from segrt import forks, http, structure, video
 from segrt.errors import ConfigError, InputError, TooLargeError
 from segrt.frame import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, SegFailure
 from segrt.names import is_url
@@ -344,6 +345,8 @@ def _pdf_page(document: Any, index: int, reading: Reading) -> _Pixels:
 def _image_frames(
     content: str | bytes, reading: Reading
 ) -> Iterator[tuple[int | None, _Pixels | Exception]]:
+    with _contents(content) as data:
+        structure.check(data, reading.limit)
     file = io.BytesIO(content) if isinstance(content, bytes) else content
     with _opened(file, reading) as image:
         if image.format != "TIFF":
@@ -357,6 +360,16 @@ def _image_frames(
                 return
             yield page, _attempt(partial(_tiff_frame, image, page, file, reading))
     raise InputError(f"this TIFF has more than {MAX_PAGES} frames: the others are skipped")
+
+
+@contextmanager
+def _contents(content: str | bytes) -> Iterator[structure.Data]:
+    """The bytes of a file, mapped rather than read."""
+    if isinstance(content, bytes) or not os.path.getsize(content):
+        yield content if isinstance(content, bytes) else b""
+        return
+    with open(content, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
 
 
 def _tiff_frame(image: Image.Image, page: int, file: str | io.BytesIO, reading: Reading) -> _Pixels:
@@ -406,13 +419,28 @@ def _from_file(image: Image.Image, reading: Reading) -> _Pixels:
     image.load()
     if reading.exif:
         try:
-            ImageOps.exif_transpose(image, in_place=True)
+            _turn_upright(image, reading)
         except Exception:  # parsing garbage raises almost anything; the pixels are intact
             log.warning(
                 "%s: its EXIF data is damaged, so its orientation is ignored",
                 getattr(image, "filename", "") or "an image",
             )
     return _from_pil(image, reading)
+
+
+def _turn_upright(image: Image.Image, reading: Reading) -> None:
+    """Apply the orientation in the EXIF data."""
+    info = image.info
+    if "exif" not in info and "Raw profile type exif" in info:  # written by ImageMagick
+        lines = info["Raw profile type exif"].split("\n")[3:]
+        info["exif"] = bytes.fromhex("".join(lines))
+    data = info.get("exif", b"").removeprefix(b"Exif\0\0")
+    structure.check_tags(data, "EXIF data", reading.limit)
+    image.getexif()  # keeps what it reads
+    # Otherwise Pillow would read the data again, with all linked directories, to write it anew.
+    info.pop("exif", None)
+    info.pop("Raw profile type exif", None)
+    ImageOps.exif_transpose(image, in_place=True)
 
 
 def _from_pil(image: Image.Image, reading: Reading) -> _Pixels:
