@@ -38,21 +38,36 @@ def test_tensors_are_counted_from_when_they_are_made_until_they_are_last_read(
     footprint = measure(_save(nodes, tmp_path / "m.onnx"))
     # At the peak, b and c (or c and y), of 6 channels each.
     expected = 2 * 6 * 4 * 64 * 96
-    assert footprint.bytes_for((1, 3, 64, 96)) - WORKSPACE == pytest.approx(1.15 * expected)
-    assert footprint.bytes_for((2, 3, 64, 96)) - WORKSPACE == pytest.approx(2.3 * expected)
+    need = footprint.bytes_for((1, 3, 64, 96)) - WORKSPACE
+    assert need == pytest.approx(1.15 * expected, rel=1e-4)
+    assert footprint.bytes_for((2, 3, 64, 96)) - WORKSPACE == pytest.approx(2 * need, rel=1e-4)
 
 
 def test_attention_is_quadratic(tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("Reshape", ["x", "tokens"], ["a"]),
+        helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Reshape", ["p", "tokens"], ["a"]),
         helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2, 1]),
         helper.make_node("MatMul", ["b", "a"], ["y"]),
     ]
     tokens = np.array([0, 3, -1], np.int64)
     footprint = measure(_save(nodes, tmp_path / "m.onnx", tokens=tokens))  # type: ignore[arg-type]
-    pixels = 512 * 1024
-    need = footprint.bytes_for((1, 3, 512, 1024)) - WORKSPACE
-    assert need == pytest.approx(1.15 * (4 * pixels**2 + 2 * 12 * pixels), rel=0.01)
+    tokens_of = 2048 * 1024 // 64
+    need = footprint.bytes_for((1, 3, 2048, 1024)) - WORKSPACE
+    assert need == pytest.approx(1.15 * 4 * tokens_of**2, rel=0.01)
+
+
+def test_a_model_whose_memory_explodes_is_not_run_at_larger_sizes(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Reshape", ["p", "tokens"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["b", "a"], ["y"]),
+    ]
+    tokens = np.array([0, 3, -1], np.int64)
+    footprint = measure(_save(nodes, tmp_path / "m.onnx", tokens=tokens))  # type: ignore[arg-type]
+    need = footprint.bytes_for((1, 3, 512, 512)) - WORKSPACE
+    assert need == pytest.approx(1.15 * 4 * (512 * 512 // 4) ** 2, rel=0.01)
 
 
 def test_a_side_of_one_pixel_counts_as_the_stride() -> None:

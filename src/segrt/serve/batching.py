@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from segrt.backends.memory import release
 from segrt.errors import SegrtError
 from segrt.frame import SegFailure
 from segrt.pipeline import Pipeline
@@ -20,6 +21,8 @@ from segrt.request import Request
 from segrt.result import SegResult
 
 Size: TypeAlias = tuple[int, int]
+
+_IDLE_S = 1.0  # seconds without images after which idle memory is returned
 
 
 @dataclass(eq=False)
@@ -122,14 +125,19 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _take(self) -> list[_Job]:
-        """Wait for the next batch; empty once the batcher is closed and the queue is empty."""
+    def _take(self, patience: float | None) -> list[_Job] | None:
+        """Wait for the next batch; None once the batcher is closed and the queue is empty.
+
+        Args:
+            patience: seconds after which the batch is empty if there are no images; None for ever.
+        """
         with self._changed:
             while True:
                 if not self._waiting:
                     if self._closed:
+                        return None
+                    if not self._changed.wait(patience):
                         return []
-                    self._changed.wait()
                     continue
                 first = self._waiting[0]
                 most = self._most(first)
@@ -146,7 +154,12 @@ class Batcher:
         return max(1, min(self._max_batch, self._max_pixels // (job.size[0] * job.size[1])))
 
     def _work(self) -> None:
-        while batch := self._take():
+        patience = None
+        while (batch := self._take(patience)) is not None:
+            if not batch:
+                release()
+            # There is nothing more to release until something has run.
+            patience = _IDLE_S if batch else None
             jobs = [job for job in batch if job.done.set_running_or_notify_cancel()]
             if jobs:
                 start = time.perf_counter()
