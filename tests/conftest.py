@@ -50,6 +50,13 @@ def write_colour_model(
 
 
 @pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """segrt's cache folder, empty and not yet created."""
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
 def colour_model(tmp_path: Path) -> Path:
     """A `.onnx` file that classifies colours, with segrt's metadata."""
     return write_colour_model(tmp_path / "colours.onnx")

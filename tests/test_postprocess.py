@@ -102,21 +102,14 @@ def check(
 
 
 @many
-@given(kinds, seeds, class_counts, sides, sides, full_sides, full_sides, st.booleans())
+@given(kinds, seeds, class_counts, sides, sides, st.tuples(full_sides, full_sides), st.booleans())
 def test_labels_equal_the_reference(
-    kind: MakeLogits,
-    seed: int,
-    classes: int,
-    h: int,
-    w: int,
-    height: int,
-    width: int,
-    align_corners: bool,
+    kind: MakeLogits, seed: int, classes: int, h: int, w: int, size: Size, align_corners: bool
 ) -> None:
     logits = kind(np.random.default_rng(seed), (1, classes, h, w))
-    labels, scores = labels_from_logits(logits, (height, width), align_corners=align_corners)
+    labels, scores = labels_from_logits(logits, size, align_corners=align_corners)
     assert scores is None
-    check(labels, logits, (height, width), (height, width), align_corners)
+    check(labels, logits, size, size, align_corners)
 
 
 @many

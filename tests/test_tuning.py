@@ -23,10 +23,7 @@ FAST = Plan(BACKENDS["openvino"], "fp32", 2)
 HALF = Plan(BACKENDS["openvino"], "bf16", 2)
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_fastest_plan_that_keeps_the_labels_wins() -> None:

@@ -19,10 +19,7 @@ NORMAL = Plan(BACKENDS["cpu"], "fp32", 2)
 FAST = Plan(BACKENDS["openvino"], "fp32", 2)
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_recall_requires_the_same_conditions(colour_model: Path, home: Path) -> None:
