@@ -292,6 +292,8 @@ def _from_video(
 
 def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure:
     """The failure of one image, with an error that includes the file name, if there is one."""
+    if isinstance(error, MemoryError):
+        error = TooLargeError("it takes too much memory to decode")
     reason = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, InputError):
         reason = f"it can't be read: {reason}"

@@ -74,6 +74,7 @@ def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
     # The first image compiles or loads code that later ones reuse: no request should wait for it.
     list(pipeline.predict(np.zeros((64, 64, 3), np.uint8), on_error="yield"))
     app = create_app(pipeline, settings)
+    app.state.service.decoders.start()
     config = uvicorn.Config(
         app,
         log_config=None,

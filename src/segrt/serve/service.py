@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt import __version__
+from segrt.backends import catalog
 from segrt.errors import ConfigError, InputError, ModelError, TooLargeError
 from segrt.names import is_url
 from segrt.pipeline import Pipeline
@@ -20,14 +20,19 @@ from segrt.request import Request
 from segrt.result import SegResult
 from segrt.serve import schema
 from segrt.serve.batching import Batcher
+from segrt.serve.decoding import Decoders
 from segrt.serve.errors import ApiError
 from segrt.serve.fetch import fetch
 from segrt.serve.metrics import Metrics
 from segrt.serve.settings import Settings
-from segrt.sources import Reading, one_image
 
 _MAX_FETCH_SECONDS = 10.0
 _FETCHERS = 16  # threads, which mostly wait
+
+# Time limit for decoding an image, per pixel of the largest one allowed: about 20 times what slow
+# formats take. The limits on the structure of files keep the worst ones well below.
+_MIN_DECODE_SECONDS = 10.0
+_PIXELS_PER_SECOND = 1_600_000
 
 _Value = TypeVar("_Value")
 
@@ -45,6 +50,7 @@ class Service:
         settings: the server's options.
         metrics: counters and times.
         batcher: the queue in front of the pipeline.
+        decoders: the processes that decode images.
         draining: whether the server is shutting down.
     """
 
@@ -60,15 +66,27 @@ class Service:
             workers=settings.workers,
             on_batch=self.metrics.batch,
         )
+        cores = catalog.usable_cores()
+        self.decoders = Decoders(
+            cores,
+            max_pixels=settings.max_pixels,
+            seconds=min(
+                settings.timeout,
+                max(_MIN_DECODE_SECONDS, settings.max_pixels / _PIXELS_PER_SECOND),
+            ),
+        )
         self.draining = False
         # Images stay in memory from decoding to encoding. This many keep the network busy; more
         # would only use memory.
         self._images = asyncio.Semaphore(3 * settings.max_batch * settings.workers)
-        self._coders = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "segrt-code")
+        self._decoding = ThreadPoolExecutor(cores, "segrt-decode")  # wait for the processes
+        self._coders = ThreadPoolExecutor(max(2, cores), "segrt-code")
         self._fetchers = ThreadPoolExecutor(_FETCHERS, "segrt-fetch")
 
     def close(self) -> None:
         """Finish the images in progress, then stop all threads."""
+        self.decoders.close()
+        self._decoding.shutdown(cancel_futures=True)
         self.batcher.close()
         self._coders.shutdown()
         self._fetchers.shutdown(wait=False, cancel_futures=True)
@@ -92,7 +110,7 @@ class Service:
         if isinstance(content, str) and is_url(content[:8]):
             content = await self._fetch(content)
         async with self._images:
-            image, size = await self._in_thread(self._decode, content, request)
+            image, size = await self._in_thread(self._decode, content, request, pool=self._decoding)
             try:
                 result = await self.batcher.run(image, request, size)
             except (ConfigError, ModelError) as error:
@@ -123,8 +141,14 @@ class Service:
             ),
         )
 
-    async def _in_thread(self, work: Callable[..., _Value], *arguments: Any) -> _Value:
-        return await asyncio.get_running_loop().run_in_executor(self._coders, work, *arguments)
+    async def _in_thread(
+        self,
+        work: Callable[..., _Value],
+        *arguments: Any,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> _Value:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool or self._coders, work, *arguments)
 
     def _request(self, options: schema.Options) -> Request:
         try:
@@ -157,7 +181,7 @@ class Service:
         data = schema.from_base64(content) if isinstance(content, str) else content
         limit = self.settings.max_pixels
         try:
-            image = one_image(data, Reading(max_pixels=limit))
+            image = self.decoders.decode(data)
         except TooLargeError as error:
             raise ApiError.from_error(413, error) from None
         except InputError as error:
