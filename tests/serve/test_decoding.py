@@ -159,6 +159,8 @@ def test_others_go_on_while_one_hangs(pool: Pool) -> None:
     decoders = pool(2)
     with ThreadPoolExecutor(1) as thread:
         hanging = thread.submit(decoders.decode, b"sleep")
+        while decoders._free == 2:
+            time.sleep(0.01)
         assert len({_process(decoders) for _ in range(50)}) == 1
         decoders.close()
         assert isinstance(hanging.exception(60), InputError)
