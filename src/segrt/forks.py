@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -65,8 +66,23 @@ def keep_forever(value: object) -> None:
 
 
 def _renew_all() -> None:
+    if "onnxruntime" in sys.modules:
+        _exit_without_destructors()
     for value in list(_renewables):
         value.renew()
+
+
+def _exit_without_destructors() -> None:
+    """Let the C library end this process at once where it would call destructors of C++.
+
+    Those of ONNX Runtime wait, for ever, for threads that exist only in the parent: `sys.exit`
+    would hang in every process that was forked after `import onnxruntime`. Python has called its
+    own exit handlers by then, and flushed its files.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc; called in reverse order, with the exit status
+        libc.on_exit(libc._exit, None)
+        libc.on_exit(libc.fcloseall, None)  # flushes the files of C
 
 
 if hasattr(os, "register_at_fork"):

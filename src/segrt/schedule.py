@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from queue import SimpleQueue
 from threading import Condition, Event, Semaphore, Thread
+from time import monotonic
 from typing import Any, Generic, TypeAlias, TypeVar
+
+from segrt.errors import SegrtError
 
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
@@ -16,6 +22,9 @@ _Session = TypeVar("_Session")
 
 Acquire: TypeAlias = Callable[[], AbstractContextManager[_Session]]
 """Waits for a session, which is released at the end of the `with` statement."""
+
+_EXIT_SECONDS = 5
+_reading: dict[Thread, Callable[[], None]] = {}  # threads that read ahead, and what stops them
 
 
 def read_ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None]:
@@ -30,8 +39,11 @@ def read_ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None
         items: advanced, and in the end closed, by the thread alone. What it raises is raised in its
             position.
         size: maximum number of items to hold in advance.
+
+    Raises:
+        SegrtError: the process was forked since the first item; the thread is in the parent.
     """
-    free, closed = Semaphore(size), Event()
+    free, closed, process = Semaphore(size), Event(), os.getpid()
     ready = SimpleQueue[tuple[Any, BaseException | None]]()
 
     def work() -> None:
@@ -43,11 +55,22 @@ def read_ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None
         finally:
             if isinstance(items, Generator):
                 items.close()
+            _reading.pop(thread, None)
+
+    def stop() -> None:
+        closed.set()
+        free.release()
 
     thread = Thread(target=work, name="segrt-read", daemon=True)
+    _reading[thread] = stop
     thread.start()
     try:
         while True:
+            if os.getpid() != process:
+                raise SegrtError(
+                    "this iteration began before the process was forked, and can't go on in the "
+                    "child: start a new one there"
+                )
             item, error = ready.get()
             if isinstance(error, StopIteration):
                 return
@@ -56,10 +79,24 @@ def read_ahead(items: Iterator[_Item], size: int) -> Generator[_Item, None, None
             free.release()
             yield item
     finally:
-        closed.set()
-        free.release()
+        stop()
         # Callers may then close what `items` reads from. Don't wait forever: reading may hang.
         thread.join(1)
+
+
+@atexit.register
+def _stop_reading() -> None:
+    """Wait for the threads that still read when the interpreter exits.
+
+    Once it has, a thread that returns from C++ (OpenCV reading a video, ONNX Runtime) is unwound
+    through destructors that must not be unwound, which aborts the process.
+    """
+    deadline = monotonic() + _EXIT_SECONDS  # a camera may hang
+    threads = {thread: stop for thread, stop in [*_reading.items()] if thread.is_alive()}
+    for stop in threads.values():
+        stop()
+    for thread in threads:
+        thread.join(max(0, deadline - monotonic()))
 
 
 def in_threads(
@@ -74,9 +111,38 @@ def in_threads(
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="segrt-work") as pool:
         futures = read_ahead((pool.submit(work, item) for item in items), max(1, threads - 1))
-        with closing(futures):
-            for future in futures:
-                yield future.result()
+        try:
+            with closing(futures):
+                for future in futures:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # the items in progress are completed
+
+
+def behind(
+    work: Callable[[_Item], _Done], items: Generator[_Item, None, None], threads: int
+) -> Generator[_Done, None, None]:
+    """Apply a function to items in several threads, while this thread advances the items.
+
+    For items that are expensive to make, such as results: an interrupt reaches the thread that
+    makes them. Work that has begun is completed even then.
+
+    Args:
+        work: what it raises is raised in its position.
+        items: closed in the end.
+        threads: number of threads; there are at most twice as many items in progress.
+
+    Yields:
+        What `work` returns, in order.
+    """
+    with closing(items), ThreadPoolExecutor(threads, thread_name_prefix="segrt-behind") as pool:
+        futures: deque[Future[_Done]] = deque()
+        for item in items:
+            futures.append(pool.submit(work, item))
+            while futures and (futures[0].done() or len(futures) >= 2 * threads):
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
 
 
 def in_order(
