@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from segrt import forks
 from segrt.backends import catalog
 from segrt.errors import ConfigError, TooLargeError
 from segrt.protobuf import encode, field
@@ -43,6 +44,12 @@ class Budget:
         self.limit = limit
         self.reserved = 0
         self._base = sys.maxsize  # the least that the process used while no network ran
+        self._changed = Condition()
+        forks.renew_in_child(self)
+
+    def renew(self) -> None:
+        """Forget the runs that go on in the parent of a forked process."""
+        self.reserved = 0
         self._changed = Condition()
 
     @property
@@ -142,12 +149,21 @@ def _parse(text: str) -> int:
     return size
 
 
-@cache
-def share_arena() -> None:
+def share_arena() -> bool:
     """Let all sessions on the CPU use one arena, which grows by what is requested.
 
     ONNX Runtime's default is an arena per session that doubles and never shrinks.
+
+    Returns:
+        bool: whether there is one. A forked process can't use its parent's, which another thread
+            may have locked at the fork.
     """
+    return _create_arena() == os.getpid()
+
+
+@cache
+def _create_arena() -> int:
+    """Create the arena; returns the process that it belongs to."""
     ort = catalog.onnxruntime()
     kind, memory = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
     info = ort.OrtMemoryInfo("Cpu", kind, 0, memory)
@@ -155,12 +171,14 @@ def share_arena() -> None:
     ort.create_and_register_allocator(
         info, ort.OrtArenaCfg({"arena_extend_strategy": same_as_requested})
     )
+    return os.getpid()
 
 
 def release() -> None:
     """Return the memory to the system that ran networks, and Python, no longer need."""
-    session, options = _shrinker()
-    session.run(None, {"x": np.zeros((), np.float32)}, options)
+    if share_arena():
+        session, options = _shrinker()
+        session.run(None, {"x": np.zeros((), np.float32)}, options)
     if trim := _malloc_trim():
         trim(0)
 
@@ -183,6 +201,7 @@ def _shrinker() -> tuple[Any, Any]:
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.use_env_allocators", "1")
     session = ort.InferenceSession(_identity(), options, providers=["CPUExecutionProvider"])
+    forks.keep_forever(session)
     shrink = ort.RunOptions()
     shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return session, shrink
