@@ -367,6 +367,7 @@ def test_a_client_that_disconnects_frees_its_queue_slot(
         app = create_app(pipeline, Settings(max_batch=1))
         service, admission = app.state.service, app.state.admission
         data = png(tiles)
+        service.images.size = 3 * 24 * tiles.size // 3
         leave = asyncio.Event()
 
         async def post() -> None:
@@ -386,13 +387,14 @@ def test_a_client_that_disconnects_frees_its_queue_slot(
             await app(_scope(), receive, send)
 
         requests = [asyncio.create_task(post()) for _ in range(5)]
-        # One runs, two are queued, and the other two are not decoded yet.
+        # One runs, two are queued, and there is no memory yet for the other two.
         while not (gate.entered.is_set() and service.batcher.waiting == 2):
             await asyncio.sleep(0.01)
         assert admission.slots == 5
         leave.set()
         await asyncio.gather(*requests)
         assert (admission.slots, admission.body_bytes, service.batcher.waiting) == (0, 0, 0)
+        assert service.images.used == 0
         gate.open.set()
         await asyncio.to_thread(service.close)
         assert gate.batches == [(1, 3, 64, 96)]  # the cancelled requests did not run
@@ -461,3 +463,11 @@ def test_requests_of_the_same_size_run_together(
         (expected,) = pipeline.predict(image)
         assert isinstance(expected, SegResult)
         assert np.array_equal(labels, expected["pred"][0])
+
+
+def test_an_image_that_needs_too_much_memory_is_413(
+    client: TestClient, tiles: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BUDGET, "capacity", lambda: 1 << 20)
+    answer = client.post(PATH, content=png(tiles), headers=OCTETS)
+    _failure(answer, 413, "--max-memory")

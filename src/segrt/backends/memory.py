@@ -37,11 +37,13 @@ class Budget:
 
     Attributes:
         limit: bytes for the whole process; None for `SHARE` of the usable memory.
+        aside: bytes of the limit that are not for networks, such as a server's images and answers.
         reserved: bytes reserved now.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
+        self.aside = 0
         self.reserved = 0
         self._base = sys.maxsize  # the least that the process used while no network ran
         self._changed = Condition()
@@ -107,7 +109,7 @@ class Budget:
                 self._changed.notify_all()
 
     def _capacity(self) -> int:
-        return max(0, self.total - self._base)
+        return max(0, self.total - self.aside - self._base)
 
 
 BUDGET = Budget()

@@ -108,7 +108,7 @@ async def segment(request: Request) -> Response:
     head = schema.read_head(request.headers.get("content-type", ""), dict(request.query_params))
     async with AsyncExitStack() as held:
         body = await held.enter_async_context(admission.admit(request))
-        work = service.segment(body, head, request.state.log_id)
+        work = service.segment(body, head, request.state.log_id, held)
         try:
             with anyio.fail_after(deadline - anyio.current_time()):
                 content = await _until_disconnect(request, work)

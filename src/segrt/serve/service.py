@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from segrt import __version__
 from segrt.backends import catalog
+from segrt.backends.memory import BUDGET
 from segrt.errors import ConfigError, InputError, ModelError, TooLargeError
 from segrt.names import is_url
 from segrt.pipeline import Pipeline
@@ -23,6 +25,7 @@ from segrt.serve.batching import Batcher
 from segrt.serve.decoding import Decoders
 from segrt.serve.errors import ApiError
 from segrt.serve.fetch import fetch
+from segrt.serve.image_memory import ImageMemory
 from segrt.serve.metrics import Metrics
 from segrt.serve.settings import Settings
 
@@ -34,6 +37,11 @@ _FETCHERS = 16  # threads, which mostly wait
 _MIN_DECODE_SECONDS = 10.0
 _PIXELS_PER_SECOND = 1_600_000
 
+# Memory of an image until its answer is sent: 3 bytes per pixel of the image, 4 of the labels, 4 of
+# the scores, up to 8 of the JSON and 3 of the pictures in it.
+_BYTES_PER_PIXEL = 24
+_IMAGE_SHARE = 6  # 1/6 of the memory limit is for images and answers
+
 _Value = TypeVar("_Value")
 
 
@@ -43,7 +51,8 @@ class Service:
     Example:
         >>> service = Service(pipeline, Settings())
         >>> head = schema.read_head("image/png", {"labelFormat": "png"})
-        >>> answer = await service.segment(body, head, log_id="1")  # JSON
+        >>> async with AsyncExitStack() as held:
+        ...     answer = await service.segment(body, head, "1", held)  # JSON
 
     Attributes:
         pipeline: runs the images.
@@ -51,6 +60,7 @@ class Service:
         metrics: counters and times.
         batcher: the queue in front of the pipeline.
         decoders: the processes that decode images.
+        images: the memory of images and answers.
         draining: whether the server is shutting down.
     """
 
@@ -76,9 +86,9 @@ class Service:
             ),
         )
         self.draining = False
-        # Images stay in memory from decoding to encoding. This many keep the network busy; more
-        # would only use memory.
-        self._images = asyncio.Semaphore(3 * settings.max_batch * settings.workers)
+        self.images = ImageMemory(BUDGET.total // _IMAGE_SHARE)
+        BUDGET.aside = self.images.size + settings.body_memory
+        self._decoder_slots = asyncio.Semaphore(cores)
         self._decoding = ThreadPoolExecutor(cores, "segrt-decode")  # wait for the processes
         self._coders = ThreadPoolExecutor(max(2, cores), "segrt-code")
         self._fetchers = ThreadPoolExecutor(_FETCHERS, "segrt-fetch")
@@ -91,13 +101,16 @@ class Service:
         self._coders.shutdown()
         self._fetchers.shutdown(wait=False, cancel_futures=True)
 
-    async def segment(self, body: bytes, head: schema.Head, log_id: str) -> bytes:
+    async def segment(
+        self, body: bytes, head: schema.Head, log_id: str, held: AsyncExitStack
+    ) -> bytes:
         """Segment the image of a request.
 
         Args:
             body: JSON, a form, or an image file, according to `head.media_type`.
             head: the headers and the query string.
             log_id: id of the request.
+            held: closed once the answer has been sent; releases its memory.
 
         Returns:
             bytes: the JSON of a `schema.Answer`.
@@ -109,13 +122,19 @@ class Service:
         request = self._request(options)
         if isinstance(content, str) and is_url(content[:8]):
             content = await self._fetch(content)
-        async with self._images:
+        async with self._decoder_slots:  # held until there is memory for the decoded image
             image, size = await self._in_thread(self._decode, content, request, pool=self._decoding)
-            try:
-                result = await self.batcher.run(image, request, size)
-            except (ConfigError, ModelError) as error:
-                raise ApiError.from_error(422, error) from None
-            return await self._in_thread(self._encode, result, options, log_id)
+            need = _BYTES_PER_PIXEL * (image.size // 3)
+            memory = await held.enter_async_context(self.images.hold(need))
+        try:
+            result = await self.batcher.run(image, request, size)
+        except TooLargeError as error:
+            raise ApiError.from_error(413, error) from None
+        except (ConfigError, ModelError) as error:
+            raise ApiError.from_error(422, error) from None
+        answer = await self._in_thread(self._encode, result, options, log_id)
+        memory.shrink(len(answer))
+        return answer
 
     def info(self) -> schema.Info:
         """The model, how it runs, and the limits."""

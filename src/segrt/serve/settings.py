@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from segrt.backends.memory import BUDGET
 from segrt.errors import ConfigError
 
 _LIMITS = Parameter(group=Group("Limits", sort_key=21))
@@ -74,4 +75,5 @@ class Settings:
     @property
     def body_memory(self) -> int:
         """Maximum bytes of all request bodies in memory together."""
-        return max(256 << 20, 4 * self.max_body)
+        share = BUDGET.total // 16
+        return max(2 * self.max_body, min(share, max(256 << 20, 4 * self.max_body)))
