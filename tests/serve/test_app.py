@@ -20,6 +20,7 @@ from serve.conftest import PATH, Gate, b64, png
 from starlette.testclient import TestClient
 
 from segrt import ModelError, Pipeline, SegResult
+from segrt.backends.memory import BUDGET
 from segrt.serve import fetch, logs
 from segrt.serve.app import create_app
 from segrt.serve.settings import Settings
