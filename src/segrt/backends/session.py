@@ -36,8 +36,8 @@ Shape: TypeAlias = tuple[int, ...]
 class Session:
     """A model on an execution provider. `run` is thread-safe.
 
-    In a forked process, ONNX Runtime's sessions are loaded again, from the file, when they are used:
-    their threads exist only in the parent.
+    In a forked process, ONNX Runtime's sessions are loaded again from the file when they are used,
+    because their threads exist only in the parent.
 
     Memory: there are at most `OWN_SESSIONS` sessions for single input sizes in addition to the one
     for all sizes; if all images have the same size, there is only a session for that size.
