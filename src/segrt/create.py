@@ -11,7 +11,7 @@ from segrt.backends.plan import HpiConfig
 from segrt.backends.session import Session, start_all
 from segrt.errors import ConfigError
 from segrt.pipeline import Pipeline
-from segrt.types import Device, Mode
+from segrt.types import Device, Mode, shown
 
 MAX_WORKERS = 64
 """Maximum number of sessions per device."""
@@ -83,7 +83,8 @@ def create_pipeline(
     name = model_name or module.model_name
     if type(workers) is not int or not 1 <= workers <= MAX_WORKERS:
         raise ConfigError(
-            f"workers {workers!r} is not valid: it must be a whole number from 1 to {MAX_WORKERS}"
+            f"workers {shown(workers)} is not valid: it must be a whole number from 1 to "
+            f"{MAX_WORKERS}"
         )
     preselected = () if path else zoo.get(name or zoo.DEFAULT_MODEL).plans
     file = model_file.resolve(name, path)

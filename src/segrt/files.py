@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from time import time
+
+_DAY = 86_400  # seconds
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -24,14 +30,17 @@ def write_atomic(path: Path, data: bytes) -> None:
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     """Provide an empty temporary file next to `path`, which replaces `path` on a normal exit.
 
-    Its name starts with a dot and ends in `suffix`. It is synced to disk before it is renamed, and
-    deleted if an exception is raised. Missing folders are created.
+    Its name starts with ".segrt-" and ends in `suffix`. It is synced to disk before it is renamed,
+    and deleted if an exception is raised. Missing folders are created. What killed processes left
+    in the folder is deleted.
 
     Raises:
         OSError: the folder can't be created or written, or the disk is full; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=suffix)
+    sweep(path.parent.absolute())
+    prefix = f".segrt-{_machine()}-{os.getpid()}-"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(handle)
     try:
         yield Path(name)
@@ -42,6 +51,44 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@cache
+def sweep(folder: Path) -> None:
+    """Delete the temporary files of killed processes in a folder, once per process.
+
+    A file is deleted if its process ran on this machine and has ended, or if it has not been
+    written to for a day. Nothing else is touched.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if match := re.match(r"\.segrt-([0-9a-f]{8})-(\d+)-", entry.name):
+                with suppress(OSError):
+                    stale = entry.stat(follow_symlinks=False).st_mtime < time() - _DAY
+                    if stale or (match[1] == _machine() and not _runs(int(match[2]))):
+                        os.unlink(entry.path)
+
+
+@cache
+def _machine() -> str:
+    """What tells the processes apart that may have equal numbers: the host and the container."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":
+        return True  # os.kill would end it
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # that of another user
+        return True
+    return True
 
 
 def commit(temporary: Path, path: Path) -> None:

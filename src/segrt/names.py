@@ -15,6 +15,8 @@ from segrt.frame import Frame, SegFailure
 
 log = logging.getLogger("segrt")
 
+_MAX_BYTES = 200  # of a stem; file systems allow 255, and "_10000_2_overlay.png" is added
+
 NamedBatch: TypeAlias = list[tuple[Frame | SegFailure, str]]
 """Images or failures, each with the name under which its result is saved."""
 
@@ -39,8 +41,17 @@ def file_name(input_path: str) -> str:
     return re.sub(r'[\x00-\x1f<>:"|?*\\]', "_", name)[-100:]
 
 
+def _shortened(stem: str) -> str:
+    """The stem, cut to `_MAX_BYTES` where a character ends."""
+    while len(stem.encode("utf-8", "surrogatepass")) > _MAX_BYTES:
+        stem = stem[:-1]
+    return stem
+
+
 class Stems:
     """Assigns a unique output name, without suffix, to each input of one call.
+
+    Names of more than 200 bytes are cut, because a result's name is longer than that of its input.
 
     A series such as clip_0, clip_1, ... is remembered by its last number, so endless series need
     no memory.
@@ -57,7 +68,7 @@ class Stems:
 
     def assign(self, path: str | None, page: int | None = None) -> str:
         """The name for an input and its page or frame; logs a warning if it had to be changed."""
-        base = (Path(file_name(path)).stem if path else "") or "image"
+        base = (_shortened(Path(file_name(path)).stem) if path else "") or "image"
         stem = unique = base if page is None else f"{base}_{page}"
         if self._is_taken(stem):
             number = max(2, self._last.get(stem.lower(), 0) + 1)

@@ -10,8 +10,10 @@ from threading import Lock
 from time import perf_counter
 from typing import TypeAlias
 
+import cv2
+
 from segrt.backends.session import Session, device_of
-from segrt.errors import ConfigError, DeviceError, SegrtError
+from segrt.errors import ConfigError, DeviceError, SegrtError, TooLargeError
 from segrt.frame import Frame, SegFailure
 from segrt.names import NamedBatch, named_batches
 from segrt.palette import parse_palette
@@ -219,9 +221,10 @@ class Pipeline:
             try:
                 done = segment([*group.values()], size, request, acquire)
                 results.update(zip(group, done, strict=True))
-            except SegrtError as error:
+            except (SegrtError, MemoryError, cv2.error) as error:
+                cause = error if isinstance(error, SegrtError) else _too_large(error, size)
                 for index, (frame, _) in group.items():
-                    results[index] = SegFailure(frame.input_path, frame.page_index, error)
+                    results[index] = SegFailure(frame.input_path, frame.page_index, cause)
         return [results[index] for index in range(len(batch))]
 
     def _whole(
@@ -293,3 +296,13 @@ class Pipeline:
             stem=stem,
             scores=scores,
         )
+
+
+def _too_large(error: Exception, size: Size) -> TooLargeError:
+    """What numpy or OpenCV can't do at an inference size."""
+    height, width = size
+    reason = " ".join(str(error).split())[:200] or "out of memory"
+    return TooLargeError(
+        f"the inference size {height} x {width} is too large here ({reason}): use a smaller "
+        "target_size or batch_size, or a sliding window"
+    )

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from segrt import zoo
 from segrt.errors import ConfigError
 from segrt.slide import Progress, Window, parse_window
-from segrt.types import TargetSize
+from segrt.types import TargetSize, shown
+
+MAX_BATCH = 4096
+"""Maximum number of images that run together."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,10 @@ class Request:
         Raises:
             ConfigError: one of them is invalid, or the model has no scores.
         """
-        if type(batch_size) is not int or batch_size < 1:
+        if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
             raise ConfigError(
-                f"batch_size {batch_size!r} is not valid: it must be a whole number from 1"
+                f"batch_size {shown(batch_size)} is not valid: it must be a whole number from 1 to "
+                f"{MAX_BATCH}"
             )
         window = parse_window(slide)
         if window is True:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from segrt.errors import ConfigError
 from segrt.postprocess import Upsampled
 from segrt.preprocess import Transforms
+from segrt.types import MAX_SIDE, shown
 
 Size: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[slice, slice]
@@ -41,7 +42,7 @@ class Window:
     """A sliding window, in pixels at the inference size.
 
     Attributes:
-        crop: (height, width) of a crop.
+        crop: (height, width) of a crop, at most `MAX_SIDE`.
         stride: (down, right) from one crop to the next; at most `crop`, so that no pixel is left
             out.
     """
@@ -50,10 +51,11 @@ class Window:
     stride: Size
 
     def __post_init__(self) -> None:
-        if min(self.stride) < 1 or self.stride[0] > self.crop[0] or self.stride[1] > self.crop[1]:
+        sides = zip(self.stride, self.crop, strict=True)
+        if not all(1 <= stride <= crop <= MAX_SIDE for stride, crop in sides):
             raise ConfigError(
-                f"slide: the stride {self.stride} must be from 1 to the crop {self.crop} on each "
-                "side"
+                f"slide: the stride {shown(self.stride)} must be from 1 to the crop "
+                f"{shown(self.crop)} on each side, and the crop at most {MAX_SIDE}"
             )
 
 
@@ -79,25 +81,26 @@ def parse_window(value: object) -> Window | bool:
     if isinstance(value, str):
         if value.strip().lower() == "model":
             return True
-        is_list = re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value)
+        is_list = re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*)+", value)
         numbers = [int(n) for n in value.split(",")] if is_list else []
         if len(numbers) == 2:
             return Window((numbers[0],) * 2, (numbers[1],) * 2)
         if len(numbers) == 4:
             return Window((numbers[0], numbers[1]), (numbers[2], numbers[3]))
         raise ConfigError(
-            f"slide {value!r} is not valid: use CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT or model"
+            f"slide {shown(value)} is not valid: use CROP,STRIDE or HEIGHT,WIDTH,DOWN,RIGHT or "
+            "model"
         )
     if isinstance(value, Mapping) and value.keys() == {"crop", "stride"}:
         return Window(_pair(value["crop"]), _pair(value["stride"]))
-    raise ConfigError(f"slide {value!r} is not valid: {_FORM}")
+    raise ConfigError(f"slide {shown(value)} is not valid: {_FORM}")
 
 
 def _pair(value: object) -> Size:
     pair = (value, value) if type(value) is int else value
     is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2
     if not (is_pair and all(type(n) is int for n in pair)):  # type: ignore[attr-defined]
-        raise ConfigError(f"slide: {value!r} is not valid: {_FORM}")
+        raise ConfigError(f"slide: {shown(value)} is not valid: {_FORM}")
     return pair[0], pair[1]  # type: ignore[index]
 
 

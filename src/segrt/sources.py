@@ -24,6 +24,7 @@ from segrt import forks, http, structure, video
 from segrt.errors import ConfigError, InputError, TooLargeError
 from segrt.frame import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, SegFailure
 from segrt.names import is_url
+from segrt.types import shown
 
 log = logging.getLogger("segrt")
 
@@ -66,13 +67,15 @@ class Reading:
     def __post_init__(self) -> None:
         if not (isinstance(self.pdf_scale, (int, float)) and 0 < self.pdf_scale <= 100):
             raise ConfigError(
-                f"pdf_scale {self.pdf_scale!r} is not valid: it must be above 0 and at most 100"
+                f"pdf_scale {shown(self.pdf_scale)} is not valid: it must be above 0 and at "
+                "most 100"
             )
         if self.max_pixels is not None and not (
             type(self.max_pixels) is int and self.max_pixels > 0
         ):
             raise ConfigError(
-                f"max_pixels {self.max_pixels!r} is not valid: it must be a whole number from 1"
+                f"max_pixels {shown(self.max_pixels)} is not valid: it must be a whole "
+                "number from 1"
             )
 
     @property
@@ -193,19 +196,14 @@ def _to_uint8(array: npt.NDArray[Any]) -> _Pixels:
 
 def _from_path(path: str, reading: Reading) -> Iterator[Frame | SegFailure]:
     if os.path.isdir(path):
-        files = sorted(
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(path)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES
-        )
+        files = files_in(path)
         if not files:
             error = InputError(f"the folder {path} holds no image ({_listed(SUFFIXES)})")
             yield SegFailure(path, None, error)
         for file in files:
             yield from _from_path(file, reading)
     elif not os.path.exists(path):
-        yield SegFailure(path, None, InputError(f"{path} does not exist"))
+        yield SegFailure(path, None, InputError(f"{path or repr(path)} does not exist"))
     elif Path(path).suffix.lower() not in SUFFIXES | VIDEO_SUFFIXES:
         error = InputError(
             f"{path} does not have the suffix of an image; segrt reads "
@@ -216,6 +214,21 @@ def _from_path(path: str, reading: Reading) -> Iterator[Frame | SegFailure]:
         yield SegFailure(path, None, InputError(f"{path} is not a file"))
     else:
         yield from _decode(path, path, reading)
+
+
+def files_in(folder: str, skip: Path | None = None) -> list[str]:
+    """The images and PDFs in a folder and its subfolders, sorted by path.
+
+    Args:
+        folder: the folder.
+        skip: a subfolder that is left out.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        if skip is not None and skip.exists():
+            folders[:] = [f for f in folders if not skip.samefile(os.path.join(parent, f))]
+        found += [os.path.join(parent, n) for n in names if Path(n).suffix.lower() in SUFFIXES]
+    return sorted(found)
 
 
 def _listed(suffixes: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ class Mode(str, Enum):
             return cls(value)
         except ValueError:
             raise ConfigError(
-                f"unknown mode {value!r}: use one of {', '.join(m.value for m in cls)}"
+                f"unknown mode {shown(value)}: use one of {', '.join(m.value for m in cls)}"
             ) from None
 
 
@@ -66,13 +66,13 @@ class Device:
         if isinstance(value, Device):
             return value
         match = (
-            re.fullmatch(r"([a-z_]+)(?::(\d+(?:,\d+)*))?", value.strip().lower())
+            re.fullmatch(r"([a-z_]+)(?::(\d{1,9}(?:,\d{1,9})*))?", value.strip().lower())
             if isinstance(value, str)
             else None
         )
         if match is None or match[1] not in DEVICE_KINDS or (match[1] == "cpu" and match[2]):
             raise DeviceError(
-                f"unknown device {value!r}: use cpu, or one of {', '.join(DEVICE_KINDS[1:])} "
+                f"unknown device {shown(value)}: use cpu, or one of {', '.join(DEVICE_KINDS[1:])} "
                 "with optional indices, as in gpu:0 or gpu:0,1"
             )
         ids = tuple(dict.fromkeys(int(i) for i in match[2].split(","))) if match[2] else ()
@@ -80,6 +80,20 @@ class Device:
 
     def __str__(self) -> str:
         return f"{self.kind}:{','.join(map(str, self.ids))}" if self.ids else self.kind
+
+
+def shown(value: object) -> str:
+    """The repr of a value for an error message, shortened to 60 characters.
+
+    Example:
+        >>> shown(10**400)
+        '1000000000000000000000000000...0000000000000000000000000000'
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
+        return f"a value of type {type(value).__name__} with thousands of digits"
+    return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
 
 
 TargetSize: TypeAlias = int | tuple[int, int] | None
@@ -112,7 +126,7 @@ def parse_target_size(value: object) -> TargetSize:
         if text.lower() in ("none", "null", ""):
             return None
         numbers = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
-        if re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*,?\s*)?", numbers):
+        if re.fullmatch(r"\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*,?\s*)?", numbers):
             parsed = tuple(int(n) for n in numbers.split(",") if n.strip())
             parsed = parsed[0] if len(parsed) == 1 else parsed
     if (
@@ -128,8 +142,8 @@ def parse_target_size(value: object) -> TargetSize:
     if parsed is None or (type(parsed) is int and (parsed == -1 or 1 <= parsed <= MAX_SIDE)):
         return parsed
     raise ConfigError(
-        f"target_size {value!r} is not valid: use -1 (the size of the image), one number N (fit "
-        f"inside N x N), or a pair height,width; each from 1 to {MAX_SIDE}"
+        f"target_size {shown(value)} is not valid: use -1 (the size of the image), one number N "
+        f"(fit inside N x N), or a pair height,width; each from 1 to {MAX_SIDE}"
     )
 
 
@@ -143,10 +157,10 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         ConfigError: any other text, or a side outside 1 to `MAX_SIDE`.
     """
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text.strip().lower())
     size = parse_target_size((int(match[1]), int(match[2]))) if match else None
     if not isinstance(size, tuple):
-        raise ConfigError(f"size {text!r} is not valid: give HEIGHTxWIDTH, as in 512x1024")
+        raise ConfigError(f"size {shown(text)} is not valid: give HEIGHTxWIDTH, as in 512x1024")
     return size
 
 
@@ -165,6 +179,6 @@ def parse_label_format(value: str) -> LabelFormat:
     """
     if value not in get_args(LabelFormat):
         raise ConfigError(
-            f"label_format {value!r} is not valid: use {', '.join(get_args(LabelFormat))}"
+            f"label_format {shown(value)} is not valid: use {', '.join(get_args(LabelFormat))}"
         )
     return cast("LabelFormat", value)

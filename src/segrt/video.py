@@ -74,7 +74,7 @@ def is_video(head: bytes) -> bool:
 
 def camera_index(source: object) -> int | None:
     """The index of a camera given as 0 or "camera:0"; None for any other source."""
-    if type(source) is int and source >= 0:
+    if type(source) is int and 0 <= source <= 9999:
         return source
     pattern = r"camera:(\d{1,4})"
     match = re.fullmatch(pattern, source.lower()) if isinstance(source, str) else None
