@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from PIL import Image
 from segrt.palette import Palette
 
 Labels = npt.NDArray[np.int32]
+
+_HEADER = 33  # bytes of a PNG's signature and its first chunk
 
 _PIL_FORMATS = {
     ".jpg": "JPEG",
@@ -50,6 +54,19 @@ def rgb(picture: Image.Image, suffix: str) -> bytes:
         return cv2.imencode(".ras", np.asarray(picture)[:, :, ::-1])[1].tobytes()
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     return pillow(picture, _PIL_FORMATS.get(suffix, suffix[1:].upper()), **options)
+
+
+def mark(png: bytes) -> bytes:
+    """Write into a PNG that segrt made it, as its standard keyword Software."""
+    text = b"tEXtSoftware\0segrt"
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    return png[:_HEADER] + chunk + png[_HEADER:]
+
+
+def is_marked(file: Path) -> bool:
+    """Whether a file is a PNG with the mark of `mark`."""
+    with file.open("rb") as opened:
+        return opened.read(_HEADER + 64)[_HEADER:].find(b"tEXtSoftware\0segrt") == 4
 
 
 def pillow(picture: Image.Image, form: str, **options: Any) -> bytes:

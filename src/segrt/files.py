@@ -53,6 +53,19 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
         raise
 
 
+def is_same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to one existing file, through links or other spellings of its name.
+
+    Example:
+        >>> is_same_file("road.png", "./Road.png")  # on a file system that ignores case
+        True
+    """
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one is missing, or is not a path at all
+        return False
+
+
 @cache
 def sweep(folder: Path) -> None:
     """Delete the temporary files of killed processes in a folder, once per process.

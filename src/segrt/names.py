@@ -41,8 +41,14 @@ def file_name(input_path: str) -> str:
     return re.sub(r'[\x00-\x1f<>:"|?*\\]', "_", name)[-100:]
 
 
-def _shortened(stem: str) -> str:
-    """The stem, cut to `_MAX_BYTES` where a character ends."""
+def short_stem(path: str) -> str:
+    """The name of an input without its suffix, cut to `_MAX_BYTES` where a character ends.
+
+    Example:
+        >>> short_stem("photos/road.jpg")
+        'road'
+    """
+    stem = Path(file_name(path)).stem
     while len(stem.encode("utf-8", "surrogatepass")) > _MAX_BYTES:
         stem = stem[:-1]
     return stem
@@ -68,7 +74,7 @@ class Stems:
 
     def assign(self, path: str | None, page: int | None = None) -> str:
         """The name for an input and its page or frame; logs a warning if it had to be changed."""
-        base = (_shortened(Path(file_name(path)).stem) if path else "") or "image"
+        base = (short_stem(path) if path else "") or "image"
         stem = unique = base if page is None else f"{base}_{page}"
         if self._is_taken(stem):
             number = max(2, self._last.get(stem.lower(), 0) + 1)

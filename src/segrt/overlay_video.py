@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,12 +15,12 @@ import numpy.typing as npt
 
 from segrt import video
 from segrt.errors import ConfigError, InputError, SegrtError
-from segrt.files import replacing
+from segrt.files import is_same_file, replacing
 from segrt.frame import SegFailure
 from segrt.names import file_name
 from segrt.pipeline import Pipeline
 from segrt.result import SegResult
-from segrt.schedule import read_ahead
+from segrt.schedule import behind
 from segrt.video import Clip
 
 log = logging.getLogger("segrt")
@@ -33,8 +34,6 @@ formats in `WRITTEN` support. VP9, which browsers would play, takes 50 times as 
 
 VideoProgress = Callable[[int, int | None], None]
 """Progress callback: frames done, and the total (None if unknown)."""
-
-_AHEAD = 4  # maximum number of results that wait for the encoder
 
 
 def save_overlay_video(
@@ -52,7 +51,8 @@ def save_overlay_video(
 
     Decoding, the network and encoding run in parallel, a few frames apart, so memory does not
     depend on the length. Sound is not copied; an odd width or height loses one pixel. After Ctrl-C,
-    or if the video is damaged, the file is playable and contains the frames done so far.
+    or if the video is damaged, the file is playable and contains the frames done so far. The video
+    itself is never overwritten.
 
     Example:
         >>> pipeline = segrt.create_pipeline("semantic_segmentation")
@@ -74,7 +74,7 @@ def save_overlay_video(
         Path: the file written.
 
     Raises:
-        ConfigError: an argument is invalid.
+        ConfigError: an argument is invalid, or `save_path` is the video itself.
         InputError: the source can't be read as a video, or not to its end.
         ModelError: the model can't run on it.
         OSError: the file can't be written.
@@ -86,6 +86,8 @@ def save_overlay_video(
     target = Path(save_path)
     if target.suffix.lower() not in WRITTEN:
         target = target / f"{Path(file_name(name)).stem}_overlay.mp4"
+    if is_same_file(name, target):
+        raise ConfigError(f"{target} is the input itself: save to another folder or name")
     results = pipeline.predict(
         name, target_size, batch_size=batch_size, slide=slide, on_error="yield"
     )
@@ -127,19 +129,24 @@ class _Encoder:
         try:
             if not writer.isOpened():
                 raise InputError(f"a video of {size[0]} x {size[1]} can't be encoded as {CODEC}")
-            with closing(read_ahead(results, _AHEAD)) as ahead:
-                for result in ahead:
-                    if isinstance(result, SegFailure):
-                        raise result.error
-                    writer.write(self._picture(result, size))
-                    self.done += 1
+            # The encoder is the thread, not the network, so that Ctrl-C stops the network.
+            with closing(behind(partial(self._write, writer), results, 1)) as written:
+                for done in written:
                     if self.progress is not None:
-                        self.progress(self.done, self.clip.length)
+                        self.progress(done, self.clip.length)
         except (KeyboardInterrupt, SegrtError) as error:
             return error
         finally:
             writer.release()
         return None
+
+    def _write(self, writer: cv2.VideoWriter, result: SegResult | SegFailure) -> int:
+        """Encode one frame; returns how many there are now."""
+        if isinstance(result, SegFailure):
+            raise result.error
+        writer.write(self._picture(result, (self.clip.width, self.clip.height)))
+        self.done += 1
+        return self.done
 
     def _picture(self, result: SegResult, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         overlay = np.asarray(result.overlay(self.alpha, legend=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from segrt import encode, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
-from segrt.files import write_atomic
+from segrt.files import is_same_file, write_atomic
 from segrt.frame import IMAGE_SUFFIXES
 from segrt.names import file_name
 from segrt.types import LabelFormat, parse_label_format
@@ -49,6 +50,11 @@ class Timings:
 @dataclass(frozen=True, eq=False)
 class SegResult(Mapping[str, Any]):
     """The labels of one image, with everything needed to show and save them.
+
+    What is saved never replaces the image that was read: `save_to_img`, `save_to_json` and
+    `save_overlay` raise ConfigError instead, whatever name or link leads to it. In a folder, files
+    with the names of results are taken for results of an earlier run, and replaced; so is a file
+    whose name is given.
 
     It is also a mapping with PaddleX's keys: `input_path`, `page_index` and `pred` (int32, shape
     (1, H, W)). Two results are equal only if they are the same object.
@@ -265,10 +271,19 @@ class SegResult(Mapping[str, Any]):
         Args:
             format_json: whether to print indented JSON rather than one line.
             indent: spaces per level of the JSON.
-            ensure_ascii: whether the JSON escapes non-ASCII characters.
+            ensure_ascii: whether the JSON escapes non-ASCII characters. They always are where
+                stdout can't represent them.
         """
         data = {"res": {**self, "pred": "..."}}
-        print(json.dumps(data, indent=indent, ensure_ascii=ensure_ascii) if format_json else data)
+        text = f"{data}"
+        if format_json:
+            text = json.dumps(data, indent=indent, ensure_ascii=ensure_ascii)
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            text = json.dumps(data, indent=indent) if format_json else ascii(data)
+        print(text)
 
     def save_to_img(self, save_path: str | Path) -> list[Path]:
         """Save the coloured label map.
@@ -276,7 +291,8 @@ class SegResult(Mapping[str, Any]):
         In a folder, `a.jpg` becomes `a_res.jpg`, and page 3 of `doc.pdf` becomes `doc_3_res.png`.
         JPEG compression changes colours, so a JPEG can't represent a label map: a `.png` is written
         next to every JPEG. It is indexed: its pixel values are the class ids and its palette
-        contains the colours.
+        contains the colours. If `save_path` is the name of a JPEG, that PNG replaces only a file
+        that segrt wrote for the same purpose.
 
         Example:
             >>> result.save_to_img("./output/")
@@ -289,17 +305,29 @@ class SegResult(Mapping[str, Any]):
             list[Path]: the files written.
 
         Raises:
-            ConfigError: files with the suffix of `save_path` can't be written.
+            ConfigError: `save_path` is the input itself or no valid path, or the PNG next to a
+                JPEG would replace a file of another origin; nothing is written.
             OSError: the disk is full, or the path can't be written.
         """
         suffix = Path(file_name(self.input_path)).suffix if self.input_path else ""
         own = suffix if suffix.lower() in IMAGE_SUFFIXES else ".png"
         target = self._target(save_path, f"_res{own}", IMAGE_SUFFIXES)
-        lossy = target.suffix.lower() in _LOSSY
-        written = [target, target.with_suffix(".png")] if lossy else [target]
-        for file in written:
-            write_atomic(file, self._encode(file.suffix.lower()))
-        return written
+        if target.suffix.lower() not in _LOSSY:
+            self._write({target: self._encode(target.suffix.lower())})
+            return [target]
+        beside = target.with_suffix(".png")
+        if target == Path(save_path) and beside.is_file() and not encode.is_marked(beside):
+            raise ConfigError(
+                f"{beside}, which is written next to {target.name}, exists and is not from segrt: "
+                "give another name, or move it away"
+            )
+        self._write(
+            {
+                target: self._encode(target.suffix.lower()),
+                beside: encode.mark(self._encode(".png")),
+            }
+        )
+        return [target, beside]
 
     def save_to_json(
         self,
@@ -329,7 +357,8 @@ class SegResult(Mapping[str, Any]):
             Path: the file written.
 
         Raises:
-            ConfigError: label_format is unknown.
+            ConfigError: label_format is unknown, or `save_path` is the input itself or no valid
+                path.
             OSError: the disk is full, or the path can't be written.
         """
         data: dict[str, Any] = {"input_path": self.input_path, "page_index": self.page_index}
@@ -348,12 +377,12 @@ class SegResult(Mapping[str, Any]):
         separators = (",", ":") if indent is None else None
         text = json.dumps(
             data, indent=indent, ensure_ascii=ensure_ascii, separators=separators
-        ).encode()
+        ).encode("utf-8", "backslashreplace")  # names that are not UTF-8: \\udcb5 is JSON as well
         if label_format == "list":
             before, _, after = text.rpartition(b"null")
             text = before + encode.nested_json(self.labels, indent) + after
         target = self._target(save_path, "_res.json", {".json"})
-        write_atomic(target, text)
+        self._write({target: text})
         return target
 
     def save_all(self, save_path: str | Path) -> None:
@@ -382,10 +411,15 @@ class SegResult(Mapping[str, Any]):
 
         Returns:
             Path: the file written.
+
+        Raises:
+            ConfigError: alpha is not in [0, 1], or `save_path` is the input itself or no valid
+                path.
+            OSError: the disk is full, or the path can't be written.
         """
         target = self._target(save_path, "_overlay.png", IMAGE_SUFFIXES)
         picture = self.overlay(alpha, legend=legend)
-        write_atomic(target, encode.rgb(picture, target.suffix.lower()))
+        self._write({target: encode.rgb(picture, target.suffix.lower())})
         return target
 
     def shares(self) -> tuple[list[int], list[float]]:
@@ -406,6 +440,17 @@ class SegResult(Mapping[str, Any]):
         """`save_path` itself if it ends in one of `suffixes`; otherwise a file in that folder."""
         target = Path(save_path)
         return target if target.suffix.lower() in suffixes else target / f"{self.stem}{ending}"
+
+    def _write(self, contents: Mapping[Path, bytes]) -> None:
+        """Write files, unless one of them is the input."""
+        for file in contents:
+            if self.input_path and is_same_file(self.input_path, file):
+                raise ConfigError(f"{file} is the input itself: save to another folder or name")
+        try:
+            for file, content in contents.items():
+                write_atomic(file, content)
+        except ValueError as error:  # a null character, or one that file names can't hold here
+            raise ConfigError(f"{str(file)!a} can't be a file name here: {error}") from None
 
     def _encode(self, suffix: str) -> bytes:
         if suffix == ".png" and len(self.class_names) <= 256:

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from queue import SimpleQueue
 from threading import Condition, Event, Semaphore, Thread
@@ -120,7 +120,7 @@ def in_threads(
 
 
 def behind(
-    work: Callable[[_Item], _Done], items: Generator[_Item, None, None], threads: int
+    work: Callable[[_Item], _Done], items: Iterator[_Item], threads: int
 ) -> Generator[_Done, None, None]:
     """Apply a function to items in several threads, while this thread advances the items.
 
@@ -129,13 +129,16 @@ def behind(
 
     Args:
         work: what it raises is raised in its position.
-        items: closed in the end.
+        items: closed in the end, if they are a generator.
         threads: number of threads; there are at most twice as many items in progress.
 
     Yields:
         What `work` returns, in order.
     """
-    with closing(items), ThreadPoolExecutor(threads, thread_name_prefix="segrt-behind") as pool:
+    with (
+        closing(items) if isinstance(items, Generator) else nullcontext(),
+        ThreadPoolExecutor(threads, thread_name_prefix="segrt-behind") as pool,
+    ):
         futures: deque[Future[_Done]] = deque()
         for item in items:
             futures.append(pool.submit(work, item))

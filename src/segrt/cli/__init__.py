@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +13,7 @@ from cyclopts import App, CycloptsError
 from rich.logging import RichHandler
 
 import segrt
+from segrt.cli import interrupts
 from segrt.cli.console import complain, err
 from segrt.errors import ConfigError, SegrtError
 
@@ -30,6 +34,7 @@ app = App(
     help_epilogue=EPILOGUE,
     help_flags=["-h", "--help"],
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 for target, text in {
     "predict:predict": "Segment images, and save the results; videos become overlay videos.",
@@ -74,7 +79,14 @@ def as_subcommand(tokens: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Run the command: errors are one line, with exit status 2 for wrong usage and 1 otherwise."""
+    """Run the command.
+
+    Errors are one line, with exit status 2 for wrong usage and 1 otherwise. SIGINT (Ctrl-C),
+    SIGTERM and SIGHUP end it in good order, with exit status 128 plus the number of the signal.
+    """
+    interrupts.catch()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding can't hold
     handler = RichHandler(console=err, show_time=False, show_path=False)
     logging.basicConfig(format="%(message)s", handlers=[handler])
     try:
@@ -82,10 +94,14 @@ def main() -> None:
     except (CycloptsError, ConfigError) as error:
         complain(error)
         sys.exit(2)
-    except (SegrtError, OSError) as error:
-        complain(error)
+    except BrokenPipeError:  # as by `segrt ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (SegrtError, OSError, MemoryError) as error:
+        complain(str(error) or "out of memory")
         sys.exit(1)
     except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(130)
+        number = interrupts.received() or signal.SIGINT
+        complain("interrupted" if number == signal.SIGINT else f"stopped by signal {number}")
+        sys.exit(128 + number)
     sys.exit(status if isinstance(status, int) else 0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -10,6 +11,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from segrt.cli import interrupts, outputs
 from segrt.cli.console import complain, progress_bar, say
 from segrt.cli.options import (
     DEVICE,
@@ -19,13 +21,12 @@ from segrt.cli.options import (
     PipelineOptions,
     SavePath,
 )
-from segrt.errors import ConfigError, InputError, ModelError
+from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.frame import SegFailure
-from segrt.names import Stems
-from segrt.overlay_video import WRITTEN, save_overlay_video
+from segrt.overlay_video import save_overlay_video
 from segrt.pipeline import Pipeline
 from segrt.result import SegResult
-from segrt.schedule import in_threads
+from segrt.schedule import behind
 from segrt.sources import Reading
 from segrt.types import parse_label_format
 from segrt.video import is_video_name
@@ -40,7 +41,7 @@ class OutputOptions:
     """What is saved, and where."""
 
     save_path: SavePath = None
-    """Folder for the results; created if missing."""
+    """Folder for the results; created if missing. No input is ever overwritten."""
 
     label_format: Annotated[str, Parameter(group=OUTPUT)] = "list"
     """Labels in the JSON: list (as PaddleX), rle (as COCO) or png."""
@@ -70,19 +71,31 @@ def predict(
     if not input:
         raise ConfigError("predict needs an input: an image, a folder of images, a URL or a video")
     parse_label_format(output.label_format)
+    save_path, videos = output.save_path, dict[str, Path]()
+    if save_path is not None:
+        films = [name for name in input if is_video_name(name)]
+        input = outputs.expand([name for name in input if name not in films], save_path)
+        videos = outputs.video_targets(films, save_path)
+        outputs.check(input, videos, save_path)
     pipeline = model.create(workers=workers)
-    videos = [name for name in input if output.save_path and is_video_name(name)]
-    images = [name for name in input if name not in videos]
+    pipeline.request(
+        inference.target_size, batch_size=inference.batch_size, slide=inference.slide
+    )  # before any folder is made
+    if save_path is not None:
+        (save_path if input else next(iter(videos.values())).parent).mkdir(
+            parents=True, exist_ok=True
+        )
     done = failed = 0
-    for result in _results(pipeline, images, inference, reading, output):
-        if isinstance(result, SegFailure):
-            failed += 1
-            complain(result.error)
-        else:
-            done += 1
-            result.print(format_json=False)
-    if output.save_path and videos:
-        saved = _save_videos(pipeline, videos, output.save_path, inference)
+    with closing(_results(pipeline, input, inference, reading, output)) as results:
+        for result in results:
+            if isinstance(result, SegFailure):
+                failed += 1
+                complain(result.error)
+            else:
+                done += 1
+                result.print(format_json=False)
+    if videos:
+        saved = _save_videos(pipeline, videos, inference)
         done, failed = done + saved, failed + len(videos) - saved
     where = f", results in {output.save_path}" if output.save_path and done else ""
     ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
@@ -96,17 +109,16 @@ def _results(
     inference: InferenceOptions,
     reading: Reading,
     output: OutputOptions,
-) -> Iterator[SegResult | SegFailure]:
+) -> Generator[SegResult | SegFailure, None, None]:
     """Segment and save images, with a progress bar."""
 
     def save(result: SegResult | SegFailure) -> SegResult | SegFailure:
-        if output.save_path is not None and not isinstance(result, SegFailure):
-            result.save_to_img(output.save_path)
-            result.save_to_json(
-                output.save_path, label_format=parse_label_format(output.label_format)
-            )
-            if output.overlay:
-                result.save_overlay(output.save_path)
+        if output.save_path is None or isinstance(result, SegFailure):
+            return result
+        try:
+            _save(result, output.save_path, output)
+        except (OSError, SegrtError, MemoryError) as error:
+            return SegFailure(result.input_path, result.page_index, _not_saved(result, error))
         return result
 
     with progress_bar() as progress:
@@ -114,6 +126,7 @@ def _results(
         crops = progress.add_task("crops of the image", total=None, visible=False)
 
         def show(done: int, total: int) -> None:
+            interrupts.check()
             progress.update(crops, completed=done, total=total, visible=True)
 
         results = pipeline.predict(
@@ -125,23 +138,33 @@ def _results(
             on_error="yield",
             **asdict(reading),
         )
-        for result in in_threads(save, results, SAVERS):
-            yield result
-            progress.advance(task)
+        with closing(behind(save, results, SAVERS)) as saved:
+            for result in saved:
+                yield result
+                progress.advance(task)
 
 
-def _save_videos(
-    pipeline: Pipeline, videos: list[str], save_path: Path, inference: InferenceOptions
-) -> int:
+def _save(result: SegResult, save_path: Path, output: OutputOptions) -> None:
+    result.save_to_img(save_path)
+    result.save_to_json(save_path, label_format=parse_label_format(output.label_format))
+    if output.overlay:
+        result.save_overlay(save_path)
+
+
+def _not_saved(result: SegResult, error: Exception) -> InputError:
+    name = result.input_path or "an image"
+    where = name if result.page_index is None else f"{name}, page {result.page_index}"
+    return InputError(f"the result of {where} can't be saved: {error or 'out of memory'}")
+
+
+def _save_videos(pipeline: Pipeline, videos: dict[str, Path], inference: InferenceOptions) -> int:
     """Save an overlay video of each; returns how many succeeded."""
-    stems, saved = Stems(), 0
-    for name in videos:
-        is_file = save_path.suffix.lower() in WRITTEN
-        target = save_path if is_file else save_path / f"{stems.assign(name)}_overlay.mp4"
+    saved = 0
+    for name, target in videos.items():
         try:
             frames, speed = _save_video(pipeline, name, target, inference)
-        except (InputError, ModelError) as error:
-            complain(error)
+        except (OSError, SegrtError, MemoryError) as error:
+            complain(str(error) or f"{name}: out of memory")
             continue
         saved += 1
         say(f"{target}: {frames} frames, {speed:.1f} a second")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from segrt.cli import interrupts
 from segrt.cli.options import PipelineOptions
 from segrt.errors import MissingExtraError
 
@@ -35,6 +36,7 @@ def serve(
         port: Port to listen on; 0 for any free port.
         log_json: Write the log as JSON, one object per line.
     """
+    interrupts.restore()  # the server handles signals itself
     logs.set_up(as_json=log_json)
     sock = server.bind(host, port)
     server.run(model.create(), settings, sock)

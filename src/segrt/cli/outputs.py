@@ -1,0 +1,103 @@
+"""Where the results of `segrt predict` are saved. Nothing may overwrite an input of the call."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from segrt.errors import InputError
+from segrt.frame import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from segrt.names import Stems, file_name, is_url, short_stem
+from segrt.overlay_video import WRITTEN
+from segrt.sources import files_in
+
+_PAGED = {".pdf", ".tif", ".tiff"}
+_RESULT = re.compile(r"(?P<stem>.*?)(?P<numbers>(_\d+){0,2})(_res\.[^.]+|_overlay\.png)", re.DOTALL)
+
+
+def expand(inputs: list[str], save_path: Path | None) -> list[str]:
+    """Replace folders by the images in them, except those in `save_path`: earlier results.
+
+    Raises:
+        InputError: all images of a folder are in `save_path`.
+    """
+    found = []
+    for name in inputs:
+        files = files_in(name, skip=save_path) if os.path.isdir(name) else []
+        if not files and os.path.isdir(name) and files_in(name):
+            raise InputError(f"all images of {name} are in {save_path}, which holds results")
+        found += files or [name]
+    return found
+
+
+def video_targets(videos: list[str], save_path: Path) -> dict[str, Path]:
+    """The overlay video of each video.
+
+    Raises:
+        InputError: several videos would be saved as one file.
+    """
+    if save_path.suffix.lower() not in WRITTEN or save_path.is_dir():
+        stems = Stems()
+        return {name: save_path / f"{stems.assign(name)}_overlay.mp4" for name in videos}
+    if len(videos) > 1:
+        raise InputError(
+            f"{save_path} is one file, but there are {len(videos)} videos: give a folder"
+        )
+    return dict.fromkeys(videos, save_path)
+
+
+def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:
+    """Refuse to overwrite an input, before anything is written.
+
+    Files named like results that are no inputs are results of an earlier run, and replaced.
+
+    Raises:
+        InputError: a result would replace an input, or `save_path` is no folder.
+    """
+    inputs = {_identity(Path(name)) for name in [*images, *videos]} - {None}
+    for target in [save_path, *videos.values()]:
+        if target.is_file() and _identity(target) in inputs:
+            raise InputError(f"{target} is an input of this call: save to another folder or name")
+    if images and (
+        (save_path.exists() and not save_path.is_dir())
+        or save_path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".json"}
+    ):
+        raise InputError(f"--save_path {save_path} is a file name: images need a folder")
+    for name in _inputs_in(save_path, inputs):
+        if source := _source_of(name, images):
+            raise InputError(
+                f"{save_path / name} is an input of this call, and the result of {source} would "
+                "replace it: save to another folder"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What two names of one file have in common; None for a URL, a camera or a missing file."""
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _inputs_in(folder: Path, inputs: set[tuple[int, int] | None]) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return [name for name in sorted(os.listdir(folder)) if _identity(folder / name) in inputs]
+
+
+def _source_of(result: str, images: list[str]) -> str | None:
+    """The input that would be saved under this name, with or without the number of a page."""
+    match = _RESULT.fullmatch(result)
+    if match is None:
+        return None
+    full = (match["stem"] + match["numbers"]).lower()
+    names = {name: short_stem(name).lower() for name in images}
+    counts = Counter(names.values())
+    for name, stem in names.items():
+        many = counts[stem] > 1 or is_url(name) or Path(file_name(name)).suffix.lower() in _PAGED
+        if full == stem or (many and re.fullmatch(rf"{re.escape(stem)}(_\d+){{1,2}}", full)):
+            return name
+    return None
