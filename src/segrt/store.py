@@ -17,8 +17,10 @@ import logging
 import os
 import re
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -78,9 +80,27 @@ def home() -> Path:
     Example:
         >>> home()
         PosixPath('/home/me/.cache/segrt')
+
+    Raises:
+        ConfigError: the user has no home folder, and another user made what would replace it.
     """
-    chosen = os.environ.get("SEGRT_HOME") or platformdirs.user_cache_dir("segrt", appauthor=False)
-    return Path(os.path.expanduser(chosen)).absolute()
+    if chosen := os.environ.get("SEGRT_HOME"):
+        return Path(os.path.expanduser(chosen)).absolute()
+    try:
+        return Path(platformdirs.user_cache_dir("segrt", appauthor=False)).absolute()
+    except RuntimeError:  # HOME is not set, and the system does not know the user, as in containers
+        return _temporary_home()
+
+
+def _temporary_home() -> Path:
+    """A folder for temporary files that only this user can write."""
+    path = Path(tempfile.gettempdir()) / f"segrt-{os.getuid()}"
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()  # others could have made it, to plant models
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ConfigError(f"{path} belongs to another user: set SEGRT_HOME to a folder of your own")
+    return path
 
 
 def onnx_path(spec: ModelSpec) -> Path:

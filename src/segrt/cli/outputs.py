@@ -73,6 +73,18 @@ def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:
             )
 
 
+def make_folder(folder: Path) -> None:
+    """Create the folder for the results, unless it exists.
+
+    Raises:
+        InputError: that is impossible, so that no result could be saved.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {folder} can't be created: {error.strerror}") from None
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """What two names of one file have in common; None for a URL, a camera or a missing file."""
     try:

@@ -82,9 +82,7 @@ def predict(
         inference.target_size, batch_size=inference.batch_size, slide=inference.slide
     )  # before any folder is made
     if save_path is not None:
-        (save_path if input else next(iter(videos.values())).parent).mkdir(
-            parents=True, exist_ok=True
-        )
+        outputs.make_folder(save_path if input else next(iter(videos.values())).parent)
     done = failed = 0
     with closing(_results(pipeline, input, inference, reading, output)) as results:
         for result in results:
@@ -154,7 +152,8 @@ def _save(result: SegResult, save_path: Path, output: OutputOptions) -> None:
 def _not_saved(result: SegResult, error: Exception) -> InputError:
     name = result.input_path or "an image"
     where = name if result.page_index is None else f"{name}, page {result.page_index}"
-    return InputError(f"the result of {where} can't be saved: {error or 'out of memory'}")
+    reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+    return InputError(f"the result of {where} can't be saved: {reason}")
 
 
 def _save_videos(pipeline: Pipeline, videos: dict[str, Path], inference: InferenceOptions) -> int:

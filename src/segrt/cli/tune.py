@@ -13,6 +13,9 @@ from segrt.cli.console import progress_bar, say
 from segrt.cli.options import DeviceOption
 from segrt.errors import ConfigError
 from segrt.tuning import Measurement, tune_model, winner
+from segrt.types import shown
+
+MAX_ROUNDS = 10_000
 
 
 def tune(
@@ -35,10 +38,10 @@ def tune(
         rounds: Number of timed rounds per plan.
         agreement: Minimum % of labels equal to those of FP32.
     """
-    if rounds < 1 or not 0 <= agreement <= 100:
+    if not 1 <= rounds <= MAX_ROUNDS or not 0 <= agreement <= 100:
         raise ConfigError(
-            f"rounds {rounds} and agreement {agreement:g} are not valid: give at least 1, and "
-            "from 0 to 100"
+            f"rounds {shown(rounds)} and agreement {agreement:g} are not valid: give from 1 to "
+            f"{MAX_ROUNDS}, and from 0 to 100"
         )
     with progress_bar() as progress:
         task = progress.add_task("measuring", total=None)
