@@ -318,3 +318,64 @@ def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, colour_model: Path) ->
     if job.returncode:  # else it was done before the signal came
         assert f"holds the first {length} frames" in " ".join(said.decode().split())
     assert sum(1 for _ in video.read(str(file))) == length
+
+
+def test_a_result_that_cannot_be_saved_fails_alone(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
+    inputs = [save_image(f"in/{name}.png", tiles) for name in ("a", "b", "x" * 250)]
+    (tmp_path / "out" / "a_res.png").mkdir(parents=True)
+    run: list[str | Path] = [
+        "predict",
+        *inputs,
+        "--model_dir",
+        colour_model,
+        "--save_path",
+        tmp_path / "out",
+    ]
+    _says(_segrt(*run), 1, "2 segmented, 1 failed", "a.png can't be saved: Is a directory")
+    saved = ["a_res.png", "b_res.json", "b_res.png", f"{'x' * 200}_res.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir())[:4] == saved
+
+
+def test_no_input_is_overwritten(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
+    folder = save_image("in/x.png", tiles).parent
+    before = save_image("in/x_res.png", tiles).read_bytes()
+    clip = write_clip(tmp_path / "a.mp4", 3)
+    model: list[str | Path] = ["--model_dir", colour_model]
+    _says(_segrt("predict", folder, "--save_path", folder, *model), 1, "x_res.png is an input")
+    assert sorted(p.name for p in folder.iterdir()) == ["x.png", "x_res.png"]
+    assert (folder / "x_res.png").read_bytes() == before
+    _says(_segrt("predict", clip, "--save_path", clip, *model), 1, "a.mp4 is an input")
+    for _ in range(2):  # what the first run saved is no input of the second
+        done = _segrt("predict", folder, "--save_path", folder / "out", *model)
+        _says(done, 0, "2 segmented")
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_the_sliding_window_in_good_order(
+    save_image: Save, colour_model: Path, sent: signal.Signals, status: int
+) -> None:
+    photo = save_image("big.png", np.zeros((2000, 3000, 3), np.uint8))
+    options = ["--model_dir", str(colour_model), "--slide", "32,8", "--device", "cpu"]
+    command = [sys.executable, "-m", "segrt", "predict", str(photo), *options]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(2)
+    job.send_signal(sent)
+    _, said = job.communicate(timeout=60)
+    assert (job.returncode, said.count("\n")) == (status, 1), said
+    assert "Traceback" not in said
+
+
+def test_names_that_stdout_cannot_hold(
+    save_image: Save,
+    tiles: npt.NDArray[np.uint8],
+    colour_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = _segrt("predict", save_image("\u9053.png", tiles), "--model_dir", colour_model)
+    _says(done, 0, "1 segmented")
+    assert "\\u9053.png" in done.stdout

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from segrt.files import commit, replacing, sha256, write_atomic
+from segrt.files import commit, is_same_file, replacing, sha256, sweep, write_atomic
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1])
@@ -88,3 +90,35 @@ def test_commit_of_a_missing_file_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         commit(tmp_path / "file.part", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"old"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes of POSIX")
+def test_leftovers_of_killed_processes_are_swept(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from segrt.files import replacing\n"
+        "with replacing(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    assert subprocess.run(command, timeout=60, check=False).returncode == -9
+    (leftover,) = tmp_path.iterdir()
+    elsewhere = leftover.name.split("-")[2]
+    foreign = [".segrt-12345678-1-x.tmp", ".other.tmp", f".segrt-x-{elsewhere}-y", "a.txt"]
+    for name in foreign:
+        (tmp_path / name).touch()
+    with replacing(tmp_path / "b.png") as mine:
+        sweep.__wrapped__(tmp_path)  # as another process would
+        assert sorted(os.listdir(tmp_path)) == sorted([*foreign, mine.name])
+    os.utime(tmp_path / foreign[0], (0, 0))  # of another machine, but abandoned long ago
+    sweep.__wrapped__(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*foreign[1:], "b.png"])
+
+
+def test_the_same_file_under_several_names(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    os.symlink("a", tmp_path / "c")
+    os.link(tmp_path / "a", tmp_path / "d")
+    for name in ("a", "./a", "c", "d"):
+        assert is_same_file(tmp_path / "a", f"{tmp_path}/{name}")
+    for name in ("b", "missing", "nul\0"):
+        assert not is_same_file(tmp_path / "a", f"{tmp_path}/{name}")

@@ -76,3 +76,19 @@ def test_stems_are_unique_on_any_file_system(inputs: list[tuple[str, int | None]
     stems = Stems()
     assigned = [stems.assign(f"{name}.png", page).lower() for name, page in inputs]
     assert len(set(assigned)) == len(assigned)
+
+
+@given(st.lists(st.text("x\u00e4\u9053\U0001f600", min_size=1, max_size=255), max_size=5))
+def test_stems_are_short_enough_for_any_result(names: list[str]) -> None:
+    stems = Stems()
+    assigned = [stems.assign(f"{name}.tif", 9_999) for name in names]
+    assert all(len(f"{stem}_overlay.png".encode()) <= 255 for stem in assigned)
+    assert len(set(assigned)) == len(assigned)
+
+
+def test_long_names_stay_different() -> None:
+    stems = Stems()
+    assert [stems.assign("x" * 250 + end) for end in ("1.png", "2.png")] == [
+        "x" * 200,
+        "x" * 200 + "_2",
+    ]

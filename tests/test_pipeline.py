@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -511,3 +512,30 @@ def test_palettes(colour_model: Path, tiles: Image) -> None:
         segrt.ConfigError, match="the palette has 2 colours, but colours has 3 classes"
     ):
         first(palette=own[:2])
+
+
+@pytest.mark.parametrize("error", [MemoryError("no 40 GiB"), MemoryError(), cv2.error("no memory")])
+def test_running_out_of_memory_fails_one_input(
+    pipeline: segrt.Pipeline, tiles: Image, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    batch = type(pipeline.transforms).batch
+
+    def limited(self: Any, images: Any, size: tuple[int, int]) -> Any:
+        if size == (32, 32):
+            raise error
+        return batch(self, images, size)
+
+    monkeypatch.setattr(type(pipeline.transforms), "batch", limited)
+    images = [tiles, np.ascontiguousarray(tiles[:32, :32]), tiles]
+    first, failed, last = pipeline.predict(images, on_error="yield")
+    assert isinstance(failed, SegFailure)
+    assert isinstance(failed.error, segrt.TooLargeError)
+    assert "32 x 32" in str(failed.error)
+    assert isinstance(first, SegResult)
+    assert isinstance(last, SegResult)
+
+
+@pytest.mark.parametrize("batch_size", [0, 4097, 10**9, 10**400, 10**5000], ids=range(5))
+def test_huge_batches_are_refused(pipeline: segrt.Pipeline, batch_size: int) -> None:
+    with pytest.raises(segrt.ConfigError, match="from 1 to 4096"):
+        pipeline.request(batch_size=batch_size)

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,65 @@ def test_missing_supervision_error_contains_the_command(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'segrt\[supervision\]'"):
         _result().to_supervision()
+
+
+def _on_disk(path: Path, *names: str) -> SegResult:
+    """A result whose input exists, under several names."""
+    Image.new("RGB", (16, 12)).save(path)
+    for name in names:
+        link = os.symlink if name == "symbolic.png" else os.link
+        link(path, path.with_name(name))
+    return _result(str(path), stem=path.stem)
+
+
+@pytest.mark.parametrize("name", ["a.png", "symbolic.png", "hard.png"])
+def test_the_input_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    result = _on_disk(tmp_path / "a.png", "symbolic.png", "hard.png")
+    before = (tmp_path / "a.png").read_bytes()
+    for save in (result.save_to_img, result.save_overlay):
+        with pytest.raises(ConfigError, match=f"{name} is the input itself"):
+            save(tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_png_next_to_a_jpeg_replaces_only_its_like(tmp_path: Path) -> None:
+    photo = tmp_path / "road.png"
+    Image.new("P", (16, 12)).save(photo)
+    before = photo.read_bytes()
+    with pytest.raises(ConfigError, match=r"road.png.* not from segrt"):
+        _result().save_to_img(tmp_path / "road.jpg")
+    assert photo.read_bytes() == before
+    assert not (tmp_path / "road.jpg").exists()
+    for _ in range(2):
+        assert len(_result().save_to_img(tmp_path / "out.jpg")) == 2
+    with Image.open(tmp_path / "out.png") as image:
+        image.load()
+        assert image.info["Software"] == "segrt"
+    own = _on_disk(tmp_path / "b.png")
+    with pytest.raises(ConfigError):
+        own.save_to_img(tmp_path / "b.jpg")
+
+
+def test_json_of_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xb5\xc0.png")
+    saved = json.loads(_result(name).save_to_json(tmp_path).read_text("utf-8"))
+    assert saved["input_path"] == name
+
+
+def test_invalid_file_names_are_config_errors(tmp_path: Path) -> None:
+    for stem in ("nul\0", "half \ud800"):
+        with pytest.raises(ConfigError, match="can't be a file name"):
+            _result(stem=stem).save_to_img(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_printing_never_fails(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    name = "\u9053\U0001f600\udcb5.png"
+    for format_json in (True, False):
+        out = io.TextIOWrapper(io.BytesIO(), encoding)
+        monkeypatch.setattr(sys, "stdout", out)
+        _result(name).print(format_json=format_json)
+        out.seek(0)
+        if format_json:
+            assert json.loads(out.read())["res"]["input_path"] == name

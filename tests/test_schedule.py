@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrt.schedule import Acquire, SessionPool, in_order, in_threads, read_ahead
+from segrt.schedule import Acquire, SessionPool, behind, in_order, in_threads, read_ahead
 
 
 def test_reading_ahead_stops_at_its_bound_and_when_closed() -> None:
@@ -139,3 +139,40 @@ def test_a_session_is_released_when_work_raises() -> None:
         raise KeyError
     with pool.turn(1) as acquire, acquire() as session:
         assert session == "only"
+
+
+def test_work_behind_completes_what_it_began_in_order() -> None:
+    main, finished = threading.current_thread(), []
+
+    def numbers() -> Iterator[int]:
+        for number in range(20):
+            assert threading.current_thread() is main
+            if number == 10:
+                raise KeyboardInterrupt
+            yield number
+
+    def work(number: int) -> int:
+        assert threading.current_thread() is not main
+        time.sleep(0.001)
+        finished.append(number)
+        return number
+
+    with pytest.raises(KeyboardInterrupt):
+        list(behind(work, numbers(), 2))
+    assert sorted(finished) == list(range(10))
+    assert list(behind(str, iter("abc"), 1)) == ["a", "b", "c"]
+
+
+def test_queued_work_is_dropped_when_the_consumer_stops() -> None:
+    started, go = [], threading.Event()
+
+    def work(number: int) -> int:
+        started.append(number)
+        if number:
+            go.wait(0.1)
+        return number
+
+    results = in_threads(work, iter(range(100)), 4)
+    assert next(results) == 0
+    results.close()
+    assert len(started) < 12

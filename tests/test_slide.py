@@ -197,3 +197,20 @@ def test_memory_mapped_images_are_read_crop_by_crop(colour_model: Path, tmp_path
     mapped[:, 300:, 1] = 200
     labels = _labels(segrt.create_pipeline(model_dir=colour_model), mapped, slide="128,96")
     assert (labels[:, 304:] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"crop": 10**400, "stride": 1},
+        {"crop": 10**5000, "stride": 10**5000},
+        {"crop": 65_536, "stride": 1},
+        {"crop": 64, "stride": -(10**5000)},
+        "9" * 5000 + ",1",
+    ],
+    ids=range(5),
+)
+def test_huge_windows_are_one_short_line(value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_window(value)
+    assert len(str(caught.value)) < 300

@@ -734,3 +734,26 @@ def test_default_home_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "segrt" in str(store.home())
     monkeypatch.setenv("SEGRT_HOME", "~/models")
     assert store.home() == Path.home() / "models"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="users of POSIX")
+def test_a_user_without_a_home_gets_a_folder_that_no_other_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless(*_: object, **__: object) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("SEGRT_HOME", raising=False)
+    monkeypatch.setattr(store.platformdirs, "user_cache_dir", homeless)
+    monkeypatch.setattr(store.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = store.home()
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert store.home() == folder
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="set SEGRT_HOME"):
+        store.home()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="set SEGRT_HOME"):
+        store.home()

@@ -78,3 +78,12 @@ def test_target_size_pair_in_every_spelling(pair: tuple[int, int]) -> None:
 def test_invalid_target_sizes(value: object) -> None:
     with pytest.raises(ConfigError, match="target_size"):
         parse_target_size(value)
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, [10**5000], -(10**400), "9" * 5000, "1" * 400], ids=range(5)
+)
+def test_huge_numbers_are_one_short_line(value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_target_size(value)
+    assert len(str(caught.value)) < 300

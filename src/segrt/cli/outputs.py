@@ -8,13 +8,16 @@ from collections import Counter
 from pathlib import Path
 
 from segrt.errors import InputError
+from segrt.files import is_same_file
 from segrt.frame import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from segrt.names import Stems, file_name, is_url, short_stem
 from segrt.overlay_video import WRITTEN
 from segrt.sources import files_in
 
 _PAGED = {".pdf", ".tif", ".tiff"}
-_RESULT = re.compile(r"(?P<stem>.*?)(?P<numbers>(_\d+){0,2})(_res\.[^.]+|_overlay\.png)", re.DOTALL)
+_RESULT = re.compile(
+    r"(?P<stem>.*?)(?P<numbers>(_\d+){0,2})(_res\.[^.]+|_overlay\.png)", re.IGNORECASE | re.DOTALL
+)
 
 
 def expand(inputs: list[str], save_path: Path | None) -> list[str]:
@@ -66,7 +69,7 @@ def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:
     ):
         raise InputError(f"--save_path {save_path} is a file name: images need a folder")
     for name in _inputs_in(save_path, inputs):
-        if source := _source_of(name, images):
+        if source := _source_of(save_path / name, images):
             raise InputError(
                 f"{save_path / name} is an input of this call, and the result of {source} would "
                 "replace it: save to another folder"
@@ -100,16 +103,23 @@ def _inputs_in(folder: Path, inputs: set[tuple[int, int] | None]) -> list[str]:
     return [name for name in sorted(os.listdir(folder)) if _identity(folder / name) in inputs]
 
 
-def _source_of(result: str, images: list[str]) -> str | None:
-    """The input that would be saved under this name, with or without the number of a page."""
-    match = _RESULT.fullmatch(result)
+def _source_of(result: Path, images: list[str]) -> str | None:
+    """The input whose result would replace this file, with or without the number of a page."""
+    match = _RESULT.fullmatch(result.name)
     if match is None:
         return None
-    full = (match["stem"] + match["numbers"]).lower()
-    names = {name: short_stem(name).lower() for name in images}
-    counts = Counter(names.values())
-    for name, stem in names.items():
-        many = counts[stem] > 1 or is_url(name) or Path(file_name(name)).suffix.lower() in _PAGED
-        if full == stem or (many and re.fullmatch(rf"{re.escape(stem)}(_\d+){{1,2}}", full)):
+    full = match["stem"] + match["numbers"]
+    stems = {name: short_stem(name) for name in images}
+    counts = Counter(stem.lower() for stem in stems.values())
+    for name, stem in stems.items():
+        suffix = Path(file_name(name)).suffix
+        many = counts[stem.lower()] > 1 or is_url(name) or suffix.lower() in _PAGED
+        number = full[len(stem) :]
+        if not full.lower().startswith(stem.lower()) or not re.fullmatch(
+            r"(_\d+){0,2}" if many else "", number
+        ):
+            continue
+        endings = (f"_res{suffix}", "_res.png", "_overlay.png")
+        if any(is_same_file(result.with_name(stem + number + end), result) for end in endings):
             return name
     return None

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segrt.cli import outputs
+from segrt.errors import InputError
+
+
+def _touch(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return [str(folder / name) for name in names]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x.png", "x_res.png"),
+        ("x.jpg", "x_res.png"),
+        ("x.png", "x_overlay.png"),
+        ("x.png", "y/x.png", "x_2_res.png"),
+        ("x.tif", "x_0_res.tif"),
+        ("x.pdf", "x_12_res.png"),
+    ],
+)
+def test_an_input_named_like_a_result_is_never_replaced(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    images = _touch(tmp_path, *names)
+    with pytest.raises(InputError, match=f"{names[-1]} is an input"):
+        outputs.check(images, {}, tmp_path)
+    outputs.check(images, {}, tmp_path / "out")
+    outputs.check(images[:-1], {}, tmp_path)  # then it is a result of an earlier run
+
+
+def test_inputs_that_no_result_is_named_like(tmp_path: Path) -> None:
+    images = _touch(
+        tmp_path, "x.png", "y_res.png", "x_1_res.png", "x_res.tif.png", "x_res.jpg", "X_res.png"
+    )
+    outputs.check(images, {}, tmp_path)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_links_to_an_input(tmp_path: Path, link: Callable[[str, Path], None]) -> None:
+    images = _touch(tmp_path, "a/x.png", "a/y.png")
+    (tmp_path / "out").mkdir()
+    link(images[0], tmp_path / "out" / "y_res.png")
+    with pytest.raises(InputError, match=r"y_res\.png is an input"):
+        outputs.check(images, {}, tmp_path / "out")
+
+
+@pytest.mark.parametrize("save_path", ["x.png", "new.png", "new.json", "new.mp4", "text"])
+def test_images_need_a_folder(tmp_path: Path, save_path: str) -> None:
+    images = _touch(tmp_path, "x.png", "text")[:1]
+    with pytest.raises(InputError, match=save_path):
+        outputs.check(images, {}, tmp_path / save_path)
+
+
+def test_videos_need_files_of_their_own(tmp_path: Path) -> None:
+    videos = _touch(tmp_path, "a.mp4", "b/a.mp4", "a_overlay.mp4")
+    targets = outputs.video_targets(videos[:2], tmp_path)
+    assert [path.name for path in targets.values()] == ["a_overlay.mp4", "a_2_overlay.mp4"]
+    outputs.check([], targets, tmp_path)  # a_overlay.mp4 is a result of an earlier run
+    with pytest.raises(InputError, match=r"a_overlay.mp4 is an input"):
+        outputs.check([], outputs.video_targets(videos, tmp_path), tmp_path)
+    with pytest.raises(InputError, match="2 videos: give a folder"):
+        outputs.video_targets(videos[:2], tmp_path / "out.mp4")
+    with pytest.raises(InputError, match=r"a.mp4 is an input"):
+        outputs.check([], outputs.video_targets(videos[:1], tmp_path / "a.mp4"), tmp_path / "a.mp4")
+
+
+def test_results_in_a_subfolder_are_no_inputs(tmp_path: Path) -> None:
+    images = _touch(tmp_path, "a.png", "out/a_res.png", "other/b.png")
+    found = outputs.expand([str(tmp_path), "c.png"], tmp_path / "out")
+    assert found == [images[0], images[2], "c.png"]
+    assert len(outputs.expand([str(tmp_path)], tmp_path)) == 3
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "other" / "b.png").unlink()
+    with pytest.raises(InputError, match="holds results"):
+        outputs.expand([str(tmp_path)], tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_created_is_one_error(tmp_path: Path) -> None:
+    _touch(tmp_path, "file")
+    with pytest.raises(InputError, match="can't be created: Not a directory"):
+        outputs.make_folder(tmp_path / "file" / "deep")
