@@ -744,8 +744,8 @@ def test_a_user_without_a_home_gets_a_folder_that_no_other_can_write(
         raise RuntimeError("could not determine the home directory")
 
     monkeypatch.delenv("SEGRT_HOME", raising=False)
-    monkeypatch.setattr(store.platformdirs, "user_cache_dir", homeless)
-    monkeypatch.setattr(store.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_cache_dir", homeless)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     folder = store.home()
     assert folder.parent == tmp_path
     assert folder.stat().st_mode & 0o777 == 0o700
