@@ -23,7 +23,7 @@ _Session = TypeVar("_Session")
 Acquire: TypeAlias = Callable[[], AbstractContextManager[_Session]]
 """Waits for a session, which is released at the end of the `with` statement."""
 
-_EXIT_SECONDS = 5
+_EXIT_SECONDS = 2
 _reading: dict[Thread, Callable[[], None]] = {}  # threads that read ahead, and what stops them
 
 
