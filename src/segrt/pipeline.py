@@ -13,13 +13,13 @@ from typing import TypeAlias
 import cv2
 
 from segrt.backends.session import Session, device_of
-from segrt.errors import ConfigError, DeviceError, SegrtError, TooLargeError
+from segrt.errors import ConfigError, DeviceError, SegrtError
 from segrt.frame import Frame, SegFailure
 from segrt.names import NamedBatch, named_batches
 from segrt.palette import parse_palette
 from segrt.postprocess import Labels, Scores, finish, resize_nearest
 from segrt.preprocess import Transforms
-from segrt.request import Request
+from segrt.request import Request, too_large
 from segrt.result import SegResult, Timings
 from segrt.schedule import Acquire, in_order, read_ahead
 from segrt.slide import Crops, Progress, parse_window, run_window
@@ -222,7 +222,7 @@ class Pipeline:
                 done = segment([*group.values()], size, request, acquire)
                 results.update(zip(group, done, strict=True))
             except (SegrtError, MemoryError, cv2.error) as error:
-                cause = error if isinstance(error, SegrtError) else _too_large(error, size)
+                cause = error if isinstance(error, SegrtError) else too_large(error, size)
                 for index, (frame, _) in group.items():
                     results[index] = SegFailure(frame.input_path, frame.page_index, cause)
         return [results[index] for index in range(len(batch))]
@@ -296,13 +296,3 @@ class Pipeline:
             stem=stem,
             scores=scores,
         )
-
-
-def _too_large(error: Exception, size: Size) -> TooLargeError:
-    """What numpy or OpenCV can't do at an inference size."""
-    height, width = size
-    reason = " ".join(str(error).split())[:200] or "out of memory"
-    return TooLargeError(
-        f"the inference size {height} x {width} is too large here ({reason}): use a smaller "
-        "target_size or batch_size, or a sliding window"
-    )

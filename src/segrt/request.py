@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from segrt import zoo
-from segrt.errors import ConfigError
+from segrt.errors import ConfigError, TooLargeError
 from segrt.slide import Progress, Window, parse_window
 from segrt.types import TargetSize, shown
 
@@ -72,3 +72,13 @@ def _window_of(model_name: str) -> Window:
             "slide={'crop': 1024, 'stride': 768}"
         )
     return Window(window.crop_size, window.stride)
+
+
+def too_large(error: Exception, size: tuple[int, int]) -> TooLargeError:
+    """The error for an inference size (height, width) at which NumPy or OpenCV fails."""
+    height, width = size
+    reason = " ".join(str(error).split())[:200] or "out of memory"
+    return TooLargeError(
+        f"the inference size {height} x {width} is too large here ({reason}): use a smaller "
+        "target_size or batch_size, or a sliding window"
+    )
