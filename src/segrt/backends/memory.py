@@ -85,12 +85,14 @@ class Budget:
             )
 
     @contextmanager
-    def reserve(self, size: int, what: str) -> Iterator[None]:
+    def reserve(self, size: int, what: str, *, exact: bool = True) -> Iterator[None]:
         """Reserve memory while the block runs; wait until it is available.
 
         Args:
             size: bytes needed.
             what: the work, for messages.
+            exact: whether that is the actual need rather than an upper bound of it; idle memory is
+                returned after work that needs a large part of the budget.
 
         Raises:
             TooLargeError: see `check`.
@@ -102,7 +104,7 @@ class Budget:
         try:
             yield
         finally:
-            if size > self._capacity() // _RETAINED:
+            if exact and size > self._capacity() // _RETAINED:
                 release()
             with self._changed:
                 self.reserved -= size
