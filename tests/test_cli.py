@@ -33,7 +33,8 @@ def _says(done: subprocess.CompletedProcess[str], status: int, *words: str) -> N
 
 def test_the_paddlex_form(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     photo, out = save_image("photo.png", tiles), tmp_path / "out"
-    form = f"--pipeline semantic_segmentation --input {photo} --target_size -1 --save_path {out} --device cpu"
+    form = f"--pipeline semantic_segmentation --input {photo} --target_size -1 --save_path {out}"
+    form += " --device cpu"
     done = _segrt(*form.split())
     _says(done, 0, "1 segmented, 0 failed", "PP-LiteSeg-T_camvid on CPUExecutionProvider fp32")
     assert sorted(p.name for p in out.iterdir()) == ["photo_res.json", "photo_res.png"]

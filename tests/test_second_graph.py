@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from segrt import second_graph
+from segrt.errors import ModelError
 
 
 def _with_second_graph() -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -66,8 +68,23 @@ def test_damaged_files_do_not_crash(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     end = data.draw(st.integers(0, len(whole)))
-    second_graph.assemble(memoryview(whole))
-    second_graph.assemble(memoryview(whole)[:end])
+    for part in (memoryview(whole), memoryview(whole)[:end]):
+        with suppress(ModelError):
+            second_graph.assemble(part)
+
+
+def test_a_second_graph_that_refers_to_other_files_is_refused(tmp_path: Path) -> None:
+    """Given to ONNX Runtime as bytes, it would read them from the current directory."""
+    first, second = _with_second_graph()[0], onnx.ModelProto()
+    text = next(p.value for p in first.metadata_props if p.key == second_graph.KEY)
+    second.ParseFromString(base64.b64decode(text))
+    secret = second.graph.initializer.add(name="secret", dims=[4], data_type=1)
+    secret.data_location = onnx.TensorProto.EXTERNAL
+    secret.external_data.add(key="location", value=".env")
+    stolen = base64.b64encode(second.SerializeToString()).decode()
+    onnx.helper.set_model_props(first, {second_graph.KEY: stolen})
+    with pytest.raises(ModelError, match=r"takes weights from '\.env'"):
+        second_graph.assemble(memoryview(first.SerializeToString()))
 
 
 @pytest.mark.parametrize("damage", [b"\xff" * 20, b"\x0b", b"\x3a\x7f"])

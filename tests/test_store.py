@@ -446,7 +446,7 @@ def test_other_client_errors_are_not_retried(mirror: Site) -> None:
 @pytest.mark.parametrize(
     ("location", "why"),
     [
-        ("file:///etc/passwd", "redirects to file:/etc/passwd: only http"),
+        ("file:///etc/passwd", "redirects to 'file:/etc/passwd': only http"),
         ("ftp://127.0.0.1/x", "only http"),
         ("/again", "redirects more than 5 times"),
         ("http://127.0.0.1:port/", "after 3 attempts: Invalid URL in location header"),
@@ -465,7 +465,7 @@ def test_redirect_from_https_to_http_is_not_followed() -> None:
 
     client = httpx.Client(transport=httpx.MockTransport(answer))
     with (
-        pytest.raises(DownloadError, match="https://a/x redirects to http://b/x"),
+        pytest.raises(DownloadError, match="https://a/x redirects to 'http://b/x'"),
         redirected(client, "https://a/x", {}, QUICK.redirects),
     ):
         pass

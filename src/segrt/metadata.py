@@ -5,15 +5,20 @@ It is a JSON object under the key `segrt` of the ONNX metadata, so the runtime n
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from segrt.errors import ModelError
 from segrt.validation import first_problem
 
 KEY = "segrt"
 """Key of the JSON text in the ONNX metadata."""
+
+MAX_CLASSES = 65_536
+"""Maximum number of classes: a label PNG has 16 bits per pixel."""
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class Upsample(BaseModel):
@@ -52,14 +57,22 @@ class ModelMeta(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    class_names: tuple[str, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
+    class_names: tuple[str, ...] = Field((), max_length=MAX_CLASSES)
+    palette: tuple[tuple[_Byte, _Byte, _Byte], ...] = Field((), max_length=MAX_CLASSES)
     transforms: tuple[dict[str, Any], ...] = ({"type": "Normalize"},)
     output: Literal["logits", "labels"] = "logits"
     upsample: Upsample | None = None
     source: dict[str, str] = {}
     tools: dict[str, str] = {}
     passes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _colour_for_each_class(self) -> ModelMeta:
+        if 0 < len(self.palette) < len(self.class_names):
+            raise ValueError(
+                f"there are {len(self.palette)} colours for {len(self.class_names)} classes"
+            )
+        return self
 
     @property
     def align_corners(self) -> bool:

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import base64
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
+
+from segrt import external_data
+from segrt.errors import ModelError
+from segrt.protobuf import fields, head
 
 KEY = "segrt.float32"
 """Metadata key of the second graph; the value is an ONNX model in base64."""
@@ -24,8 +27,6 @@ KEY = "segrt.float32"
 _GRAPH, _METADATA = 7, 14  # of ModelProto
 _INITIALIZER = 5  # of GraphProto
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2  # of StringStringEntryProto
-_LENGTH_DELIMITED = 2
-_FIXED = {1: 8, 5: 4}  # wire type: bytes of the value
 
 
 def read(file: Path) -> bytes | None:
@@ -36,90 +37,56 @@ def read(file: Path) -> bytes | None:
         ...     session = onnxruntime.InferenceSession(model)
 
     Returns:
-        bytes: an ONNX model. None if the file has no second graph, or is damaged; ONNX Runtime then
-            reports the damage.
+        bytes: an ONNX model, complete without other files. None if the file has no second graph, is
+            damaged (ONNX Runtime then reports the damage), or keeps its weights in other files.
+
+    Raises:
+        ModelError: the second graph is damaged, or refers to other files.
     """
     with file.open("rb") as opened:
         if not opened.seek(0, 2):
             return None
-        with (
-            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            memoryview(data) as view,
-        ):
-            return assemble(view)
+        # Not closed here: an error's traceback may still refer to parts of it.
+        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        return assemble(memoryview(data), str(file))
 
 
-def assemble(model: memoryview) -> bytes | None:
-    """Like `read`, for the contents of an `.onnx` file."""
+def assemble(model: memoryview, name: str = "the model") -> bytes | None:
+    """Like `read`, for the contents of an `.onnx` file, called `name` in error messages."""
     try:
-        fields = list(_fields(model))
-        text = next(
-            (
-                text
-                for number, _, entry in fields
-                if number == _METADATA and (text := _value(entry))
-            ),
-            None,
-        )
-        graphs = [value for number, _, value in fields if number == _GRAPH]
+        parts = list(fields(model))
+        texts = (_value(entry) for number, _, entry in parts if number == _METADATA)
+        text = next(filter(None, texts), None)
+        graphs = [value for number, _, value in parts if number == _GRAPH]
         if text is None or len(graphs) != 1:
             return None
-        weights = [whole for number, whole, _ in _fields(graphs[0]) if number == _INITIALIZER]
-        head = _varint(_GRAPH << 3 | _LENGTH_DELIMITED) + _varint(sum(map(len, weights)))
-        return b"".join([base64.b64decode(text, validate=True), head, *weights])
+        weights = [whole for number, whole, _ in fields(graphs[0]) if number == _INITIALIZER]
     except (ValueError, IndexError):
         return None
+    whole = b"".join([_decode(text, name), head(_GRAPH, sum(map(len, weights))), *weights])
+    # Given to ONNX Runtime as bytes, the model has no folder to look for other files in.
+    return None if [*external_data.locations(memoryview(whole))] else whole
+
+
+def _decode(text: memoryview, name: str) -> bytes:
+    """The model stored as `text`, if it is sound."""
+    try:
+        graph = base64.b64decode(text, validate=True)
+        others = sorted(external_data.locations(memoryview(graph)))
+    except (ValueError, IndexError) as error:
+        raise ModelError(
+            f"{name} can't be loaded: its second graph ({KEY}) is damaged ({error}); export it "
+            "again"
+        ) from None
+    if others:
+        raise ModelError(
+            f"{name} can't be loaded: its second graph ({KEY}) takes weights from "
+            f"{others[0]!r:.200}, and only the file itself may hold them"
+        )
+    return graph
 
 
 def _value(entry: memoryview) -> memoryview | None:
     """The value of a metadata entry if its key is `KEY`."""
-    parts = {number: value for number, _, value in _fields(entry)}
+    parts = {number: value for number, _, value in fields(entry)}
     return parts.get(_ENTRY_VALUE) if bytes(parts.get(_ENTRY_KEY, b"")) == KEY.encode() else None
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """Yield the number, all bytes and the value of each field of a message.
-
-    Raises:
-        ValueError: the message is damaged.
-        IndexError: the message is truncated.
-    """
-    at = 0
-    while at < len(message):
-        start = at
-        tag, at = _number(message, at)
-        kind = tag & 7
-        if kind == _LENGTH_DELIMITED:
-            length, at = _number(message, at)
-            end = at + length
-        elif kind == 0:
-            _, end = _number(message, at)
-        elif kind in _FIXED:
-            end = at + _FIXED[kind]
-        else:
-            raise ValueError(f"unknown wire type {kind}")
-        if end > len(message):
-            raise IndexError("the message ends inside a field")
-        yield tag >> 3, message[start:end], message[at:end]
-        at = end
-
-
-def _number(message: memoryview, at: int) -> tuple[int, int]:
-    """Decode a varint; returns the number and the offset after it."""
-    number = 0
-    for shift in range(0, 70, 7):
-        byte = message[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-    raise ValueError("a varint of more than 64 bits")
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

@@ -269,7 +269,7 @@ def test_requested_backend_runs_or_raises(device: str | None, hpi: HpiConfig, wo
         ({"provider_options": [1]}, "provider_options"),
         ({"provider_options": {"a": None}}, "provider_options"),
         ([1], "is not a mapping"),
-        ("{", "neither JSON nor YAML"),
+        ("{", "hpi_config:2: did not find"),
         ("fast", "is not a mapping"),
         ({1: 2}, "1: there is no such key"),
         ({"backend": ["cpu"]}, "unknown backend"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from conftest import write_colour_model
 from graphs import Net
 
 import segrt
@@ -292,3 +294,37 @@ def test_memory_does_not_grow_with_images_of_many_sizes(backend: str) -> None:
         if index == 199:
             before = _resident()
     assert _resident() - before < GROWTH[backend]
+
+
+@pytest.mark.parametrize(
+    ("labels", "output", "words"),
+    [
+        (False, np.zeros((1, 3, 4), np.float32), "float32 of shape (1, 3, 4), not logits of shape"),
+        (False, np.zeros((2, 3, 4, 4), np.float32), "not logits of shape (1, C, h, w)"),
+        (False, np.zeros((1, 5, 4, 4), np.float32), "logits of 5 classes, not of 3"),
+        (False, np.zeros((1, 0, 4, 4), np.float32), "is this a segmentation model"),
+        (True, np.full((1, 4, 4), 997, np.int64), "labels from 997 to 997, not from 0 to 2"),
+        (True, np.full((1, 4, 4), -1, np.int32), "labels from -1 to -1"),
+        (True, np.zeros((1, 1, 4, 4), np.int64), "not labels of shape (1, H, W)"),
+    ],
+)
+def test_outputs_that_would_give_wrong_labels_are_refused(
+    tmp_path: Path, labels: bool, output: npt.NDArray[Any], words: str
+) -> None:
+    one = Session(write_colour_model(tmp_path / "m.onnx", labels=labels), CPU)
+
+    class Wrong:
+        def run(self, names: list[str], inputs: dict[str, Any]) -> list[npt.NDArray[Any]]:
+            return [output]
+
+    one._any = Wrong()
+    with pytest.raises(ModelError, match=re.escape(words)):
+        one.run(_batch(4, 4))
+
+
+def test_an_id_of_two_billion_builds_no_names(tmp_path: Path) -> None:
+    file = write_colour_model(tmp_path / "m.onnx", labels=True, meta=False)
+    one = Session(file, CPU)
+    one._any = type("Wrong", (), {"run": lambda *_: [np.full((1, 4, 4), 2**31 - 1)]})()
+    with pytest.raises(ModelError, match="2147483647"):
+        one.run(_batch(4, 4))

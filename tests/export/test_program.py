@@ -28,7 +28,7 @@ def test_open_finds_both_formats_and_the_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("yml", "message"), [("a: [", "not readable YAML"), ("- 1", "must be a mapping")]
+    ("yml", "message"), [("a: [", r"inference\.yml:2: did not find"), ("- 1", "must be a mapping")]
 )
 def test_open_rejects_an_invalid_config(tmp_path: Path, yml: str, message: str) -> None:
     with pytest.raises(ExportError, match=message):

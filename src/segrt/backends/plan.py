@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from segrt import checked_yaml
@@ -246,15 +245,13 @@ class HpiConfig(BaseModel):
         if isinstance(value, HpiConfig):
             return value
         if isinstance(value, str):
-            try:
-                value = yaml.safe_load(value)
-            except yaml.YAMLError:
-                raise ConfigError(f"hpi_config {value!r} is neither JSON nor YAML") from None
+            value = checked_yaml.parse(value, "hpi_config")
         if value is None:
             return cls()
         if not isinstance(value, dict):
             raise ConfigError(
-                f'hpi_config {value!r} is not a mapping: write it like {{"backend": "openvino"}}'
+                f"hpi_config {value!r:.80} is not a mapping: write it like "
+                '{"backend": "openvino"}'
             )
         return checked_yaml.check(
             {str(key): item for key, item in value.items()}, cls, "hpi_config"

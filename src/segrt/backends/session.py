@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeAlias
@@ -12,11 +14,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import forks, second_graph
+from segrt import external_data, forks, second_graph
 from segrt.backends import cache, catalog
+from segrt.backends.footprint import UNKNOWN, Footprint
+from segrt.backends.memory import BUDGET, share_arena
 from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
 from segrt.errors import DeviceError, ModelError, SegrtError
-from segrt.metadata import KEY, ModelMeta
+from segrt.metadata import KEY, MAX_CLASSES, ModelMeta
 from segrt.types import Device, Mode
 
 log = logging.getLogger("segrt")
@@ -31,6 +35,12 @@ _RECENT = 16
 _OFTEN = _RECENT // OWN_SESSIONS
 
 Shape: TypeAlias = tuple[int, ...]
+
+_OUTPUT_TYPES: dict[Literal["logits", "labels"], list[str]] = {
+    "logits": [f"tensor({name})" for name in ("float", "float16", "double")],
+    "labels": [f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)],
+}
+"""ONNX Runtime's names of the types of outputs."""
 
 
 class Session:
@@ -66,6 +76,7 @@ class Session:
         """
         if not file.is_file():
             raise ModelError(f"model file {file} does not exist")
+        external_data.check(file)
         self.plan = plan
         self._file = file
         first = self._build()
@@ -92,8 +103,8 @@ class Session:
         self._output: str = first.get_outputs()[0].name
         # Only named dimensions can be fixed; a model for a single input size has none.
         self._dims = {axis: dim for axis, dim in enumerate(node.shape) if isinstance(dim, str)}
-        text = first.get_modelmeta().custom_metadata_map.get(KEY)
-        self.meta = ModelMeta.loads(text, file=str(file)) if text else _guess_meta(first, file)
+        self.meta = _meta(first, file)
+        self._classes = len(self.meta.class_names)  # without names, known after the first run
         self._shapes = plan.backend.shapes if self._dims else "dynamic"
         # If every size gets its own session, this one was only needed for its metadata.
         self._any: Any = None if self._shapes == "fixed" else first
@@ -101,6 +112,7 @@ class Session:
         self._recent: deque[Shape] = deque(maxlen=_RECENT)
         self._lock = Lock()
         forks.renew_in_child(self)
+        self._footprint: Footprint | None = None
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Run the network.
@@ -113,13 +125,15 @@ class Session:
                 `meta.output`.
 
         Raises:
-            ModelError: ONNX Runtime fails on this input.
+            ModelError: ONNX Runtime fails on this input, or the output does not have that form.
         """
+        output: npt.NDArray[Any]
         try:
             session = self._session(batch.shape)
             if self.plan.device == "gpu":
-                return self._run_on_gpu(session, batch)
-            output: npt.NDArray[Any] = session.run([self._output], {self._input: batch})[0]
+                output = self._run_on_gpu(session, batch)
+            else:
+                output = session.run([self._output], {self._input: batch})[0]
         except SegrtError:
             raise
         except Exception as error:  # onnxruntime has its own class per status code
@@ -127,6 +141,7 @@ class Session:
             raise ModelError(
                 f"the model can't run on an input of {shape}: {_first_line(error)}"
             ) from None
+        self._check(output, len(batch))
         return output
 
     def warm_up(self, shape: Shape) -> None:
@@ -142,6 +157,69 @@ class Session:
             if self._shapes == "repeated":
                 self._recent.extend([shape] * _OFTEN)
         self.run(np.zeros(shape, np.float32))
+
+    def fits(self, size: tuple[int, int], count: int, extra: int = 0) -> int:
+        """How many images may run together within the memory budget, up to `count`.
+
+        Args:
+            size: (height, width) of inference.
+            count: the images that are wanted.
+            extra: bytes needed in addition, however many images run.
+
+        Raises:
+            TooLargeError: not even one fits.
+        """
+        one, capacity = self._need((1, 3, *size)) + extra, BUDGET.capacity()
+        if one * count > capacity:
+            one = self._need((1, 3, *size), exact=True) + extra
+            BUDGET.check(one, f"an image at the inference size {size[0]} x {size[1]}")
+        return max(1, min(count, capacity // one))
+
+    def reserve(self, shape: Shape, extra: int = 0) -> AbstractContextManager[None]:
+        """Reserve the memory of a run, as in `Budget.reserve`.
+
+        Args:
+            shape: (N, 3, H, W) of the batch.
+            extra: bytes needed in addition.
+        """
+        need = self._need(shape) + extra
+        if need > BUDGET.capacity() - BUDGET.reserved:
+            need = self._need(shape, exact=True) + extra
+        what = f"a batch of {'x'.join(map(str, shape))}"
+        return BUDGET.reserve(need, what, exact=self._footprint is not None)
+
+    def _need(self, shape: Shape, *, exact: bool = False) -> int:
+        """Bytes that a run needs: an upper bound, until the exact need has been asked for."""
+        if self.plan.device != "cpu":  # the network has its own memory
+            return 3 * 4 * math.prod(shape)
+        if exact and self._footprint is None:
+            self._footprint = cache.footprint(self._file)
+        return (self._footprint or UNKNOWN).bytes_for(shape)
+
+    def _check(self, output: npt.NDArray[Any], count: int) -> None:
+        """Refuse an output that would give wrong labels. `count` is the size of the batch."""
+        is_logits, dtype = self.meta.output == "logits", output.dtype
+        expected = f"({count}, C, h, w)" if is_logits else f"({count}, H, W)"
+        if output.ndim != (4 if is_logits else 3) or len(output) != count or output.size == 0:
+            raise ModelError(
+                f"the model gives {dtype} of shape {output.shape}, not {self.meta.output} of shape "
+                f"{expected}: is this a segmentation model?"
+            )
+        if is_logits:
+            classes, known = output.shape[1], self._classes
+            if classes > MAX_CLASSES or known not in (0, classes):
+                raise ModelError(
+                    f"the model gives logits of {classes} classes, not of {known or MAX_CLASSES}"
+                    + (", as many as it has names" if self.meta.class_names else "")
+                )
+            self._classes = classes
+        else:
+            low, high, limit = int(output.min()), int(output.max()), self._classes or MAX_CLASSES
+            if low < 0 or high >= limit:
+                names = f": it has {limit} class names" if self.meta.class_names else ""
+                raise ModelError(
+                    f"the model gives labels from {low} to {high}, not from 0 to {limit - 1}{names}"
+                )
 
     def _run_on_gpu(self, session: Any, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """With bound tensors: one copy to the GPU, one back, and no other outputs of the graph."""
@@ -214,6 +292,8 @@ class Session:
             )
             session._model_bytes = None  # kept for `set_providers`, and as large as the file
             return session
+        except SegrtError:
+            raise
         except Exception as error:
             raise self._load_error(error) from None
 
@@ -223,6 +303,10 @@ class Session:
         options.intra_op_num_threads = self.plan.threads
         # ONNX Runtime would keep a memory pattern per image size forever, for no gain here.
         options.enable_mem_pattern = False
+        if self.plan.backend.name == "cpu" and share_arena():
+            options.add_session_config_entry("session.use_env_allocators", "1")
+        # ONNX Runtime would also load its own format, whose references to files are not checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # Threads that spin while they wait for the next image take cores from pre- and
         # postprocessing: measured, postprocessing takes twice as long, and on a busy machine the
@@ -357,11 +441,20 @@ def _image_input(session: Any, file: Path) -> Any:
     return inputs[0]
 
 
-def _guess_meta(session: Any, file: Path) -> ModelMeta:
-    """For files not made by segrt-export: float output means logits, integers mean labels."""
-    is_float = "float" in session.get_outputs()[0].type
-    kind: Literal["logits", "labels"] = "logits" if is_float else "labels"
-    return ModelMeta(name=file.stem, output=kind)
+def _meta(session: Any, file: Path) -> ModelMeta:
+    """The metadata in the file, or a guess: floating-point output means logits, integers labels."""
+    given = session.get_outputs()[0].type
+    form = next((form for form, types in _OUTPUT_TYPES.items() if given in types), None)
+    if form is None:
+        raise ModelError(
+            f"{file} is not a segmentation model that segrt can run: it gives {given}, neither "
+            "floating-point logits N x C x h x w nor integer labels N x H x W"
+        )
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    meta = ModelMeta.loads(text, file=str(file)) if text else ModelMeta(name=file.stem, output=form)
+    if meta.output != form:
+        raise ModelError(f"{file} gives {given}, but its metadata says {meta.output}")
+    return meta
 
 
 def _first_line(error: Exception) -> str:

@@ -10,19 +10,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
-import httpcore
-import httpx
+from functools import partial
 
 from segrt.errors import InputError
-from segrt.http import download
-
-Resolve = Callable[[str, int], list[str]]
-"""Returns the addresses of a host, from the host and the port."""
+from segrt.http import Resolve, Transport, download
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 # Inside 2000::/3, but leading to IPv4 addresses or assigned to no host.
@@ -89,8 +80,8 @@ def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-class PublicTransport(httpx.BaseTransport):
-    """Connects only to public addresses, within a time limit, and without a proxy.
+class PublicTransport(Transport):
+    """Connects only to public addresses, under one deadline, and without a proxy.
 
     Args:
         seconds: time limit of all transfers together.
@@ -98,114 +89,21 @@ class PublicTransport(httpx.BaseTransport):
     """
 
     def __init__(self, seconds: float, resolve: Resolve = resolve) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            network_backend=_PublicBackend(time.monotonic() + seconds, resolve),
-        )
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request; each redirect is another call."""
-        url = request.url
-        if url.scheme not in ("http", "https"):
-            raise InputError(f"a URL must begin with http:// or https://, not {url.scheme}:")
-        core = httpcore.Request(
-            method=request.method,
-            url=httpcore.URL(
-                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-            ),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
-        with _as_httpx():
-            response = self._pool.handle_request(core)
-        assert isinstance(response.stream, Iterable)
-        return httpx.Response(
-            response.status, headers=response.headers, stream=_Body(response.stream)
-        )
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._pool.close()
+        super().__init__(seconds, resolve=partial(_public, resolve), trust_env=False)
 
 
-class _Body(httpx.SyncByteStream):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+def _public(resolve: Resolve, host: str, port: int) -> list[str]:
+    """The addresses of a host, all of which must be public.
 
-    def __iter__(self) -> Iterator[bytes]:
-        with _as_httpx():
-            yield from self._stream
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-@contextmanager
-def _as_httpx() -> Iterator[None]:
-    try:
-        yield
-    except httpcore.TimeoutException as error:
-        raise httpx.ReadTimeout(str(error)) from None
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
-        raise httpx.TransportError(str(error)) from None
-
-
-class _PublicBackend(httpcore.SyncBackend):
-    def __init__(self, deadline: float, resolve: Resolve) -> None:
-        self._deadline = deadline
-        self._resolve = resolve
-
-    def connect_tcp(
-        self, host: str, port: int, *args: Any, **kwargs: Any
-    ) -> httpcore.NetworkStream:
-        refused = InputError(
+    Raises:
+        InputError: one is not.
+    """
+    addresses = [] if _is_disguised(host) else resolve(host, port)
+    if not addresses or not all(map(is_public, addresses)):
+        raise InputError(
             f"{host} is not an address that this server fetches from: only public ones are"
         )
-        if _is_disguised(host):
-            raise refused
-        addresses = self._resolve(host, port)
-        if not addresses or not all(map(is_public, addresses)):
-            raise refused
-        for address in addresses:
-            try:
-                stream = super().connect_tcp(address, port, timeout=_left(self._deadline))
-                return _Limited(stream, self._deadline)
-            except httpcore.ConnectError as error:
-                failure = error
-        raise failure
-
-
-class _Limited(httpcore.NetworkStream):
-    """A connection with one deadline for all reads and writes together."""
-
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
-        self._stream, self._deadline = stream, deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(self._deadline))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _left(self._deadline))
-
-    def start_tls(
-        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> _Limited:
-        tls = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline))
-        return _Limited(tls, self._deadline)
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise httpcore.ReadTimeout("the time limit is exceeded")
-    return left
+    return addresses
 
 
 def _is_disguised(host: str) -> bool:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from segrt import files
-from segrt.errors import ExportError
+from segrt import checked_yaml, files
+from segrt.errors import ConfigError, ExportError
 from segrt_export.convert import translate
 
 Op = dict[str, Any]
@@ -61,11 +59,9 @@ class PaddleModel:
         if not yml.is_file():
             yml = folder / "inference.yml"
         try:
-            config = yaml.safe_load(yml.read_text("utf-8")) if yml.is_file() else {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ExportError(
-                f"{yml} is not readable YAML: {' '.join(str(error).split())}"
-            ) from None
+            config = checked_yaml.read(yml) if yml.is_file() else {}
+        except ConfigError as error:
+            raise ExportError(str(error)) from None
         if not isinstance(config, dict):
             raise ExportError(f"{yml} must be a mapping with the keys Deploy and PostProcess")
         return cls(
