@@ -97,10 +97,10 @@ def test_sessions_are_handed_out_in_order_and_used_by_one_thread_at_a_time(
 
     expected = next((i for i, kind in enumerate(kinds) if kind == "fail"), None)
     done: list[int] = []
-    with closing(in_order(work, iter(enumerate(kinds)), range(sessions), threads)) as results:
-        with suppress(KeyError):
-            for number in results:
-                done.append(number)
+    results = in_order(work, iter(enumerate(kinds)), range(sessions), threads)
+    with closing(results), suppress(KeyError):
+        for number in results:
+            done.append(number)
     assert done == list(range(len(kinds) if expected is None else expected))
     if sessions == 1:
         assert handed_out == sorted(handed_out)

@@ -239,7 +239,7 @@ class _Backend(httpcore.SyncBackend):
             # An address that does not answer leaves time for the others.
             share = self.left(timeout) / (len(addresses) - number)
             try:
-                stream = super().connect_tcp(address, port, *args, timeout=share, **kwargs)
+                stream = super().connect_tcp(address, port, share, *args, **kwargs)
                 return _Stream(stream, self)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error

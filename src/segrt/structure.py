@@ -144,7 +144,8 @@ def check_tags(data: Data, what: str, max_pixels: int) -> None:
 
 def _check_entries(entries: npt.NDArray[np.void], size: int, what: str, max_pixels: int) -> None:
     kinds, counts = entries["type"], entries["count"].astype(np.float64)
-    numbers = counts[~np.isin(kinds, _BYTES)]
+    # Numbers that the file can't hold are damage, which decoders ignore.
+    numbers = counts[~np.isin(kinds, _BYTES) & (counts <= size)]
     if numbers.size and numbers.max() > MAX_NUMBERS:
         raise _too_many(f"a tag of this {what} has", "numbers", MAX_NUMBERS)
     sizes = counts * _UNITS[np.minimum(kinds, len(_UNITS) - 1)]

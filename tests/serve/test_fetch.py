@@ -261,7 +261,9 @@ def test_a_server_that_sends_slowly_is_abandoned_in_time(monkeypatch: pytest.Mon
         monkeypatch.setattr(
             httpcore.SyncBackend,
             "connect_tcp",
-            lambda self, host, _, **kwargs: connect(self, "127.0.0.1", port, **kwargs),
+            lambda self, host, _, *args, **kwargs: connect(
+                self, "127.0.0.1", port, *args, **kwargs
+            ),
         )
         with pytest.raises(InputError, match=r"took more than 0\.5 s"):
             _get("http://outside/", lambda host, port: ["93.184.216.34"], seconds=0.5)
