@@ -7,11 +7,11 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hypothesis
-import numpy as np
 import pytest
 from hypothesis import strategies as st
 from PIL import Image
@@ -109,8 +109,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "frames": (lambda: webp(100_001), "more than 100,000 chunks"),
     "tags": (lambda: overlapping(1001, 20_000), "more than 1,000 tags"),
     "tags that share data": (lambda: overlapping(999, 100_000), "tags of this TIFF state"),
-    "strips": (lambda: tags((273, 4, 100_001, 8)), "more than 100,000 numbers"),
-    "strips, big-endian": (lambda: tags((273, 4, 100_001, 8), order=">"), "100,000 numbers"),
+    "strips": (lambda: tags((273, 4, 100_001, 8), size=500_000), "more than 100,000 numbers"),
+    "strips, big-endian": (
+        lambda: tags((273, 4, 100_001, 8), order=">", size=500_000),
+        "100,000 numbers",
+    ),
     "tiles": (
         lambda: tags((322, 4, 1, 60_000), (323, 4, 1, 60_000)),
         "tiles of 60000 x 60000",
@@ -120,7 +123,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         "tiles of 60000 x 60000",
     ),
     "EXIF directory": (
-        lambda: tags((34665, 4, 1, 26)) + struct.pack("<H", 1001),
+        lambda: tags((34665, 4, 1, 26)) + struct.pack("<H", 1001) + bytes(13_000),
         "more than 1,000 tags",
     ),
     "runs": (lambda: packed_bmp(structure.MAX_RLE + 1), "run-length encoding"),
@@ -181,7 +184,7 @@ def test_scans_inside_segments_between_scans_do_not_count() -> None:
 def test_every_frame_of_a_tiff_is_checked() -> None:
     data = tags((256, 4, 1, 9))
     second = struct.pack("<HHHIII", 1, 273, 4, 100_001, 8, 0)
-    linked = data[:-4] + struct.pack("<I", len(data)) + second
+    linked = data[:-4] + struct.pack("<I", len(data)) + second + bytes(500_000)
     with pytest.raises(TooLargeError, match="numbers"):
         structure.check(linked, PIXELS)
 
@@ -190,9 +193,9 @@ def test_bigtiff_is_checked() -> None:
     head = b"II+\0" + struct.pack("<HHQ", 8, 0, 16)
     one = struct.pack("<QHHQQQ", 1, 273, 16, 100_001, 8, 0)
     with pytest.raises(TooLargeError, match="numbers"):
-        structure.check(head + one, PIXELS)
+        structure.check(head + one + bytes(900_000), PIXELS)
     with pytest.raises(TooLargeError, match="tags"):
-        structure.check(head + struct.pack("<Q", 1 << 60), PIXELS)
+        structure.check(head + struct.pack("<Q", 1 << 60) + bytes(30_000), PIXELS)
 
 
 def test_exif_orientation_survives_but_hostile_exif_is_ignored(tmp_path: Path) -> None:
@@ -240,7 +243,5 @@ def test_damaged_files_are_left_to_the_decoders(data: st.DataObject) -> None:
 @hypothesis.given(st.binary(max_size=200), st.sampled_from([s[:16] for s in SAMPLES]))
 @hypothesis.settings(deadline=None)
 def test_any_bytes_can_be_checked(content: bytes, head: bytes) -> None:
-    try:
+    with suppress(TooLargeError):
         structure.check(head + content, PIXELS)
-    except TooLargeError:
-        assert np.size(content)

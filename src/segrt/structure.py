@@ -127,9 +127,9 @@ def check_tags(data: Data, what: str, max_pixels: int) -> None:
                 continue
             seen.add(at)
             (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
-            if count > MAX_TAGS:
-                raise _too_many(f"this {what} has", "tags", MAX_TAGS)
             at += 8 if big else 2
+            if count > MAX_TAGS and at + MAX_TAGS * entry.itemsize < len(data):
+                raise _too_many(f"this {what} has", "tags", MAX_TAGS)
             entries = np.frombuffer(data[at : at + count * entry.itemsize], entry)
             _check_entries(entries, len(data), what, max_pixels)
             linked = entries["value"][np.isin(entries["tag"], _DIRECTORIES)]
@@ -144,8 +144,9 @@ def check_tags(data: Data, what: str, max_pixels: int) -> None:
 
 def _check_entries(entries: npt.NDArray[np.void], size: int, what: str, max_pixels: int) -> None:
     kinds, counts = entries["type"], entries["count"].astype(np.float64)
-    # Numbers that the file can't hold are damage, which decoders ignore.
-    numbers = counts[~np.isin(kinds, _BYTES) & (counts <= size)]
+    # EXIF data that the file can't hold is damaged, and then ignored; a TIFF is not read.
+    held = (counts <= size) | ("EXIF" not in what)
+    numbers = counts[~np.isin(kinds, _BYTES) & held]
     if numbers.size and numbers.max() > MAX_NUMBERS:
         raise _too_many(f"a tag of this {what} has", "numbers", MAX_NUMBERS)
     sizes = counts * _UNITS[np.minimum(kinds, len(_UNITS) - 1)]
