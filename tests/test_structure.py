@@ -7,7 +7,6 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
