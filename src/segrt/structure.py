@@ -144,12 +144,11 @@ def check_tags(data: Data, what: str, max_pixels: int) -> None:
 
 def _check_entries(entries: npt.NDArray[np.void], size: int, what: str, max_pixels: int) -> None:
     kinds, counts = entries["type"], entries["count"].astype(np.float64)
-    # EXIF data that the file can't hold is damaged, and then ignored; a TIFF is not read.
-    held = (counts <= size) | ("EXIF" not in what)
-    numbers = counts[~np.isin(kinds, _BYTES) & held]
+    sizes = counts * _UNITS[np.minimum(kinds, len(_UNITS) - 1)]
+    # Decoders skip a value that the file can't hold: that is damage, not cost.
+    numbers = counts[~np.isin(kinds, _BYTES) & (sizes <= size)]
     if numbers.size and numbers.max() > MAX_NUMBERS:
         raise _too_many(f"a tag of this {what} has", "numbers", MAX_NUMBERS)
-    sizes = counts * _UNITS[np.minimum(kinds, len(_UNITS) - 1)]
     total = int(np.minimum(sizes, size).sum())
     if total > max(_SHARED, 2 * size):
         raise TooLargeError(
