@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from reference import nearest, upsample
 
 from segrt.errors import ModelError
-from segrt.postprocess import Upsampled, _nearest, labels_from_logits, resize_labels
+from segrt.postprocess import Upsampled, labels_from_logits, nearest_pixels, resize_labels
 
 Size = tuple[int, int]
 MakeLogits = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float32]]
@@ -300,7 +300,7 @@ def test_nearest_equals_opencv_at_every_size() -> None:
         for pixels in [*range(1, 100), 333, 500, 719, 1080, 2049]:
             from_opencv = cv2.resize(line[:, None], (1, pixels), interpolation=cv2.INTER_NEAREST)
             np.testing.assert_array_equal(
-                _nearest(full, pixels), from_opencv.ravel(), err_msg=f"{full} -> {pixels}"
+                nearest_pixels(full, pixels), from_opencv.ravel(), err_msg=f"{full} -> {pixels}"
             )
 
 

@@ -51,8 +51,7 @@ def save_overlay_video(
 
     Decoding, the network and encoding run in parallel, a few frames apart, so memory does not
     depend on the length. Sound is not copied; an odd width or height loses one pixel. After Ctrl-C,
-    or if the video is damaged, the file is playable and contains the frames done so far. The video
-    itself is never overwritten.
+    or if the video is damaged, the file is playable and contains the frames done so far.
 
     Example:
         >>> pipeline = segrt.create_pipeline("semantic_segmentation")

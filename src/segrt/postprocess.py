@@ -223,7 +223,7 @@ class _Axis(NamedTuple):
 @lru_cache(maxsize=64)
 def _axis(low: int, full: int, pixels: int, align_corners: bool) -> _Axis:
     """Locate `pixels` <= `full` nearest-neighbour samples of an axis among its `low` logits."""
-    sample = _nearest(full, pixels)
+    sample = nearest_pixels(full, pixels)
     if align_corners:
         numerator, denominator = sample * (low - 1), max(full - 1, 1)
     else:
@@ -237,7 +237,7 @@ def _axis(low: int, full: int, pixels: int, align_corners: bool) -> _Axis:
     return _Axis(ends, start, weight, ends.repeat(np.diff(start), axis=1))
 
 
-def _nearest(full: int, pixels: int) -> NDArray[np.intp]:
+def nearest_pixels(full: int, pixels: int) -> NDArray[np.intp]:
     """Index in `full` pixels of each of `pixels` samples, computed as cv2.INTER_NEAREST does."""
     return np.asarray(np.minimum(np.arange(pixels) * (1 / (pixels / full)), full - 1), np.intp)
 

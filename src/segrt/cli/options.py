@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -57,18 +57,10 @@ class PipelineOptions:
 
     def create(self, *, workers: int = 1) -> Pipeline:
         """Load the pipeline."""
-        limit_memory(self.max_memory)
-        return create_pipeline(
-            self.pipeline,
-            model_name=self.model,
-            model_dir=self.model_dir,
-            palette=self.palette,
-            device=self.device,
-            mode=self.mode,
-            use_hpip=self.use_hpip,
-            hpi_config=self.hpi_config,
-            workers=workers,
-        )
+        options = asdict(self)
+        limit_memory(options.pop("max_memory"))
+        model = options.pop("model")
+        return create_pipeline(model_name=model, workers=workers, **options)
 
 
 @Parameter(name="*")
