@@ -93,6 +93,7 @@ def packed_bmp(size: int) -> bytes:
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "scans": (lambda: with_scans(101), "more than 100 scans"),
     "many scans": (lambda: with_scans(10_000), "more than 100 scans"),
+    "medium scans": (lambda: with_scans(33, (1000, 1000)), "more than 32 scans"),
     "large scans": (lambda: with_scans(21, (4000, 4000)), "more than 20 scans"),
     "segments": (lambda: with_segments(*[(0xEE, b"")] * 1001), "more than 1,000 segments"),
     "EXIF in parts": (
@@ -125,7 +126,16 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: tags((34665, 4, 1, 26)) + struct.pack("<H", 1001) + bytes(13_000),
         "more than 1,000 tags",
     ),
-    "runs": (lambda: packed_bmp(structure.MAX_RLE + 1), "run-length encoding"),
+    "runs": (lambda: packed_bmp(1_100_000), "run-length encoding"),
+    "pixels as text": (lambda: b"P2 9 9 255\n".ljust(2_000_100), "pixels as text"),
+    "parts of EXIF": (
+        lambda: with_segments(*[(0xE1, b"Exif\0\0")] * 65),
+        "more than 64 segments of EXIF",
+    ),
+    "resources": (
+        lambda: with_segments((0xED, b"Photoshop 3.0\0" + b"8BIM" * 10_001)),
+        "Photoshop resources",
+    ),
     "comments": (lambda: b"P2 9 9 255\n" + b"#\n" * 1001, "more than 1,000 comments"),
     "long comment": (lambda: b"P6 #" + b"a" * 65_536 + b"\n9 9 255\n", "65,536 bytes"),
 }
@@ -150,6 +160,7 @@ def test_hostile_structure_is_refused(name: str, tmp_path: Path) -> None:
 HARMLESS: dict[str, Callable[[], bytes]] = {
     "progressive": lambda: encoded("JPEG", progressive=True),
     "scans": lambda: with_scans(100),
+    "scans of a medium size": lambda: with_scans(32, (1000, 1000)),
     "large scans": lambda: with_scans(20, (4000, 4000)),
     # Metadata may hold the bytes of the marker, as thumbnails do.
     "thumbnails": lambda: with_segments((0xEE, b"\xff\xda" * 200)),

@@ -28,6 +28,12 @@ MAX_SCANS = 100
 MAX_SEGMENTS = 1000
 """Maximum segments before the first scan of a JPEG: tables and metadata."""
 
+MAX_EXIF_SEGMENTS = 64
+"""Maximum segments of EXIF data of a JPEG, which Pillow joins one by one."""
+
+MAX_RESOURCES = 10_000
+"""Maximum Photoshop resources of a JPEG, which Pillow lists in Python."""
+
 MAX_CHUNKS = 100_000
 """Maximum chunks of a PNG or WebP; PNGs usually have one per 8 KiB."""
 
@@ -40,17 +46,24 @@ MAX_TAGS = 1000
 MAX_NUMBERS = 100_000
 """Maximum numbers of a TIFF tag, such as the offsets of strips or tiles."""
 
-MAX_RLE = 4 << 20
-"""Maximum bytes of a BMP with run-length encoding, which Pillow decodes in Python."""
+RLE_PIXELS = 16
+"""Pixels of the largest image allowed per byte of run-length encoding that a BMP may have."""
+
+TEXT_PIXELS = 8
+"""Pixels of the largest image allowed per byte of a PNM file with pixels as text.
+
+Pillow decodes these two in Python: with a limit of 16 million pixels they take up to 0.5 s.
+"""
 
 MAX_COMMENTS = 1000
 """Maximum comments of a PNM file with pixels as text."""
 
 MAX_HEADER = 64 << 10
-"""Maximum bytes before the pixels of a PNM file."""
+"""Maximum bytes before the pixels of a PNM or BMP file."""
 
-# Full scans of the largest image allowed that a JPEG may cost.
-_FULL_SCANS = 20
+# A JPEG may have this many scans at any size; more, while together they visit as many pixels as
+# two scans of the largest image allowed.
+_USUAL_SCANS = 20
 _MAX_DIRECTORIES = 10_000
 # Tags may share data, so their sizes can add up to more than the file; small files are harmless.
 _SHARED = 16 << 20
@@ -92,9 +105,9 @@ def check(data: Data, max_pixels: int) -> None:
     elif head.startswith(_TIFF) or head[:2] in (b"II", b"MM"):
         check_tags(data, "TIFF", max_pixels)
     elif re.match(rb"P[1-6][\s#]", head):
-        _check_pnm(data)
+        _check_pnm(data, max_pixels // TEXT_PIXELS)
     else:
-        _check_bmp(data)
+        _check_bmp(data, max_pixels // RLE_PIXELS)
 
 
 def check_tags(data: Data, what: str, max_pixels: int) -> None:
@@ -190,8 +203,11 @@ def _check_jpeg(data: Data, max_pixels: int) -> None:
             check_tags(segment[4:], "JPEG's index", max_pixels)
     if exif:
         check_tags(b"".join(exif), "JPEG's EXIF data", max_pixels)
-    # An image with more pixels than allowed is refused by its size, not here.
-    most = min(MAX_SCANS, _FULL_SCANS * max(max_pixels, pixels) // max(1, pixels))
+    if len(exif) > MAX_EXIF_SEGMENTS:
+        raise _too_many("this JPEG has", "segments of EXIF data", MAX_EXIF_SEGMENTS)
+    if _more_than(MAX_RESOURCES, data, b"8BIM"):
+        raise _too_many("this JPEG has", "Photoshop resources", MAX_RESOURCES)
+    most = min(MAX_SCANS, max(_USUAL_SCANS, 2 * max_pixels // max(1, pixels)))
     # Finding the bytes of the marker is fast, and exact unless metadata hold them as well.
     if _more_than(most, data, b"\xff\xda", start):
         scans = 0
@@ -250,7 +266,7 @@ def _chunks(data: Data, at: int, form: str, trailer: int) -> Iterator[bytes]:
         at += 8 + size + trailer
 
 
-def _check_pnm(data: Data) -> None:
+def _check_pnm(data: Data, most: int) -> None:
     at, numbers = 2, 0
     while numbers < (2 if data[1:2] in b"14" else 3):
         match = _PNM.match(data, at)
@@ -260,17 +276,24 @@ def _check_pnm(data: Data) -> None:
         at = match.end()
         if at > MAX_HEADER:
             raise TooLargeError(f"the header of this PNM file has more than {MAX_HEADER:,} bytes")
-    if data[1:2] in b"123" and _more_than(MAX_COMMENTS, data, b"#"):
+    if data[1:2] not in b"123":
+        return
+    if len(data) > at + most:
+        raise TooLargeError(
+            f"this PNM file has {len(data):,} bytes of pixels as text: at most {most:,} are read; "
+            "save it in binary form, or as PNG"
+        )
+    if _more_than(MAX_COMMENTS, data, b"#"):
         raise _too_many("this PNM file has", "comments", MAX_COMMENTS)
 
 
-def _check_bmp(data: Data) -> None:
+def _check_bmp(data: Data, most: int) -> None:
     header = 14 if data[:2] == b"BM" else 0
     size = int.from_bytes(data[header : header + 4], "little")
     packed = data[header + 16 : header + 20] in (b"\1\0\0\0", b"\2\0\0\0")
-    if size in (40, 52, 56, 64, 108, 124) and packed and len(data) > MAX_RLE:
+    if size in (40, 52, 56, 64, 108, 124) and packed and len(data) > MAX_HEADER + most:
         raise TooLargeError(
-            f"this BMP has {len(data):,} bytes of run-length encoding: at most {MAX_RLE:,} are "
+            f"this BMP has {len(data):,} bytes of run-length encoding: at most {most:,} are "
             "read; save it without compression, or as PNG"
         )
 

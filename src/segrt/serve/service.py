@@ -37,6 +37,9 @@ _FETCHERS = 16  # threads, which mostly wait
 _MIN_DECODE_SECONDS = 10.0
 _PIXELS_PER_SECOND = 1_600_000
 
+# Large bodies may not occupy all decoders: the cost of some formats grows with their bytes.
+_LARGE_BODY = 2 << 20
+
 # Memory of an image until its answer is sent: 3 bytes per pixel of the image, 4 of the labels, 4 of
 # the scores, up to 8 of the JSON and 3 of the pictures in it.
 _BYTES_PER_PIXEL = 24
@@ -77,8 +80,9 @@ class Service:
             on_batch=self.metrics.batch,
         )
         cores = catalog.usable_cores()
+        decoders = max(2, cores)
         self.decoders = Decoders(
-            cores,
+            decoders,
             max_pixels=settings.max_pixels,
             seconds=min(
                 settings.timeout,
@@ -88,8 +92,9 @@ class Service:
         self.draining = False
         self.images = ImageMemory(BUDGET.total // _IMAGE_SHARE)
         BUDGET.aside = self.images.size + settings.body_memory
-        self._decoder_slots = asyncio.Semaphore(cores)
-        self._decoding = ThreadPoolExecutor(cores, "segrt-decode")  # wait for the processes
+        self._decoder_slots = asyncio.Semaphore(decoders)
+        self._large_slots = asyncio.Semaphore(decoders // 2)
+        self._decoding = ThreadPoolExecutor(decoders, "segrt-decode")  # wait for the processes
         self._coders = ThreadPoolExecutor(max(2, cores), "segrt-code")
         self._fetchers = ThreadPoolExecutor(_FETCHERS, "segrt-fetch")
 
@@ -122,7 +127,10 @@ class Service:
         request = self._request(options)
         if isinstance(content, str) and is_url(content[:8]):
             content = await self._fetch(content)
-        async with self._decoder_slots:  # held until there is memory for the decoded image
+        async with AsyncExitStack() as slots:  # held until there is memory for the decoded image
+            if len(content) > _LARGE_BODY:
+                await slots.enter_async_context(self._large_slots)
+            await slots.enter_async_context(self._decoder_slots)
             image, size = await self._in_thread(self._decode, content, request, pool=self._decoding)
             need = _BYTES_PER_PIXEL * (image.size // 3)
             memory = await held.enter_async_context(self.images.hold(need))
