@@ -7,18 +7,23 @@ import pytest
 
 from segrt.cli import interrupts
 
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @pytest.fixture(autouse=True)
 def caught() -> Iterator[None]:
+    # As `nohup` does, the caller may have made this process ignore a signal.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
     interrupts.catch()
     yield
     interrupts.restore()
     interrupts._received.clear()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_interrupts_once(name: str) -> None:
-    number = getattr(signal, name)
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_interrupts_once(number: signal.Signals) -> None:
     interrupts.check()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
