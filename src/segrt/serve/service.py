@@ -38,7 +38,7 @@ _MIN_DECODE_SECONDS = 10.0
 _PIXELS_PER_SECOND = 1_600_000
 
 # Large bodies may not occupy all decoders: the cost of some formats grows with their bytes.
-_LARGE_BODY = 2 << 20
+_LARGE_BODY = 512 << 10
 
 # Memory of an image until its answer is sent: 3 bytes per pixel of the image, 4 of the labels, 4 of
 # the scores, up to 8 of the JSON and 3 of the pictures in it.
