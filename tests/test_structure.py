@@ -184,19 +184,6 @@ def test_unusual_but_harmless_structure_is_read(name: str, tmp_path: Path) -> No
     one_image(path.read_bytes(), Reading(max_pixels=PIXELS))
 
 
-def test_jpegs_in_a_pdf_are_checked() -> None:
-    few, many = with_scans(20), with_scans(101)
-    structure.check_embedded(b"%PDF-1.4" + few * 50, PIXELS)
-    structure.check_embedded(b"%PDF-1.4" + b"\xff\xd8\xff" * 1000, PIXELS)
-    with pytest.raises(TooLargeError, match="more than 100 scans"):
-        structure.check_embedded(b"%PDF-1.4" + few * 50 + many + few, PIXELS)
-    with pytest.raises(TooLargeError, match="more than 100,000 embedded"):
-        structure.check_embedded(b"\xff\xd8\xff" * 100_001, PIXELS)
-    (failure,) = frames(b"%PDF-1.4\n" + many)
-    assert isinstance(failure, SegFailure)
-    assert "scans" in str(failure.error)
-
-
 def test_scans_inside_segments_between_scans_do_not_count() -> None:
     data = with_scans(20)
     at = data.rindex(b"\xff\xda")

@@ -319,8 +319,6 @@ def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure
 def _pdf_pages(content: str | bytes, reading: Reading) -> Iterator[tuple[int, _Pixels | Exception]]:
     import pypdfium2
 
-    with _contents(content) as data:
-        structure.check_embedded(data, reading.limit)
     with _PDFIUM:
         try:
             document = pypdfium2.PdfDocument(content)

@@ -34,9 +34,6 @@ MAX_EXIF_SEGMENTS = 64
 MAX_RESOURCES = 10_000
 """Maximum Photoshop resources of a JPEG, which Pillow lists in Python."""
 
-MAX_EMBEDDED = 100_000
-"""Maximum JPEGs in another file."""
-
 MAX_CHUNKS = 100_000
 """Maximum chunks of a PNG or WebP; PNGs usually have one per 8 KiB."""
 
@@ -189,31 +186,9 @@ def _number(entries: npt.NDArray[np.void], tag: int) -> int:
     return value
 
 
-def check_embedded(data: Data, max_pixels: int) -> None:
-    """Refuse a file, such as a PDF, that contains a JPEG which `check` would refuse.
-
-    JPEGs that the file compresses once more are not found.
-
-    Args:
-        data: the contents of the file.
-        max_pixels: limit on the pixels of an image.
-
-    Raises:
-        TooLargeError: a JPEG has too many scans or segments, or there are too many.
-    """
-    at = 0
-    for _ in range(MAX_EMBEDDED):
-        at = data.find(b"\xff\xd8\xff", at)
-        if at < 0:
-            return
-        at = max(at + 3, _check_jpeg(data, max_pixels, at))
-    raise _too_many("this file has", "embedded JPEGs", MAX_EMBEDDED)
-
-
-def _check_jpeg(data: Data, max_pixels: int, first: int = 0) -> int:
-    """Check the JPEG at a position; returns where it ends, or that position if it has no pixels."""
+def _check_jpeg(data: Data, max_pixels: int) -> None:
     pixels, exif, start = 0, list[bytes](), len(data)
-    for number, (kind, at, segment) in enumerate(_segments(data, first + 2)):
+    for number, (kind, at, segment) in enumerate(_segments(data, 2)):
         if kind == _SOS:
             start = at - 2
             break
@@ -230,19 +205,16 @@ def _check_jpeg(data: Data, max_pixels: int, first: int = 0) -> int:
         check_tags(b"".join(exif), "JPEG's EXIF data", max_pixels)
     if len(exif) > MAX_EXIF_SEGMENTS:
         raise _too_many("this JPEG has", "segments of EXIF data", MAX_EXIF_SEGMENTS)
-    if _more_than(MAX_RESOURCES, data, b"8BIM", first, start):
+    if _more_than(MAX_RESOURCES, data, b"8BIM"):
         raise _too_many("this JPEG has", "Photoshop resources", MAX_RESOURCES)
-    end = data.find(b"\xff\xd9", start)
-    end = len(data) if end < 0 else end
     most = min(MAX_SCANS, max(_USUAL_SCANS, 2 * max_pixels // max(1, pixels)))
     # Finding the bytes of the marker is fast, and exact unless metadata hold them as well.
-    if _more_than(most, data, b"\xff\xda", start, len(data)):
+    if _more_than(most, data, b"\xff\xda", start):
         scans = 0
         for number, (kind, _, _) in enumerate(_segments(data, start)):
             scans += kind == _SOS
             if scans > most or number > 10 * MAX_SEGMENTS:
                 raise _too_many(f"this JPEG of {pixels:,} pixels has", "scans", most)
-    return first if start == len(data) else end
 
 
 def _segments(data: Data, at: int) -> Iterator[tuple[int, int, bytes]]:
@@ -258,10 +230,9 @@ def _segments(data: Data, at: int) -> Iterator[tuple[int, int, bytes]]:
         at += max(2, length)
 
 
-def _more_than(most: int, data: Data, part: bytes, at: int, end: int) -> bool:
-    """Whether bytes occur more than `most` times between two positions."""
+def _more_than(most: int, data: Data, part: bytes, at: int = 0) -> bool:
     for _ in range(most + 1):
-        at = data.find(part, at, end) + 1
+        at = data.find(part, at) + 1
         if not at:
             return False
     return True
@@ -312,7 +283,7 @@ def _check_pnm(data: Data, most: int) -> None:
             f"this PNM file has {len(data):,} bytes of pixels as text: at most {most:,} are read; "
             "save it in binary form, or as PNG"
         )
-    if _more_than(MAX_COMMENTS, data, b"#", at, len(data)):
+    if _more_than(MAX_COMMENTS, data, b"#"):
         raise _too_many("this PNM file has", "comments", MAX_COMMENTS)
 
 
