@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from segrt import ModelError, Pipeline, SegResult
 from segrt.backends.memory import BUDGET
-from segrt.serve import fetch, logs
+from segrt.serve import fetch, logs, middleware
 from segrt.serve.app import create_app
 from segrt.serve.settings import Settings
 
@@ -168,6 +168,7 @@ BROKEN = [
         "image file as",
     ),
     (415, {"content": b"a"}, "(none)"),
+    (415, {"content": b"a", "headers": OCTETS | {"Content-Encoding": "gzip, gzip"}}, "gzip, gzip"),
     (422, {"json": {}}, "'image' is missing"),
     (422, {"json": []}, "JSON object"),
     (422, {"json": {"image": 3}}, "'image' is not valid"),
@@ -178,6 +179,12 @@ BROKEN = [
     (422, {"json": {"image": "", "labelFormat": "xml"}}, "'labelFormat'"),
     (422, {"json": {"image": "", "slide": {"crop": 3}}}, "slide"),
     (422, {"json": {"image": "", "slide": "4"}}, "slide '4'"),
+    (422, {"json": {"image": "", "slide": {"crop": 10**400, "stride": 1}}}, "'slide'"),
+    (422, {"json": {"image": "", "slide": {"crop": 10**6, "stride": 1}}}, "'slide'"),
+    (422, {"json": {"image": "", "targetSize": 10**400}}, "'targetSize'"),
+    (422, {"json": {"image": "", "targetSize": [1, 10**30]}}, "'targetSize'"),
+    (422, {"content": b"x", "headers": OCTETS, "params": {"targetSize": "9" * 5000}}, "targetSize"),
+    (422, {"content": b"x", "headers": OCTETS, "params": {"slide": "9" * 5000 + ",1"}}, "slide"),
     (422, {"content": b"x", "headers": OCTETS, "params": {"scores": "perhaps"}}, "'scores'"),
     (422, {"json": {"image": ""}, "params": {"scores": "true"}}, "query string"),
     (422, {"files": {"picture": b"x"}}, "'picture'"),
@@ -282,6 +289,14 @@ def test_token(serve: Serve, tiles: Picture) -> None:
     assert client.post(PATH, content=png(tiles), headers=OCTETS | right).status_code == 200
     assert client.get("/info", headers=right).status_code == 200
     assert client.get("/health").status_code == client.get("/ready").status_code == 200
+    page = ("/", "/app.js", "/docs", "/openapi.json", "/sample.png")
+    for path in page:
+        _failure(client.get(path), 401, "token")
+        assert client.get(path, headers=right).status_code == 200
+    public = serve(token="s3cret", public_page=True)
+    for path in page:
+        assert public.get(path).status_code == 200
+    assert public.get("/info").status_code == 401
 
 
 def test_cors_is_off_by_default(client: TestClient, serve: Serve) -> None:
@@ -306,6 +321,8 @@ def test_urls(serve: Serve, tiles: Picture, monkeypatch: pytest.MonkeyPatch) -> 
     client = serve(allow_urls=True)
     _failure(client.post(PATH, json={"image": "http://127.0.0.1:1/a.png"}), 424, "only public ones")
     _failure(client.post(PATH, json={"image": "http://"}), 424)
+    for host in ("xn--", "a" * 70, "[::1", "256.256.256.256", "a..b", "xn--a.xn--"):
+        _failure(client.post(PATH, json={"image": f"http://{host}/"}), 424)
     _failure(client.post(PATH, json={"image": "gopher://127.0.0.1/a.png"}), 400, "gopher")
     monkeypatch.setattr("segrt.serve.service.fetch", lambda url, **limits: png(tiles))
     assert client.post(PATH, json={"image": "https://example.org/a.png"}).status_code == 200
@@ -349,6 +366,8 @@ def test_a_slow_body_is_408_and_the_memory_of_all_bodies_is_limited(
 
         await app(_scope(), receive, send)
         return status
+
+    monkeypatch.setattr(middleware, "_REST_SECONDS", 0.1)
 
     async def run() -> None:
         app = create_app(pipeline, Settings(timeout=0.2))
@@ -433,6 +452,30 @@ def test_log_lines_contain_the_id_of_the_request(
         root.handlers, root.level = before
     assert line["logId"] == answer.json()["logId"]
     assert (line["status"], line["path"], line["method"]) == (200, PATH, "POST")
+
+
+def test_repeated_warnings_are_left_out_and_nothing_raises(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    before = root.handlers, root.level, logging.raiseExceptions
+    seconds = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    try:
+        logs.set_up(as_json=False)
+        for turn in range(1001):
+            seconds += 100 * (turn == 1000)
+            logging.getLogger("asyncio").error("no %s: \u2028 %d", "descriptors", turn)
+        logging.getLogger("asyncio").error("no %s", "argument", "too many")  # noqa: PLE1205
+        lines = capsys.readouterr().err.splitlines()
+        monkeypatch.setattr(root.handlers[0], "stream", open("/dev/full", "w"))  # noqa: SIM115
+        for _ in range(3000):
+            logging.getLogger("segrt").info("x" * 100)
+    finally:
+        root.handlers, root.level, logging.raiseExceptions = before
+    assert len(lines) == 11
+    assert lines[0].endswith("no descriptors: \\u2028 0")
+    assert lines[10].endswith("no descriptors: \\u2028 1000 (left out 990 times before)")
 
 
 def test_requests_of_the_same_size_run_together(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from io import BytesIO
 
 import anyio
 from starlette.requests import Request
@@ -42,14 +43,14 @@ class Admission:
             ClientDisconnect: the client is gone.
         """
         settings, size = self._settings, 0
-        parts: list[bytes] = []
+        received = BytesIO()  # a list of small parts would take many times their bytes
         declared = request.headers.get("content-length", "")
         if declared.isdigit():
             self._check_size(int(declared))
         try:
             with _time_limit(settings.timeout):
                 async for part in request.stream():
-                    parts.append(part)
+                    received.write(part)
                     size += len(part)
                     self.body_bytes += len(part)
                     self._check_size(size)
@@ -61,7 +62,9 @@ class Admission:
                 raise _full("too many requests are waiting")
             self.slots += 1
             try:
-                yield _join(parts)
+                body = received.getvalue()  # not a copy, and the only one once it is closed
+                received.close()
+                yield body
             finally:
                 self.slots -= 1
         finally:
@@ -75,13 +78,6 @@ class Admission:
                 f"The body is larger than {limit:,} bytes: send a smaller image, or JPEG instead "
                 "of PNG.",
             )
-
-
-def _join(parts: list[bytes]) -> bytes:
-    """Join the parts and drop them, so that the caller of `admit` has the only copy."""
-    body = b"".join(parts)
-    parts.clear()
-    return body
 
 
 @contextmanager

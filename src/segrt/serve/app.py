@@ -45,12 +45,13 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         title="segrt",
         version=__version__,
         description=f"Semantic segmentation with {pipeline.model_name}.",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.service, app.state.admission = service, admission
-    add_routes(app, with_token=settings.token is not None)
+    add_routes(app, with_token=settings.token is not None, public_page=settings.public_page)
     app.exception_handler(ApiError)(_api_error)
     app.exception_handler(ClientDisconnect)(_client_disconnect)
     app.exception_handler(HTTPException)(_http_exception)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +28,8 @@ HEADERS = {
     ),
 }
 """Headers of every response, unless the endpoint sets them."""
+
+_REST_SECONDS = 10.0  # for the rest of a body that the response did not wait for
 
 
 class RequestContextMiddleware:
@@ -49,17 +52,34 @@ class RequestContextMiddleware:
         request_id = str(uuid.uuid4())
         scope.setdefault("state", {})["log_id"] = request_id
         token = log_id.set(request_id)
-        start, status = time.perf_counter(), 0
+        start, seconds, status = time.perf_counter(), 0.0, 0
+        received = not _has_body(scope)
+
+        async def receiving() -> Message:
+            nonlocal received
+            message = await receive()
+            received = not message.get("more_body", False)
+            return message
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal seconds, status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._add_headers(message)
-            await send(message)
+            ends = message["type"] == "http.response.body" and not message.get("more_body")
+            early = ends and not received
+            await send({**message, "more_body": True} if early else message)
+            seconds = time.perf_counter() - start
+            if early:
+                # To close the connection while the client sends would reset it, and the client may
+                # lose the response.
+                with anyio.move_on_after(_REST_SECONDS):
+                    while not received:
+                        await receiving()
+                await send({"type": "http.response.body"})
 
         try:
-            await self._app(scope, receive, sending)
+            await (_refusal(scope) or self._app)(scope, receiving, sending)
         except Exception as error:
             started = status
             status = 500
@@ -70,7 +90,7 @@ class RequestContextMiddleware:
             message = f"Internal error: see the server's log for logId {request_id}."
             await failure(request_id, 500, message)(scope, receive, sending)
         finally:
-            self._record(scope, status, time.perf_counter() - start)
+            self._record(scope, status, seconds)
             log_id.reset(token)
 
     def _add_headers(self, message: Message) -> None:
@@ -95,3 +115,20 @@ class RequestContextMiddleware:
         log.info(
             "%(method)s %(path)s %(status)s %(ms)s ms %(client)s", fields, extra={"fields": fields}
         )
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+
+def _refusal(scope: Scope) -> ASGIApp | None:
+    """The response to a request that a proxy in front may read in another way."""
+    headers, version = dict(scope["headers"]), scope["http_version"]
+    if version not in ("1.0", "1.1", "2", "3"):
+        status, message = 505, f"HTTP/{version} is not supported: send HTTP/1.1."
+    elif b"transfer-encoding" in headers and (b"content-length" in headers or version == "1.0"):
+        status, message = 400, "The length of the body is ambiguous: send Content-Length or chunks."
+    else:
+        return None
+    return failure(scope["state"]["log_id"], status, message, {"Connection": "close"})

@@ -30,14 +30,16 @@ _Value = TypeVar("_Value")
 _bearer = HTTPBearer(auto_error=False, description="The token the server was started with.")
 
 
-def add_routes(app: FastAPI, *, with_token: bool) -> None:
+def add_routes(app: FastAPI, *, with_token: bool, public_page: bool) -> None:
     """Add all endpoints; they expect a Service and an Admission in `app.state`.
 
     Args:
         app: the application.
-        with_token: whether segmentation, /info and /metrics require the token.
+        with_token: whether the endpoints require the token, apart from /health and /ready.
+        public_page: whether the page and the documentation never require it.
     """
     guarded = [Depends(authorize)] if with_token else []
+    page = [] if public_page else guarded
     app.add_api_route(
         PATH,
         segment,
@@ -73,12 +75,13 @@ def add_routes(app: FastAPI, *, with_token: bool) -> None:
         dependencies=guarded,
         summary="Prometheus metrics",
     )
-    app.add_api_route("/docs", docs, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False, dependencies=page)
+    app.add_api_route("/openapi.json", document, include_in_schema=False, dependencies=page)
     for file in sorted(path for path in _PAGE.rglob("*") if path.is_file()):
         name = file.relative_to(_PAGE).as_posix()
         path = "/" if name == "index.html" else f"/{name}"
-        app.add_api_route(path, _file(file), include_in_schema=False)
-    app.add_api_route("/sample.png", _file(_SAMPLE), include_in_schema=False)
+        app.add_api_route(path, _file(file), include_in_schema=False, dependencies=page)
+    app.add_api_route("/sample.png", _file(_SAMPLE), include_in_schema=False, dependencies=page)
 
 
 def authorize(
@@ -105,7 +108,7 @@ async def segment(request: Request) -> Response:
     service, timeout = _service(request), _service(request).settings.timeout
     admission: Admission = request.app.state.admission
     deadline = anyio.current_time() + timeout
-    head = schema.read_head(request.headers.get("content-type", ""), dict(request.query_params))
+    head = schema.read_head(request.headers, dict(request.query_params))
     async with AsyncExitStack() as held:
         body = await held.enter_async_context(admission.admit(request))
         work = service.segment(body, head, request.state.log_id, held)
@@ -142,6 +145,11 @@ async def info(request: Request) -> schema.Info:
 async def metrics(request: Request) -> Response:
     """Counters and times in the text format of Prometheus."""
     return Response(_service(request).metrics.expose(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def document(request: Request) -> JSONResponse:
+    """The OpenAPI document."""
+    return JSONResponse(request.app.openapi())
 
 
 async def docs(request: Request) -> HTMLResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -181,16 +182,29 @@ class State(BaseModel):
     status: Literal["ready", "draining"]
 
 
-def read_head(content_type: str, query: dict[str, str]) -> Head:
-    """Read the Content-Type header and the query string of a segmentation request.
+def read_head(headers: Mapping[str, str], query: dict[str, str]) -> Head:
+    """Read the headers and the query string of a segmentation request.
 
     Example:
-        >>> read_head("image/png", {"labelFormat": "png"}).options.labelFormat
+        >>> read_head({"content-type": "image/png"}, {"labelFormat": "png"}).options.labelFormat
         'png'
 
+    Args:
+        headers: with names in lower case.
+        query: the query string.
+
     Raises:
-        ApiError: 415 for a media type that can't contain an image, 422 for an invalid option.
+        ApiError: 415 for a compressed body or a media type that can't contain an image, 422 for an
+            invalid option.
     """
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ApiError(
+            415,
+            f"The Content-Encoding {encoding[:100]} is not supported: send the body uncompressed.",
+            {"Accept-Encoding": "identity"},
+        )
+    content_type = headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     known = kind in (JSON, FORM, "application/octet-stream") or kind.startswith("image/")
     if not known:

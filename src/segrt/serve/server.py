@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+from functools import partial
 from types import FrameType
 
 import numpy as np
@@ -14,6 +15,7 @@ import uvicorn
 from segrt.errors import ConfigError
 from segrt.pipeline import Pipeline
 from segrt.serve.app import create_app
+from segrt.serve.connections import BACKLOG, Connection, limited
 from segrt.serve.service import Service
 from segrt.serve.settings import Settings
 
@@ -22,18 +24,53 @@ log = logging.getLogger("segrt.serve")
 _GRACE_SECONDS = 0.25  # after the last accepted connection, to receive its request
 
 
-class _Server(uvicorn.Server):
-    """On SIGTERM, accepts no new connections, completes every request received, then exits."""
+class Server(uvicorn.Server):
+    """On SIGTERM, accepts no new connections, completes every request received, then exits.
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self._service = service
+    Example:
+        >>> Server(segrt.create_pipeline(), Settings()).run([bind("127.0.0.1", 8080)])
+
+    Attributes:
+        service: does the work.
+    """
+
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+        """Create the application, and start the processes that decode images."""
+        app = create_app(pipeline, settings)
+        self.service: Service = app.state.service
+        self.service.decoders.start()
+        most = limited(settings.max_connections)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http=partial(  # type: ignore[arg-type]
+                    Connection, most=most, seconds=settings.timeout
+                ),
+                backlog=BACKLOG,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=round(settings.timeout) + 5,
+            )
+        )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._service.draining = True
+        """Begin to shut down."""
+        self.service.draining = True
         super().handle_exit(sig, frame)
 
+    async def on_tick(self, counter: int) -> bool:
+        """Check the connections; whether to exit."""
+        if counter % 10 == 0:  # once a second
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check()
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Complete the requests in progress."""
         log.info("stopping: completing the requests in progress")
         for server in self.servers:
             server.close()
@@ -73,17 +110,7 @@ def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
     """
     # The first image compiles or loads code that later ones reuse: no request should wait for it.
     list(pipeline.predict(np.zeros((64, 64, 3), np.uint8), on_error="yield"))
-    app = create_app(pipeline, settings)
-    app.state.service.decoders.start()
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=round(settings.timeout) + 5,
-    )
-    server = _Server(config, app.state.service)
+    server = Server(pipeline, settings)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped
         signal.signal(number, signal.SIG_IGN)
     host, port = sock.getsockname()[:2]

@@ -35,6 +35,9 @@ class Settings:
     max_queue: Annotated[int, _LIMITS] = 64
     """maximum requests waiting or running; further ones get 503."""
 
+    max_connections: Annotated[int, _LIMITS] = 512
+    """maximum open connections; with more, idle ones are closed."""
+
     timeout: Annotated[float, _LIMITS] = 60
     """seconds until a request is answered with 504."""
 
@@ -56,11 +59,17 @@ class Settings:
     ] = ()
     """origin of web pages that may call the server; repeatable."""
 
+    public_page: Annotated[bool, Parameter(group=_ACCESS, negative="", show_default=False)] = False
+    """the web page and /docs don't require the token."""
+
     allow_urls: Annotated[bool, Parameter(group=_ACCESS, negative="", show_default=False)] = False
     """fetch images from public http(s) URLs in requests."""
 
     def __post_init__(self) -> None:
-        for name in ("max_body", "max_pixels", "timeout", "max_batch", "max_queue", "workers"):
+        for name in (
+            *("max_body", "max_pixels", "max_queue", "max_connections"),
+            *("timeout", "max_batch", "workers"),
+        ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)} is not valid: it must be above 0")
         if not 0 <= self.max_delay_ms <= 10_000:
