@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages of `make browser-test` and `make clients-test` that are missing; as root, else it says which.
 set -eu
-packages="chromium chromium-driver g++ pkg-config libcpp-httplib-dev libssl-dev nlohmann-json3-dev default-jdk-headless
+packages="nginx-light openssl chromium chromium-driver g++ pkg-config libcpp-httplib-dev libssl-dev nlohmann-json3-dev default-jdk-headless
 libgoogle-gson-java golang-go mono-mcs libnewtonsoft-json5.0-cil libmono-system-net-http4.0-cil php-cli curl jq"
 command -v node >/dev/null || packages="$packages nodejs"
 

@@ -54,21 +54,30 @@ class Connection(H11Protocol):
     don't complete their requests can't keep others out.
     """
 
-    def __init__(self, *arguments: Any, most: int, seconds: float, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        most: int,
+        seconds: float,
+        incomplete: dict[Connection, None],
+        **options: Any,
+    ) -> None:
         """Create the protocol, as uvicorn does.
 
         Args:
             *arguments: for uvicorn's protocol.
             most: maximum number of open connections.
             seconds: time limit for reading a response.
+            incomplete: an empty dictionary, the same for all connections of a server. It contains
+                those whose request is incomplete, the oldest first.
             **options: for uvicorn's protocol.
         """
         super().__init__(*arguments, **options)
-        self._most, self._seconds = most, seconds
+        self._most, self._seconds, self._incomplete = most, seconds, incomplete
         self._refused = False
         self._counted: RequestResponseCycle | None = None
         self._lines = self._bytes = 0
-        self._state: tuple[_Waiting, RequestResponseCycle | None] = (_Waiting.HEAD, None)
+        self._state: tuple[_Waiting, RequestResponseCycle | None] = (_Waiting.END, None)
         self._since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -76,6 +85,12 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self._most and not self._make_room():
             self._refuse(503, "The server has too many connections: try again in a second.")
+        self._note()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release the connection."""
+        super().connection_lost(exc)
+        self._incomplete.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         """Handle what the client sent."""
@@ -84,6 +99,12 @@ class Connection(H11Protocol):
                 part = data[begin : begin + _PART_BYTES]
                 super().data_received(part)
                 self._count_chunks(part)
+                self._note()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._note()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that is not valid HTTP."""
@@ -101,11 +122,8 @@ class Connection(H11Protocol):
 
     def check(self) -> None:
         """Close the connection if its client is too slow. Call it about once a second."""
-        now, state = self.loop.time(), (self._waiting(), self.cycle)
-        if state != self._state:
-            self._state, self._since = state, now
-            return
-        waiting, seconds = state[0], now - self._since
+        self._note()
+        waiting, seconds = self._state[0], self.loop.time() - self._since
         if waiting is _Waiting.HEAD and seconds > _HEAD_SECONDS:
             self._refuse(408, f"The headers did not arrive within {_HEAD_SECONDS:g} s.")
         elif (waiting is _Waiting.END and seconds > _END_SECONDS) or (
@@ -137,17 +155,22 @@ class Connection(H11Protocol):
             return _Waiting.HEAD
         return _Waiting.READER if self.cycle.response_started else _Waiting.RESULT
 
+    def _note(self) -> None:
+        """Note what the connection waits for now, and since when."""
+        state = (self._waiting(), self.cycle)
+        if state != self._state:
+            self._state, self._since = state, self.loop.time()
+            self._incomplete.pop(self, None)
+            if state[0] in (_Waiting.HEAD, _Waiting.BODY):
+                self._incomplete[self] = None
+
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for its client; False if there is none."""
-        now = self.loop.time()
-        waiting: dict[_Waiting, list[Connection]] = {kind: [] for kind in _Waiting}
-        for other in self.connections:
-            if isinstance(other, Connection) and other is not self:
-                waiting[other._waiting()].append(other)
-        uploads = [one for one in waiting[_Waiting.BODY] if now - one._since > _UPLOAD_SECONDS]
-        for candidates in (waiting[_Waiting.HEAD] + waiting[_Waiting.END], uploads):
-            if candidates:
-                min(candidates, key=lambda one: one._since).transport.abort()
+        """Close the connection whose request has been incomplete longest; False if none can be."""
+        old = self.loop.time() - _UPLOAD_SECONDS
+        for other in self._incomplete:
+            if other._state[0] is _Waiting.HEAD or other._since < old:
+                del self._incomplete[other]
+                other.transport.abort()
                 return True
         return False
 

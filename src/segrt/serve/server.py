@@ -21,6 +21,10 @@ from segrt.serve.settings import Settings
 
 log = logging.getLogger("segrt.serve")
 
+# Connections that the system may hold until they are accepted. If it holds more, it ignores new
+# ones, and their clients try again a second later.
+_QUEUE = 1024
+
 _GRACE_SECONDS = 0.25  # after the last accepted connection, to receive its request
 
 
@@ -39,14 +43,17 @@ class Server(uvicorn.Server):
         app = create_app(pipeline, settings)
         self.service: Service = app.state.service
         self.service.decoders.start()
-        most = limited(settings.max_connections)
+        protocol = partial(
+            Connection,
+            most=limited(settings.max_connections),
+            seconds=settings.timeout,
+            incomplete={},
+        )
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http=partial(  # type: ignore[arg-type]
-                    Connection, most=most, seconds=settings.timeout
-                ),
+                http=protocol,  # type: ignore[arg-type]
                 backlog=BACKLOG,
                 log_config=None,
                 access_log=False,
@@ -60,6 +67,12 @@ class Server(uvicorn.Server):
         """Begin to shut down."""
         self.service.draining = True
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        for sock in sockets or []:
+            sock.listen(_QUEUE)
 
     async def on_tick(self, counter: int) -> bool:
         """Check the connections; whether to exit."""
