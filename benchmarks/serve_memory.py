@@ -96,7 +96,7 @@ def bodies(count: int) -> list[Body]:
     ]
     chosen = random.Random(0)
     pictures = {size: png(*size) for size in (*SMALL, *MEDIUM, *LARGE)}
-    found = [hostile()[index % 10] for index in range(50)]
+    found = hostile() * 5
     for sizes, kind, share in ((LARGE, "large", 0.01), (MEDIUM, "medium", 0.04)):
         for number in range(int(share * count)):
             query = {} if kind == "large" and number % 4 else chosen.choice(options)
@@ -182,6 +182,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         time.sleep(5)
         idle, high = memory_of(pid, "VmRSS"), memory_of(pid, "VmHWM")
+        mapped = memory_of(pid, "VmPeak")
         alive = httpx.get(server.address + "/health").status_code == 200
         logged = sum(map(len, server.log))
     space = f"address space limited to {options.address_space:g} GiB"
@@ -197,6 +198,7 @@ def main() -> None:
         f"| alive at the end | {alive} |",
         f"| idle memory at first | {first:.0f} MiB |",
         f"| peak of the server's process | {high:.0f} MiB |",
+        f"| peak of its address space | {mapped:.0f} MiB |",
         f"| peak with its decoders (Pss, sampled) | {peak:.0f} MiB |",
         f"| idle memory afterwards | {idle:.0f} MiB, {idle / first:.2f} times the first |",
         f"| log | {logged / 1e6:.2f} MB |",

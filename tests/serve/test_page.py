@@ -300,7 +300,7 @@ def test_label_pngs_are_decoded_exactly(page: Page, classes: int) -> None:
 
 
 def test_the_page_asks_for_the_token(page: Page, picture: Path) -> None:
-    with live.server("--token", "open sesame") as address:
+    with live.server("--token", "open sesame", "--public-page") as address:
         page.open(address)
         page.find("token").send_keys("wrong", Keys.ENTER)
         page.until(
