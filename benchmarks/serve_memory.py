@@ -180,7 +180,7 @@ def main() -> None:
         start = time.perf_counter()
         outcomes, peak = asyncio.run(send(server.address, requests, pid, options.clients))
         seconds = time.perf_counter() - start
-        time.sleep(5)
+        time.sleep(40)  # the network gives up what it can do without after 30 s
         idle, high = memory_of(pid, "VmRSS"), memory_of(pid, "VmHWM")
         mapped = memory_of(pid, "VmPeak")
         alive = httpx.get(server.address + "/health").status_code == 200

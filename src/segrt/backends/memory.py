@@ -21,7 +21,9 @@ from segrt.protobuf import encode, field
 SHARE = 0.8
 """Share of the machine's, or control group's, memory that is used unless a limit is set."""
 
-_M_ARENA_MAX = -8  # from malloc.h of glibc
+# Of glibc's malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD (larger blocks are returned when they are free)
+# and M_TRIM_THRESHOLD.
+_MALLOC = {-8: 2, -3: 4 << 20, -1: 64 << 20}
 
 _RETAINED = 8
 """Runs that need more than 1/_RETAINED of the budget return their memory at once."""
@@ -189,14 +191,16 @@ def release() -> None:
         trim(0)
 
 
-def share_malloc() -> None:
-    """Let all threads take memory from two pools of the C library, not up to 8 per core.
+def tune_malloc() -> None:
+    """Let the C library return the memory of images, and use two pools, not up to 8 per core.
 
     Each pool reserves 64 MiB of address space or more, and keeps what its threads no longer need.
-    Call it in a program of segrt's own, before it starts threads.
+    By default, images of up to 32 MiB are in them too. Call this in a program of segrt's own,
+    before it starts threads.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(_M_ARENA_MAX, 2)
+        for option, value in _MALLOC.items():
+            mallopt(option, value)
 
 
 def resident() -> int:

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from segrt import external_data, forks, second_graph
 from segrt.backends import cache, catalog
 from segrt.backends.footprint import UNKNOWN, Footprint
-from segrt.backends.memory import BUDGET, share_arena
+from segrt.backends.memory import BUDGET, release, share_arena
 from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
-from segrt.errors import DeviceError, ModelError, SegrtError
+from segrt.errors import DeviceError, ModelError, SegrtError, TooLargeError
 from segrt.metadata import KEY, MAX_CLASSES, ModelMeta
 from segrt.types import Device, Mode
 
@@ -126,6 +126,7 @@ class Session:
 
         Raises:
             ModelError: ONNX Runtime fails on this input, or the output does not have that form.
+            TooLargeError: the system has too little memory for it.
         """
         output: npt.NDArray[Any]
         try:
@@ -138,6 +139,11 @@ class Session:
             raise
         except Exception as error:  # onnxruntime has its own class per status code
             shape = "x".join(map(str, batch.shape))
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):
+                raise TooLargeError(
+                    f"there is not enough memory to run an input of {shape}: use a smaller "
+                    "target_size or a sliding window, or try again later"
+                ) from None
             raise ModelError(
                 f"the model can't run on an input of {shape}: {_first_line(error)}"
             ) from None
@@ -157,6 +163,13 @@ class Session:
             if self._shapes == "repeated":
                 self._recent.extend([shape] * _OFTEN)
         self.run(np.zeros(shape, np.float32))
+
+    def rest(self) -> None:
+        """Return memory: of the sessions for several input sizes, keep the one for all sizes."""
+        with self._lock:
+            if self._any is not None:
+                self._own.clear()
+        release()
 
     def fits(self, size: tuple[int, int], count: int, extra: int = 0) -> int:
         """How many images may run together within the memory budget, up to `count`.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from segrt.backends.memory import share_malloc
+from segrt.backends.memory import tune_malloc
 from segrt.cli import interrupts
 from segrt.cli.options import PipelineOptions
 from segrt.errors import MissingExtraError
@@ -37,7 +37,7 @@ def serve(
         port: Port to listen on; 0 for any free port.
         log_json: Write the log as JSON, one object per line.
     """
-    share_malloc()
+    tune_malloc()
     interrupts.restore()  # the server handles signals itself
     logs.set_up(as_json=log_json)
     sock = server.bind(host, port)

@@ -53,6 +53,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     app.state.service, app.state.admission = service, admission
     add_routes(app, with_token=settings.token is not None, public_page=settings.public_page)
     app.exception_handler(ApiError)(_api_error)
+    app.exception_handler(MemoryError)(_memory_error)
     app.exception_handler(ClientDisconnect)(_client_disconnect)
     app.exception_handler(HTTPException)(_http_exception)
     if settings.cors_origins:
@@ -71,6 +72,11 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
 
 async def _api_error(request: Request, error: ApiError) -> Response:
     return failure(request.state.log_id, error.status, error.message, error.headers)
+
+
+async def _memory_error(request: Request, error: MemoryError) -> Response:
+    message = "The server has too little memory at the moment: try again in a second."
+    return failure(request.state.log_id, 503, message, {"Retry-After": "1"})
 
 
 async def _client_disconnect(request: Request, error: ClientDisconnect) -> Response:

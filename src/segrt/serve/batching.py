@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,7 +23,9 @@ from segrt.result import SegResult
 
 Size: TypeAlias = tuple[int, int]
 
-_IDLE_S = 1.0  # seconds without images after which idle memory is returned
+# Seconds without images after which idle memory is returned, and after which the network gives up
+# the sessions that it can do without.
+_IDLE_S, _LONG_IDLE_S = 1.0, 30.0
 
 
 @dataclass(eq=False)
@@ -154,12 +157,14 @@ class Batcher:
         return max(1, min(self._max_batch, self._max_pixels // (job.size[0] * job.size[1])))
 
     def _work(self) -> None:
-        patience = None
-        while (batch := self._take(patience)) is not None:
-            if not batch:
-                release()
-            # There is nothing more to release until something has run.
-            patience = _IDLE_S if batch else None
+        # There is nothing to return until something has run.
+        idle: list[tuple[float, Callable[[], None]]] = []
+        while (batch := self._take(idle[0][0] if idle else None)) is not None:
+            if batch:
+                idle = [(_IDLE_S, release), (_LONG_IDLE_S, self._pipeline.session.rest)]
+            else:
+                gc.collect()  # errors refer to the images of their requests, in circles
+                idle.pop(0)[1]()
             jobs = [job for job in batch if job.done.set_running_or_notify_cancel()]
             if jobs:
                 start = time.perf_counter()
