@@ -120,11 +120,12 @@ def main() -> None:
             finally:
                 attacker.kill()
         size = log.stat().st_size
+    milliseconds = 1000 * np.array(times or [np.inf])
     print(
         f"{arguments.idle} idle and {arguments.slow} slow clients, {arguments.files} files, "
         f"{arguments.seconds:g} s:\n"
         f"/health: {len(times)} answered, {len(errors)} failed; median "
-        f"{np.median(times or [np.inf]) * 1000:.0f} ms, max {np.max(times or [np.inf]) * 1000:.0f} ms\n"
+        f"{np.median(milliseconds):.0f} ms, max {milliseconds.max():.0f} ms\n"
         f"connections opened {counts[0]}, closed by the server {counts[1]}\n"
         f"log: {size / 1e6:.2f} MB",
         *dict.fromkeys(errors),

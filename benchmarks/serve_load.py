@@ -4,9 +4,10 @@
         [-o benchmarks/results/serving.md]
 
 Throughput, in alternation: `Pipeline.predict` over the files in one process, and 16 clients that
-send the same files to the server, which answers with label PNGs. Then 200 clients at once, memory
-over 5,000 small requests, SIGTERM under load, and the time from kill -9 to ready again. The labels
-of every answer are compared with those of the library.
+send the same files to the server, which answers with label PNGs. Then, again in alternation, 8
+clients alone and together with 16 hostile JPEGs; 200 clients at once, memory over 5,000 small
+requests, SIGTERM under load and with hostile JPEGs in progress, and the time from kill -9 to ready
+again. The labels of every answer are compared with those of the library.
 """
 
 from __future__ import annotations
@@ -155,6 +156,32 @@ async def load(
         return Load(time.perf_counter() - start, latencies, wrong)
 
 
+def hostile_jpegs() -> list[bytes]:
+    """Progressive JPEGs: one with 10,000 scans, and one as slow to decode as the limits permit."""
+    found = []
+    for side, scans in ((480, 10_000), (4000, 20)):
+        buffer = io.BytesIO()
+        picture = Image.effect_noise((side // 40, side // 40), 90).convert("RGB")
+        picture.resize((side, side)).save(buffer, "JPEG", progressive=True, quality=20)
+        jpeg = buffer.getvalue()
+        missing = scans - jpeg.count(b"\xff\xda")
+        found.append(jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * missing + jpeg[-2:])
+    return found
+
+
+async def send_hostile(address: str) -> Counter[int]:
+    """Send 16 hostile JPEGs at once; the number of answers by status."""
+    async with httpx.AsyncClient(base_url=address, timeout=120) as http:
+        headers = {"Content-Type": "image/jpeg"}
+        answers = await asyncio.gather(
+            *(
+                http.post(PATH, content=body, headers=headers, params={"targetSize": "64"})
+                for body in hostile_jpegs() * 8
+            )
+        )
+        return Counter(answer.status_code for answer in answers)
+
+
 async def until_stopped(server: Server, body: bytes, seconds: float) -> tuple[Counter[str], int]:
     """Send requests from 16 clients without keep-alive, and SIGTERM after some seconds.
 
@@ -217,6 +244,39 @@ def measure_throughput(
     )
 
 
+def measure_hostile(server: Server, photos: Photos, rounds: int) -> str:
+    """8 clients alone, and with 16 hostile JPEGs, as a row of the table."""
+
+    async def both() -> tuple[Load, Counter[int]]:
+        hostile = asyncio.create_task(send_hostile(server.address))
+        return await load(server.address, photos, clients=8, count=100), await hostile
+
+    alone, together, statuses, wrong = list[float](), list[float](), Counter[int](), 0
+    for _ in track(range(rounds), description="hostile"):
+        alone += asyncio.run(load(server.address, photos, clients=8, count=100)).latencies[200]
+        done, answered = asyncio.run(both())
+        together += done.latencies[200]
+        statuses += answered
+        wrong += done.wrong
+    before, after = percentile(alone, 0.99), percentile(together, 0.99)
+    return (
+        f"| 16 hostile JPEGs at once | p99 of 8 other clients {before:.0f} ms alone, {after:.0f} "
+        f"ms with them, {after / before:.2f} times; {len(together)} answered, {wrong} wrong; the "
+        f"hostile ones: {dict(statuses)} |"
+    )
+
+
+async def stop_with_hostile(server: Server) -> float:
+    """Seconds from SIGTERM to the exit, with 16 hostile JPEGs in progress."""
+    hostile = asyncio.create_task(send_hostile(server.address))
+    await asyncio.sleep(0.5)
+    start = time.perf_counter()
+    await asyncio.get_running_loop().run_in_executor(None, server.stop, signal.SIGTERM)
+    seconds = time.perf_counter() - start
+    await asyncio.gather(hostile, return_exceptions=True)
+    return seconds
+
+
 def measure_overload(server: Server, photos: Photos) -> str:
     """200 clients at once, as a row of the table."""
     done = asyncio.run(load(server.address, photos, clients=200, count=200))
@@ -267,11 +327,15 @@ def main() -> None:
     with serving(*serve) as server:
         lines = [
             measure_throughput(server, pipeline, photos, options),
+            measure_hostile(server, photos, options.rounds),
             measure_overload(server, photos),
             measure_memory(server, photos, options.memory),
         ]
         outcomes, status = asyncio.run(until_stopped(server, photos.bodies[0], 5))
         lines.append(f"| SIGTERM under load | {dict(outcomes)}; exit status {status} |")
+    with serving(*serve) as server:
+        seconds = asyncio.run(stop_with_hostile(server))
+        lines.append(f"| SIGTERM with 16 hostile JPEGs in progress | exit after {seconds:.1f} s |")
     with serving(*serve) as server:
         server.stop(signal.SIGKILL)
     with serving(*serve) as server:

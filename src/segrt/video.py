@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segrt.errors import InputError
+from segrt.errors import InputError, TooLargeError
 from segrt.frame import VIDEO_SUFFIXES
 
 HEAD = 400
@@ -110,21 +110,18 @@ def read(
         max_pixels: maximum number of pixels of a frame; None for no limit.
 
     Raises:
-        InputError: it can't be opened, its frames are too large, there are none, or it is
-            truncated.
+        InputError: it can't be opened, it has no frames, or it is truncated.
+        TooLargeError: its frames have more than `max_pixels`.
     """
     count = 0
     with _opened(source, upright) as capture:
         clip = _clip(capture)
-        if max_pixels is not None and clip.width * clip.height > max_pixels:
-            raise InputError(
-                f"a video of {clip.width} x {clip.height} has more than {max_pixels:,} pixels a "
-                "frame"
-            )
+        _check_size(clip.width, clip.height, max_pixels)
         while True:
             found, frame = capture.read()
             if not found:
                 break
+            _check_size(frame.shape[1], frame.shape[0], max_pixels)  # it may change
             count += 1
             yield np.asarray(frame, np.uint8)
     if isinstance(source, int):
@@ -133,6 +130,13 @@ def read(
         raise InputError("this video holds no frame that can be decoded")
     if clip.length and count < 0.95 * clip.length:  # some formats only estimate their length
         raise InputError(f"this video breaks off after {count} of {clip.length} frames: damaged?")
+
+
+def _check_size(width: int, height: int, max_pixels: int | None) -> None:
+    if max_pixels is not None and width * height > max_pixels:
+        raise TooLargeError(
+            f"a video of {width} x {height} has more than {max_pixels:,} pixels a frame"
+        )
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -88,6 +90,23 @@ def test_limits_are_parsed(limit: str, size: int) -> None:
 def test_invalid_limits_are_refused(limit: str) -> None:
     with pytest.raises(ConfigError, match="max_memory"):
         segrt.limit_memory(limit)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_blocks_of_images_are_returned_when_they_are_free() -> None:
+    code = """
+import numpy as np
+from segrt.backends.memory import resident, tune_malloc
+tune_malloc()
+np.ones(30 << 20, np.uint8)  # by default, the next ones would come from the pool
+before = resident()
+images = [np.ones(8 << 20, np.uint8) for _ in range(40)]
+last = bytes(1000)
+del images[:39]
+print(resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20 << 20
 
 
 def test_idle_memory_can_be_released_again_and_again() -> None:

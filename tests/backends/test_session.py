@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from types import SimpleNamespace
 from typing import Any
 
 import machines as m
@@ -23,7 +24,7 @@ from segrt import second_graph
 from segrt.backends import catalog
 from segrt.backends.plan import BACKENDS, HpiConfig, Plan, plans
 from segrt.backends.session import OWN_SESSIONS, Session, start
-from segrt.errors import DeviceError, ModelError
+from segrt.errors import DeviceError, ModelError, TooLargeError
 from segrt.types import Device, Mode
 
 BUNDLED = Path(segrt.__file__).with_name("models") / "PP-LiteSeg-T_camvid" / "model.onnx"
@@ -222,6 +223,38 @@ def test_sessions_for_fixed_sizes_are_bounded_lru(
     one.run(_batch(4, 8))
     one.run(_batch(8, 8))
     assert built.shapes == [(1, 3, 8, 8)]
+
+
+def test_at_rest_only_the_session_for_all_sizes_is_kept(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Session(colour_model, _shaped(CPU, "repeated"))
+    for height in (4, 8) * 8:
+        expected = one.run(_batch(height, 8))
+    assert len(one._own) == 2
+    one.rest()
+    assert not one._own
+    np.testing.assert_array_equal(one.run(_batch(8, 8)), expected)
+    same = Session(colour_model, _shaped(CPU, "repeated"))
+    for _ in range(8):
+        same.run(_batch(8, 8))
+    built = Builds(monkeypatch)
+    same.rest()  # all images have the same size: its session stays
+    same.run(_batch(8, 8))
+    assert not built.shapes
+
+
+def test_memory_that_runs_out_is_not_the_model_s_fault(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Session(colour_model, CPU)
+
+    def run(*_: Any) -> None:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 106463232")
+
+    monkeypatch.setattr(one, "_session", lambda _: SimpleNamespace(run=run))
+    with pytest.raises(TooLargeError, match="not enough memory to run an input of 1x3x8x8"):
+        one.run(_batch(8, 8))
 
 
 def test_bound_tensors_do_not_change_results(

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import httpx
@@ -21,7 +22,7 @@ from starlette.testclient import TestClient
 
 from segrt import ModelError, Pipeline, SegResult
 from segrt.backends.memory import BUDGET
-from segrt.serve import fetch, logs, middleware
+from segrt.serve import batching, fetch, logs, middleware
 from segrt.serve.app import create_app
 from segrt.serve.settings import Settings
 
@@ -437,6 +438,37 @@ def test_an_internal_error_is_logged_but_not_shown_to_clients(
     _failure(answer, 500)
     assert "secret" not in answer.text
     assert "secret" in caplog.text
+
+
+def test_a_server_without_memory_is_503(
+    client: TestClient, pipeline: Pipeline, tiles: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("segrt.serve.schema.encode", fail)
+    answer = client.post(PATH, content=png(tiles), headers=OCTETS)
+    _failure(answer, 503, "too little memory")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_an_idle_server_returns_memory(
+    serve: Serve, pipeline: Pipeline, tiles: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rested, released = Event(), Event()
+    monkeypatch.setattr(batching, "_IDLE_S", 0.01)
+    monkeypatch.setattr(batching, "_LONG_IDLE_S", 0.01)
+    monkeypatch.setattr(batching, "release", released.set)
+    monkeypatch.setattr(pipeline.session, "rest", rested.set)
+    client = serve()
+    time.sleep(0.1)
+    assert not released.is_set()  # nothing has run
+    for _ in range(2):
+        assert client.post(PATH, content=png(tiles), headers=OCTETS).status_code == 200
+        assert released.wait(10)
+        assert rested.wait(10)
+        released.clear()
+        rested.clear()
 
 
 def test_log_lines_contain_the_id_of_the_request(
