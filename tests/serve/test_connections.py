@@ -158,27 +158,26 @@ def test_a_client_that_reads_nothing_is_disconnected(
     _send_until_closed(client, request * 100)
 
 
-@pytest.mark.parametrize(
-    ("sent", "status", "words"),
-    [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "not valid HTTP"),  # TLS
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2.0"),
-        (b"GET / HTTP/1.1\r\n\r\n", 400, "Host"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "Host"),
-        (HALF + b"x" * 70_000, 431, "not valid HTTP"),
-        (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400, "Content-Length"),
-        (POST + b"Content-Length: +1\r\n\r\na", 400, "Content-Length"),
-        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "Transfer-Encoding"),
-        (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "length"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400, "chunk"),
-    ],
-)
-def test_protocol_errors_are_json(
-    serve: Callable[..., Connect], sent: bytes, status: int, words: str
-) -> None:
-    client = serve()()
-    client.sendall(sent)
-    _failure(_rest(client), status, words)
+PROTOCOL_ERRORS = [
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "not valid HTTP"),  # TLS
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2.0"),
+    (b"GET / HTTP/1.1\r\n\r\n", 400, "Host"),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "Host"),
+    (HALF + b"x" * 70_000, 431, "not valid HTTP"),
+    (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400, "Content-Length"),
+    (POST + b"Content-Length: +1\r\n\r\na", 400, "Content-Length"),
+    (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "Transfer-Encoding"),
+    (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "length"),
+    (POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400, "chunk"),
+]
+
+
+def test_protocol_errors_are_json(serve: Callable[..., Connect]) -> None:
+    connect = serve()
+    for sent, status, words in PROTOCOL_ERRORS:
+        client = connect()
+        client.sendall(sent)
+        _failure(_rest(client), status, words)
 
 
 def test_a_second_request_cannot_be_hidden_in_a_body(serve: Callable[..., Connect]) -> None:

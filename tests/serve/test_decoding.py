@@ -157,6 +157,7 @@ def test_an_idle_worker_that_was_killed_is_replaced(pool: Pool) -> None:
 
 def test_others_go_on_while_one_hangs(pool: Pool) -> None:
     decoders = pool(2)
+    decoders.start()
     with ThreadPoolExecutor(1) as thread:
         hanging = thread.submit(decoders.decode, b"sleep")
         while decoders._free == 2:
