@@ -13,43 +13,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
-import re
 import resource
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import numpy as np
+from serve_load import serving
 
 HALF = b"GET /health HTTP/1.1\r\nHost: a\r\nX-Half: "
 SLOW = (
     b"POST /semantic-segmentation HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
     b"Content-Length: 1000000\r\n\r\n"
 )
-
-
-@contextmanager
-def serving(files: int, log: Path, options: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Start `segrt serve` with a limit on open files; yields host and port."""
-    command = [sys.executable, "-m", "segrt", "serve", "--port", "0", "--device", "cpu", *options]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stderr=output)
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (files, files))
-    try:
-        while not (found := re.search(r"serving .* at\s+http://([\d.]+):(\d+)", log.read_text())):
-            if process.poll() is not None:
-                raise SystemExit(log.read_text())
-            time.sleep(0.1)
-        yield found[1], int(found[2])
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def client(host: str, port: int, head: bytes, counts: Any) -> None:
@@ -73,13 +51,14 @@ async def client(host: str, port: int, head: bytes, counts: Any) -> None:
         await asyncio.sleep(1)
 
 
-def attack(host: str, port: int, heads: Sequence[bytes], counts: Any) -> None:
+def attack(address: httpx.URL, heads: Sequence[bytes], counts: Any) -> None:
     """Run all idle and slow clients; counts connections opened and closed."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each client needs a descriptor
 
     async def run() -> None:
-        await asyncio.gather(*(client(host, port, head, counts) for head in heads))
+        port = address.port or 80
+        await asyncio.gather(*(client(address.host, port, head, counts) for head in heads))
 
     asyncio.run(run())
 
@@ -110,16 +89,17 @@ def main() -> None:
     arguments = parser.parse_args()
     heads = [HALF] * arguments.idle + [SLOW] * arguments.slow
     counts = multiprocessing.Array("q", 2, lock=False)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        with serving(arguments.files, log, arguments.options) as (host, port):
-            attacker = multiprocessing.Process(target=attack, args=(host, port, heads, counts))
-            attacker.start()
-            try:
-                times, errors = watch(f"http://{host}:{port}", arguments.seconds)
-            finally:
-                attacker.kill()
-        size = log.stat().st_size
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (arguments.files, hard))  # the server inherits it
+    with serving(*arguments.options) as server:
+        url = httpx.URL(server.address)
+        attacker = multiprocessing.Process(target=attack, args=(url, heads, counts))
+        attacker.start()
+        try:
+            times, errors = watch(server.address, arguments.seconds)
+        finally:
+            attacker.kill()
+        size = sum(map(len, server.log))
     milliseconds = 1000 * np.array(times or [np.inf])
     print(
         f"{arguments.idle} idle and {arguments.slow} slow clients, {arguments.files} files, "

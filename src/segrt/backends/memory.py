@@ -187,7 +187,7 @@ def release() -> None:
     if share_arena():
         session, options = _shrinker()
         session.run(None, {"x": np.zeros((), np.float32)}, options)
-    if trim := _malloc_trim():
+    if trim := _libc("malloc_trim"):
         trim(0)
 
 
@@ -198,7 +198,7 @@ def tune_malloc() -> None:
     By default, images of up to 32 MiB are in them too. Call this in a program of segrt's own,
     before it starts threads.
     """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+    if mallopt := _libc("mallopt"):
         for option, value in _MALLOC.items():
             mallopt(option, value)
 
@@ -245,11 +245,11 @@ def _identity() -> bytes:
 
 
 @cache
-def _malloc_trim() -> Any:
-    """The C library's malloc_trim; None where there is none."""
+def _libc(name: str) -> Any:
+    """A function of the C library; None where there is none."""
     if sys.platform != "linux":
         return None
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 def _shown(size: int) -> str:

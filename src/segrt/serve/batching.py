@@ -161,7 +161,7 @@ class Batcher:
         idle: list[tuple[float, Callable[[], None]]] = []
         while (batch := self._take(idle[0][0] if idle else None)) is not None:
             if batch:
-                idle = [(_IDLE_S, release), (_LONG_IDLE_S, self._pipeline.session.rest)]
+                idle = [(_IDLE_S, release), (_LONG_IDLE_S, self._rest)]
             else:
                 gc.collect()  # errors refer to the images of their requests, in circles
                 idle.pop(0)[1]()
@@ -170,6 +170,10 @@ class Batcher:
                 start = time.perf_counter()
                 self._run(jobs)
                 self._on_batch(len(jobs), time.perf_counter() - start)
+
+    def _rest(self) -> None:
+        for session in self._pipeline.sessions:
+            session.rest()
 
     def _run(self, jobs: list[_Job]) -> None:
         def progress(done: int, total: int) -> None:

@@ -19,7 +19,7 @@ from segrt.serve.responses import failure
 log = logging.getLogger("segrt.serve")
 
 BACKLOG = 64
-"""Connections that the system completes before they are accepted."""
+"""Connections that the event loop accepts at once."""
 
 _HEAD_SECONDS = 10.0
 _END_SECONDS = 10.0  # to read the response, and to stop sending
@@ -31,8 +31,8 @@ _PART_BYTES = 1 << 14  # of what was received, until the next check
 # With too many connections, an upload younger than this is not given up.
 _UPLOAD_SECONDS = 5.0
 
-# The event loop accepts up to a backlog of connections at once, and closes those that are too many
-# two turns later. Models, decoders and fetched URLs need the other descriptors.
+# Connections that are too many are closed two turns of the event loop after they are accepted.
+# Models, decoders and fetched URLs need the other descriptors.
 _SPARE_FILES = 3 * BACKLOG + 128
 _FEWEST = 16
 

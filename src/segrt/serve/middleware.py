@@ -53,7 +53,8 @@ class RequestContextMiddleware:
         scope.setdefault("state", {})["log_id"] = request_id
         token = log_id.set(request_id)
         start, seconds, status = time.perf_counter(), 0.0, 0
-        received = not _has_body(scope)
+        headers = dict(scope["headers"])
+        received = not _has_body(headers)
 
         async def receiving() -> Message:
             nonlocal received
@@ -79,7 +80,7 @@ class RequestContextMiddleware:
                 await send({"type": "http.response.body"})
 
         try:
-            await (_refusal(scope) or self._app)(scope, receiving, sending)
+            await (_refusal(scope, headers) or self._app)(scope, receiving, sending)
         except Exception as error:
             started = status
             status = 500
@@ -117,14 +118,13 @@ class RequestContextMiddleware:
         )
 
 
-def _has_body(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
+def _has_body(headers: dict[bytes, bytes]) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-def _refusal(scope: Scope) -> ASGIApp | None:
+def _refusal(scope: Scope, headers: dict[bytes, bytes]) -> ASGIApp | None:
     """The response to a request that a proxy in front may read in another way."""
-    headers, version = dict(scope["headers"]), scope["http_version"]
+    version = scope["http_version"]
     if version not in ("1.0", "1.1", "2", "3"):
         status, message = 505, f"HTTP/{version} is not supported: send HTTP/1.1."
     elif b"transfer-encoding" in headers and (b"content-length" in headers or version == "1.0"):
