@@ -46,9 +46,19 @@ class ModelMeta(BaseModel):
         name: the model's name, as in `model_zoo.yaml` or `inference.yml`.
         class_names: in the order of the class ids; empty if unknown.
         palette: (R, G, B) of each class, 0 to 255; empty for the default.
-        transforms: the `transforms` list of `inference.yml`.
-        output: "logits" (float32, N x C x h x w) or "labels" (integers, N x H x W).
+        transforms: from an image to the input, as in `inference.yml`; see
+            `segrt.preprocess.Transforms.parse`.
+        colour: channels of the input: "RGB", "BGR" or "GREY" (one channel).
+        resize_in: type of the image while it is resized and padded: uint8 in PaddleX and Pillow,
+            float32 in PaddleSeg, which does not round between two steps.
+        output: "logits" or "probabilities" (float, N x C x h x w), or "labels" (integers,
+            N x H x W). With C = 1 they are those of class 1, the foreground of two classes.
         upsample: upsampling of the logits; None if they already have the inference size.
+        interpolate_to: size to which logits are upsampled before the argmax: that of the "input",
+            after which labels go to the source image by nearest neighbour (PaddleX), or that of the
+            "source" image itself (transformers).
+        ignore_index: label of pixels that annotations leave out; None if unknown.
+        reduce_labels: whether annotations count the classes from 1, with 0 to be ignored.
         source: SHA-256 of each file the model was converted from, by file name.
         tools: version of each tool used for the conversion, by name.
         passes: the graph passes that were applied, in order.
@@ -60,8 +70,13 @@ class ModelMeta(BaseModel):
     class_names: tuple[str, ...] = Field((), max_length=MAX_CLASSES)
     palette: tuple[tuple[_Byte, _Byte, _Byte], ...] = Field((), max_length=MAX_CLASSES)
     transforms: tuple[dict[str, Any], ...] = ({"type": "Normalize"},)
-    output: Literal["logits", "labels"] = "logits"
+    colour: Literal["RGB", "BGR", "GREY"] = "RGB"
+    resize_in: Literal["uint8", "float32"] = "uint8"
+    output: Literal["logits", "probabilities", "labels"] = "logits"
     upsample: Upsample | None = None
+    interpolate_to: Literal["input", "source"] = "input"
+    ignore_index: int | None = None
+    reduce_labels: bool = False
     source: dict[str, str] = {}
     tools: dict[str, str] = {}
     passes: tuple[str, ...] = ()
