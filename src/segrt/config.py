@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from segrt import checked_yaml
-from segrt.errors import ConfigError
+from segrt.errors import ConfigError, ModelError
 from segrt.files import write_atomic
+from segrt.metadata import MAX_CLASSES
+from segrt.preprocess import Transforms
 from segrt.slide import Window, parse_window
-from segrt.types import Mode, TargetSize, parse_target_size
+from segrt.types import Mode, TargetSize, parse_target_size, shown
 
 PIPELINE = "semantic_segmentation"
 _SUFFIXES = (".yaml", ".yml")
@@ -32,8 +35,49 @@ SubModules:
     target_size: None        # -1: original size; N: fit inside N x N; [height, width]: exactly
     # slide: {crop: 1024, stride: 768}   # sliding window; true: the model's own
     # palette: cityscapes    # voc, cityscapes, ade20k, camvid, or [[R, G, B], ...]
+    # class_names: [road, ...]        # these override what the model says itself
+    # transforms: [{type: Normalize, mean: 0.5, std: 0.5}]
+    # output: logits                  # of a network with several outputs
 """
 """The pipeline YAML that `segrt config` writes."""
+
+
+def parse_transforms(value: object) -> tuple[dict[str, Any], ...] | None:
+    """Check a list of transforms; see `segrt.preprocess.Transforms.parse`.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not all(isinstance(t, Mapping) for t in value):
+        raise ConfigError(
+            f"transforms {shown(value)} is not valid: give a list of mappings, such as "
+            '[{"type": "Normalize", "mean": 0.5, "std": 0.5}]'
+        )
+    listed = tuple(dict(entry) for entry in value)
+    try:
+        Transforms.parse(listed)
+    except ModelError as error:
+        text = str(error).replace("the model requires", "transforms lists")
+        raise ConfigError(text.replace("the model's transform", "the transform")) from None
+    return listed
+
+
+def parse_class_names(value: object) -> tuple[str, ...] | None:
+    """Check a list of class names.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if value is None:
+        return None
+    is_list = isinstance(value, (list, tuple)) and 0 < len(value) <= MAX_CLASSES
+    if not is_list or not all(isinstance(n, (str, int)) for n in value):  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"class_names {shown(value)} is not valid: give a list with the name of each class"
+        )
+    return tuple(map(str, value))  # type: ignore[call-overload]
 
 
 class Module(BaseModel):
@@ -46,6 +90,9 @@ class Module(BaseModel):
         target_size: inference size; see `segrt.types.parse_target_size`.
         slide: sliding window; see `segrt.slide.parse_window`.
         palette: class colours; see `segrt.palette.parse_palette`; None for the model's own.
+        transforms: how images are prepared; None for the model's own, like the next two.
+        class_names: the name of each class.
+        output: name of the output to use.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -57,6 +104,19 @@ class Module(BaseModel):
     target_size: Any = None
     palette: str | tuple[tuple[int, int, int], ...] | None = None
     slide: Any = None
+    transforms: tuple[dict[str, Any], ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    output: str | None = None
+
+    @field_validator("transforms", mode="before")
+    @classmethod
+    def _transforms(cls, value: object) -> object:
+        return parse_transforms(value)
+
+    @field_validator("class_names", mode="before")
+    @classmethod
+    def _class_names(cls, value: object) -> object:
+        return parse_class_names(value)
 
     @field_validator("model_name", "model_dir", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from segrt import config as configuration
 from segrt import model_file, zoo
 from segrt.backends.plan import HpiConfig
 from segrt.backends.session import Session, start_all
+from segrt.description import Given
 from segrt.errors import ConfigError
 from segrt.pipeline import Pipeline
 from segrt.types import Device, Mode, shown
@@ -28,6 +30,9 @@ def create_pipeline(
     model_name: str | None = None,
     model_dir: str | Path | None = None,
     palette: object = None,
+    transforms: Sequence[Mapping[str, Any]] | None = None,
+    class_names: Sequence[str] | None = None,
+    output: str | None = None,
     workers: int = 1,
 ) -> Pipeline:
     """Create a segmentation pipeline.
@@ -55,6 +60,12 @@ def create_pipeline(
         palette: the class colours: "voc", "cityscapes", "ade20k", "camvid", or (R, G, B) for each
             class, from 0 to 255; overrides the configuration. If it is set nowhere, the model's
             own, else voc.
+        transforms: how images are prepared, as in `inference.yml`: [{"type": "Normalize", "mean":
+            [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}], for example. This and the next
+            two override the configuration and what the model says itself; see
+            `Pipeline.describe`.
+        class_names: the name of each class, in the order of the class ids.
+        output: name of the output to use, for a network with several.
         workers: number of model copies per device. Batches then run in parallel and share the CPU
             threads; on a CPU with many cores that is faster than all threads for each in turn.
 
@@ -88,6 +99,11 @@ def create_pipeline(
         )
     preselected = () if path else zoo.get(name or zoo.DEFAULT_MODEL).plans
     file = model_file.resolve(name, path)
+    given = Given(
+        configuration.parse_transforms(transforms) or module.transforms,
+        configuration.parse_class_names(class_names) or module.class_names,
+        output or module.output,
+    )
 
     def start(where: Device | None) -> list[Session]:
         return start_all(
@@ -97,6 +113,7 @@ def create_pipeline(
             preselected=preselected,
             hpi_config=hpi,
             size=module.target_size if isinstance(module.target_size, tuple) else None,
+            given=given,
             workers=workers,
         )
 

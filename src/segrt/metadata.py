@@ -48,7 +48,6 @@ class ModelMeta(BaseModel):
         palette: (R, G, B) of each class, 0 to 255; empty for the default.
         transforms: from an image to the input, as in `inference.yml`; see
             `segrt.preprocess.Transforms.parse`.
-        colour: channels of the input: "RGB", "BGR" or "GREY" (one channel).
         resize_in: type of the image while it is resized and padded: uint8 in PaddleX and Pillow,
             float32 in PaddleSeg, which does not round between two steps.
         output: "logits" or "probabilities" (float, N x C x h x w), or "labels" (integers,
@@ -70,7 +69,6 @@ class ModelMeta(BaseModel):
     class_names: tuple[str, ...] = Field((), max_length=MAX_CLASSES)
     palette: tuple[tuple[_Byte, _Byte, _Byte], ...] = Field((), max_length=MAX_CLASSES)
     transforms: tuple[dict[str, Any], ...] = ({"type": "Normalize"},)
-    colour: Literal["RGB", "BGR", "GREY"] = "RGB"
     resize_in: Literal["uint8", "float32"] = "uint8"
     output: Literal["logits", "probabilities", "labels"] = "logits"
     upsample: Upsample | None = None

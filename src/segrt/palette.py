@@ -20,12 +20,12 @@ def voc_palette(size: int = 256) -> Palette:
     development kit).
 
     Args:
-        size: number of colours; they repeat after 255.
+        size: number of colours, at most 2**24 - 1; all differ.
 
     Returns:
         np.ndarray: uint8 (size, 3), RGB. Class 0 is (128, 0, 0).
     """
-    index = np.arange(size) % 255 + 1
+    index = np.arange(1, size + 1)
     palette = np.zeros((size, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
@@ -34,7 +34,7 @@ def voc_palette(size: int = 256) -> Palette:
     return palette
 
 
-def parse_palette(value: object) -> Palette:
+def parse_palette(value: object, classes: int = 256) -> Palette:
     """Look up a palette by name, or check a list of colours.
 
     Example:
@@ -45,6 +45,7 @@ def parse_palette(value: object) -> Palette:
         value: "voc", the name of a data set in the model zoo ("cityscapes", "ade20k", "camvid"), or
             (R, G, B) colours from 0 to 255 in class id order, as an array or nested lists of shape
             (K, 3).
+        classes: number of colours needed; "voc" has at least 256.
 
     Returns:
         np.ndarray: uint8 (K, 3), RGB.
@@ -55,7 +56,7 @@ def parse_palette(value: object) -> Palette:
     if isinstance(value, str):
         known = {dataset.name: dataset.palette for dataset in zoo.load().datasets}
         if value == "voc":
-            return voc_palette()
+            return voc_palette(max(256, classes))
         if value not in known:
             names = ", ".join(["voc", *known])
             raise ConfigError(f"unknown palette {value!r}: use {names}, or a list of (R, G, B)")

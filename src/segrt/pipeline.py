@@ -17,8 +17,8 @@ from segrt.errors import ConfigError, DeviceError, SegrtError
 from segrt.frame import Frame, SegFailure
 from segrt.names import NamedBatch, named_batches
 from segrt.palette import parse_palette
-from segrt.postprocess import Labels, Scores, finish, resize_nearest
-from segrt.preprocess import Transforms
+from segrt.postprocess import Labels, Scores, finish, to_source
+from segrt.preprocess import Layout, Transforms
 from segrt.request import Request, too_large
 from segrt.result import SegResult, Timings
 from segrt.schedule import Acquire, in_order, read_ahead
@@ -31,7 +31,7 @@ log = logging.getLogger("segrt")
 Size: TypeAlias = tuple[int, int]
 Start: TypeAlias = Callable[[Device], list[Session]]
 """Loads the model on a device; one session per worker."""
-_Named: TypeAlias = tuple[Frame, str]  # with the name under which the result is saved
+_Ready: TypeAlias = tuple[Frame, str, Layout]  # with the name under which the result is saved
 
 
 class Pipeline:
@@ -40,7 +40,7 @@ class Pipeline:
     Attributes:
         sessions: the sessions that share the work, at least one.
         model_name: the model's name.
-        class_names: the name of each class id; empty if the model has no names.
+        class_names: the name of each class id; `class_7` if the model has no names.
         batch_size: default number of images that run together.
         target_size: default inference size.
         slide: default sliding window; True for the model's own, False for none.
@@ -64,11 +64,12 @@ class Pipeline:
         self.model_name, self.class_names = meta.name, meta.class_names
         self.batch_size, self.target_size, self.mode = batch_size, target_size, mode
         self.slide = parse_window(slide)
-        self.transforms = Transforms.parse(list(meta.transforms))
-        self.palette = parse_palette(meta.palette or "voc" if palette is None else palette)
+        self.transforms: Transforms = self.session.description.transforms
+        classes = len(self.class_names)
+        self.palette = parse_palette(meta.palette or "voc" if palette is None else palette, classes)
         self._start, self._starting = start, Lock()
         self._started: dict[Device, Sequence[Session]] = {device_of(sessions): sessions}
-        if (colours := len(self.palette)) < (classes := len(self.class_names)):
+        if (colours := len(self.palette)) < classes:
             what = f"the palette has {colours} colours, but {meta.name} has {classes} classes"
             raise ConfigError(what)
 
@@ -76,6 +77,19 @@ class Pipeline:
     def session(self) -> Session:
         """The first of `sessions`, with its provider, precision and plan."""
         return self.sessions[0]
+
+    def describe(self) -> dict[str, tuple[str, str]]:
+        """Everything that decides a label, with its source.
+
+        Example:
+            >>> pipeline.describe()["mean"]
+            ('0.5, 0.5, 0.5', 'the metadata of model.onnx')
+
+        Returns:
+            dict: a value and its source, as text, for each of: model, input, batch, height, width,
+                channel order, size, scale, mean, std, output, labels at, classes, ignore index.
+        """
+        return self.session.description.values()
 
     def predict(
         self,
@@ -158,6 +172,7 @@ class Pipeline:
         return Request.parse(
             self.model_name,
             self.session.meta.output,
+            self.transforms.fixed,
             target_size=self.target_size if size is None else size,
             batch_size=self.batch_size if batch_size is None else batch_size,
             scores=scores,
@@ -209,13 +224,19 @@ class Pipeline:
     ) -> list[SegResult | SegFailure]:
         """Segment a batch; images of the same inference size run together."""
         results: dict[int, SegResult | SegFailure] = {}
-        groups: dict[Size, dict[int, _Named]] = {}
+        groups: dict[Size, dict[int, _Ready]] = {}
         for index, (item, stem) in enumerate(batch):
             if isinstance(item, SegFailure):
                 results[index] = item
-            else:
-                size = self.transforms.size(item.image.shape[:2], request.target_size)
-                groups.setdefault(size, {})[index] = item, stem
+                continue
+            height, width = item.image.shape[:2]
+            try:
+                layout = self.transforms.layout(
+                    (height, width), request.target_size, in_crops=request.window is not None
+                )
+                groups.setdefault(layout.size, {})[index] = item, stem, layout
+            except SegrtError as error:
+                results[index] = SegFailure(item.input_path, item.page_index, error)
         for size, group in groups.items():
             segment = self._in_crops if request.window else self._whole
             try:
@@ -223,18 +244,20 @@ class Pipeline:
                 results.update(zip(group, done, strict=True))
             except (SegrtError, MemoryError, cv2.error) as error:
                 cause = error if isinstance(error, SegrtError) else too_large(error, size)
-                for index, (frame, _) in group.items():
+                for index, (frame, _, _) in group.items():
                     results[index] = SegFailure(frame.input_path, frame.page_index, cause)
         return [results[index] for index in range(len(batch))]
 
     def _whole(
-        self, group: list[_Named], size: Size, request: Request, acquire: Acquire[Session]
+        self, group: list[_Ready], size: Size, request: Request, acquire: Acquire[Session]
     ) -> Iterator[SegResult]:
         """Prepare, run and finish whole images, as many at once as fit into memory."""
         count = self.session.fits(size, len(group))
         for part in (group[first : first + count] for first in range(0, len(group), count)):
             start = perf_counter()
-            batch = self.transforms.batch([frame.image for frame, _ in part], size)
+            fitted = [self.transforms.fit(frame.image, layout) for frame, _, layout in part]
+            batch = self.transforms.batch(fitted)
+            del fitted
             prepared = perf_counter()
             with acquire() as session, session.reserve(batch.shape):
                 begun = perf_counter()
@@ -243,25 +266,24 @@ class Pipeline:
             share = 1000 / len(part)
             for named, logits in zip(part, output, strict=True):
                 begin = perf_counter()
-                source = named[0].image.shape[:2]
-                labels, scores = finish(logits, self.session.meta, size, source, request.scores)
+                labels, scores = finish(logits, self.session.meta, named[2], request.scores)
                 post = (perf_counter() - begin) * 1000
                 timings = Timings((prepared - start) * share, (ran - begun) * share, post)
                 yield self._result(named, labels, scores, timings, session)
 
     def _in_crops(
-        self, group: list[_Named], size: Size, request: Request, acquire: Acquire[Session]
+        self, group: list[_Ready], size: Size, request: Request, acquire: Acquire[Session]
     ) -> Iterator[SegResult]:
         """Prepare, run and finish one image crop by crop, with the sliding window."""
         [named], window = group, request.window
         assert window
-        source, meta = named[0].image.shape[:2], self.session.meta
+        layout, meta = named[2], self.session.meta
         crop = min(window.crop[0], size[0]), min(window.crop[1], size[1])
         rest = 16 * size[0] * size[1]  # bytes of the image, the labels and the scores
         count = self.session.fits(crop, request.batch_size, rest)
         with acquire() as session, session.reserve((count, 3, *crop), rest):
             start = perf_counter()
-            image = self.transforms.fit(named[0].image, size)
+            image = self.transforms.fit(named[0].image, layout)
             crops = Crops(image, self.transforms, session.run, meta.align_corners)
             labels, scores = run_window(
                 size,
@@ -269,25 +291,25 @@ class Pipeline:
                 crops.infer,
                 batch_size=count,
                 with_scores=request.scores,
+                probabilities=meta.output == "probabilities",
                 progress=request.progress,
             )
-            labels = resize_nearest(labels, source)
-            scores = None if scores is None else resize_nearest(scores, source)
+            labels = to_source(labels, layout)
+            scores = None if scores is None else to_source(scores, layout)
         post = perf_counter() - start - crops.preprocess_s - crops.run_s
         timings = Timings(crops.preprocess_s * 1000, crops.run_s * 1000, post * 1000)
         yield self._result(named, labels, scores, timings, session)
 
     def _result(
-        self, named: _Named, labels: Labels, scores: Scores, timings: Timings, session: Session
+        self, named: _Ready, labels: Labels, scores: Scores, timings: Timings, session: Session
     ) -> SegResult:
-        frame, stem = named
-        numbered = (f"class_{i}" for i in range(int(labels.max()) + 1))
+        frame, stem, _ = named
         return SegResult(
             labels=labels,
             image=frame.image,
             input_path=frame.input_path,
             page_index=frame.page_index,
-            class_names=self.class_names or tuple(numbered),
+            class_names=self.class_names,
             palette=self.palette,
             model_name=self.model_name,
             provider=session.provider,

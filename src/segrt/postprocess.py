@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from segrt import forks
 from segrt.errors import ModelError
 from segrt.metadata import ModelMeta
+from segrt.preprocess import Layout, Padding, PaddingByAspectRatio
 
 Labels: TypeAlias = NDArray[np.int32]
 Scores: TypeAlias = NDArray[np.float32] | None
@@ -48,6 +49,7 @@ def labels_from_logits(
     *,
     align_corners: bool = False,
     with_scores: bool = False,
+    probabilities: bool = False,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
     """Label every source pixel: bilinear upsampling, argmax and nearest neighbour in one step.
 
@@ -70,6 +72,7 @@ def labels_from_logits(
             latter is Paddle's `bilinear_interp` with a given output size (align_mode 0), and the
             ONNX operator Resize.
         with_scores: also return scores; many times slower, as they need all classes everywhere.
+        probabilities: whether `logits` are probabilities, which are the scores as they are.
 
     Returns:
         labels: int32, shape (N, Hs, Ws) of the source, class ids in [0, C).
@@ -99,24 +102,21 @@ def labels_from_logits(
         low = np.ascontiguousarray(image, np.float32)
         labels[n] = resize_nearest(_labels(low, rows, cols), source_size)
         if scores is not None:
-            scores[n] = resize_nearest(_dense_scores(low, rows, cols), source_size)
+            dense = _dense_scores(low, rows, cols, probabilities=probabilities)
+            scores[n] = resize_nearest(dense, source_size)
     return labels, scores
 
 
 def finish(
-    output: NDArray[Any],
-    meta: ModelMeta,
-    size: tuple[int, int],
-    source_size: tuple[int, int],
-    with_scores: bool = False,
+    output: NDArray[Any], meta: ModelMeta, layout: Layout, with_scores: bool = False
 ) -> tuple[Labels, Scores]:
     """Turn the network's output for one image into labels at the size of the source image.
 
     Args:
-        output: logits, float (C, h, w), or labels, integers (H, W), depending on `meta.output`.
+        output: logits or probabilities, float (C, h, w), or labels, integers (H, W), depending on
+            `meta.output`.
         meta: the metadata of the model.
-        size: (height, width) of inference.
-        source_size: (height, width) of the source image.
+        layout: how the image got to its inference size.
         with_scores: whether to return the scores too.
 
     Returns:
@@ -127,11 +127,46 @@ def finish(
         ModelError: `output` is not of that form.
     """
     if meta.output == "labels":
-        return resize_labels(output[None], source_size)[0], None
-    labels, scores = labels_from_logits(
-        output[None], size, source_size, align_corners=meta.align_corners, with_scores=with_scores
+        labels = resize_labels(output[None], layout.size)[0]
+        return to_source(labels, layout), None
+    direct = meta.interpolate_to == "source" and not any(map(_pads, layout.steps))
+    size = layout.source if direct else layout.size
+    batch, batch_scores = labels_from_logits(
+        output[None],
+        size,
+        layout.source if layout.is_plain else size,
+        align_corners=meta.align_corners,
+        with_scores=with_scores,
+        probabilities=meta.output == "probabilities",
     )
-    return labels[0], None if scores is None else scores[0]
+    scores = None if batch_scores is None else batch_scores[0]
+    if direct or layout.is_plain:
+        return batch[0], scores
+    return to_source(batch[0], layout), None if scores is None else to_source(scores, layout)
+
+
+def to_source(image: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """Bring labels or scores (h, w) of the inference size to that of the source image.
+
+    Each step is undone, the last one first: padding is cropped off, and a resize is undone by
+    nearest neighbour.
+    """
+    if layout.is_plain:
+        return resize_nearest(image, layout.source)
+    samples = []
+    for axis in (0, 1):
+        index, before = np.arange(layout.source[axis]), layout.source[axis]
+        for step in layout.steps:
+            after = step[1][axis]
+            if not _pads(step):
+                index = nearest_pixels(after, before)[index]
+            before = after
+        samples.append(index)
+    return np.ascontiguousarray(image[np.ix_(*samples)])
+
+
+def _pads(step: tuple[object, object]) -> bool:
+    return isinstance(step[0], (Padding, PaddingByAspectRatio))
 
 
 class Upsampled:
@@ -455,10 +490,15 @@ def _dense_labels(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray
     return np.array([values.argmax(0) for values in _upsampled(low, rows, cols)], np.int32)
 
 
-def _dense_scores(low: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.float32]:
-    """Highest softmax probability of `rows` x `cols` from any logits (C, h, w)."""
+def _dense_scores(
+    low: NDArray[np.float32], rows: _Axis, cols: _Axis, *, probabilities: bool
+) -> NDArray[np.float32]:
+    """Highest probability of `rows` x `cols` from any logits or probabilities (C, h, w)."""
     scores = np.empty((len(rows.weight), len(cols.weight)), np.float32)
     for row, values in zip(scores, _upsampled(low, rows, cols), strict=True):
+        if probabilities:
+            row[:] = values.max(0)
+            continue
         with np.errstate(invalid="ignore"):
             odds = values - values.max(0)
         np.divide(1, np.exp(odds, out=odds).sum(0), out=row)

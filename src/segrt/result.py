@@ -453,7 +453,7 @@ class SegResult(Mapping[str, Any]):
             raise ConfigError(f"{str(file)!a} can't be a file name here: {error}") from None
 
     def _encode(self, suffix: str) -> bytes:
-        if suffix == ".png" and len(self.class_names) <= 256:
+        if suffix == ".png":
             return self.label_png()
         return encode.rgb(self.img["res"], suffix)
 

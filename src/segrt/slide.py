@@ -114,7 +114,7 @@ class Crops:
 
     def __init__(
         self,
-        image: NDArray[np.uint8],
+        image: NDArray[Any],
         transforms: Transforms,
         run: Callable[[NDArray[np.float32]], NDArray[Any]],
         align_corners: bool,
@@ -122,7 +122,7 @@ class Crops:
         """Prepare nothing yet.
 
         Args:
-            image: uint8 (H, W, 3), BGR, at the inference size.
+            image: at the inference size, as returned by `Transforms.fit`.
             transforms: from an image to the network's input.
             run: the network, from float32 (N, 3, h, w) to logits.
             align_corners: as in `segrt.postprocess.labels_from_logits`.
@@ -135,8 +135,9 @@ class Crops:
         """The logits of crops of one size, upsampled to that size where they are read."""
         start = perf_counter()
         crops = [self._image[box] for box in boxes]
-        size = crops[0].shape[:2]
-        batch = self._transforms.batch(crops, size)
+        height, width = crops[0].shape[:2]
+        size = height, width
+        batch = self._transforms.batch(crops)
         prepared = perf_counter()
         output = self._run(batch)
         self.preprocess_s += prepared - start
@@ -157,6 +158,7 @@ def run_window(
     *,
     batch_size: int = 1,
     with_scores: bool = False,
+    probabilities: bool = False,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
     """Run the crops of one image.
@@ -167,6 +169,7 @@ def run_window(
         infer: returns the logits of each crop, at the crop's size.
         batch_size: number of crops of one size that `infer` gets at once.
         with_scores: whether to return the scores too.
+        probabilities: as in `segrt.postprocess.labels_from_logits`.
         progress: called after each batch.
 
     Returns:
@@ -176,7 +179,7 @@ def run_window(
     """
     height, width = (min(crop, full) for crop, full in zip(window.crop, size, strict=True))
     tops, lefts = (starts(*axis) for axis in zip(size, window.crop, window.stride, strict=True))
-    result = _Decided(size, with_scores)
+    result = _Decided(size, with_scores, probabilities)
     down, across = _counts(tops, height, size[0]), _counts(lefts, width, size[1])
     held: list[_Crop] = []  # crops that cover pixels not decided yet
     for top, bottom in zip(tops, [*tops[1:], size[0]], strict=True):
@@ -203,14 +206,17 @@ def run_window(
 class _Decided:
     """The labels, and scores, of the pixels decided so far."""
 
-    def __init__(self, size: Size, with_scores: bool) -> None:
+    def __init__(self, size: Size, with_scores: bool, probabilities: bool) -> None:
+        self._probabilities = probabilities
         self.labels = np.empty(size, np.int32)
         self.scores = np.empty(size, np.float32) if with_scores else None
 
     def decide(self, y: int, columns: slice, mean: NDArray[np.float32]) -> None:
         """Decide part of a row from its averaged logits, float32 (C, columns)."""
         self.labels[y, columns] = mean.argmax(axis=0)
-        if self.scores is not None:
+        if self.scores is not None and self._probabilities:
+            self.scores[y, columns] = mean.max(axis=0)
+        elif self.scores is not None:
             odds = mean - mean.max(axis=0)
             self.scores[y, columns] = 1 / np.exp(odds, out=odds).sum(axis=0)
 

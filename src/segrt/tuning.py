@@ -23,7 +23,6 @@ from segrt.backends.session import Session
 from segrt.errors import DeviceError, ModelError, SegrtError
 from segrt.frame import SegFailure
 from segrt.pipeline import Pipeline
-from segrt.preprocess import Transforms
 from segrt.result import SegResult
 from segrt.sources import frames
 from segrt.types import Device, Mode, parse_size
@@ -239,10 +238,10 @@ def _labels(
 
 
 def _finite(session: Session, images: Sequence[Image], size: tuple[int, int]) -> bool:
-    transforms = Transforms.parse(list(session.meta.transforms))
-    batch = np.empty((1, 3, *size), np.float32)
+    transforms = session.description.transforms
     for image in images:
-        transforms.write(image, out=batch[0])
+        layout = transforms.layout((image.shape[0], image.shape[1]), size)
+        batch = transforms.batch([transforms.fit(image, layout)])
         if not np.isfinite(session.run(batch)).all():
             return False
     return True

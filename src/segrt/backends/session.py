@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,10 @@ from segrt.backends import cache, catalog
 from segrt.backends.footprint import UNKNOWN, Footprint
 from segrt.backends.memory import BUDGET, release, share_arena
 from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
+from segrt.description import NOTHING, Given, describe
 from segrt.errors import DeviceError, ModelError, SegrtError, TooLargeError
-from segrt.metadata import KEY, MAX_CLASSES, ModelMeta
+from segrt.metadata import KEY
+from segrt.network import prepare, standard
 from segrt.types import Device, Mode
 
 log = logging.getLogger("segrt")
@@ -35,12 +37,6 @@ _RECENT = 16
 _OFTEN = _RECENT // OWN_SESSIONS
 
 Shape: TypeAlias = tuple[int, ...]
-
-_OUTPUT_TYPES: dict[Literal["logits", "labels"], list[str]] = {
-    "logits": [f"tensor({name})" for name in ("float", "float16", "double")],
-    "labels": [f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)],
-}
-"""ONNX Runtime's names of the types of outputs."""
 
 
 class Session:
@@ -57,7 +53,8 @@ class Session:
         >>> logits = session.run(np.zeros((1, 3, 512, 1024), np.float32))
 
     Attributes:
-        meta: the metadata of the model.
+        description: what is known of the model, and from where.
+        meta: the metadata of the model, part of its description.
         plan: how it runs.
         provider: the provider that runs it, as reported by ONNX Runtime.
         precision: the arithmetic it runs in.
@@ -65,14 +62,19 @@ class Session:
             not report it.
     """
 
-    def __init__(self, file: Path, plan: Plan) -> None:
+    def __init__(self, file: Path, plan: Plan, given: Given = NOTHING) -> None:
         """Load a model.
+
+        Args:
+            file: the `.onnx` file.
+            plan: how to run it.
+            given: what the caller says about the model.
 
         Raises:
             DeviceError: the plan's provider does not start, or accepts no part of the model.
             MissingExtraError: ONNX Runtime is not installed.
-            ModelError: the file is missing or damaged, or is not a model from one image to logits
-                or labels.
+            ModelError: the file is missing or damaged, segrt can't run it, or sources that describe
+                it contradict each other.
         """
         if not file.is_file():
             raise ModelError(f"model file {file} does not exist")
@@ -98,13 +100,14 @@ class Session:
                 100 * self.share,
                 file,
             )
-        node = _image_input(first, file)
-        self._input: str = node.name
-        self._output: str = first.get_outputs()[0].name
+        inputs, outputs = first.get_inputs(), first.get_outputs()
+        text = first.get_modelmeta().custom_metadata_map.get(KEY)
+        self.description = describe(file, inputs, outputs, text, given)
+        self.meta = self.description.meta
         # Only named dimensions can be fixed; a model for a single input size has none.
-        self._dims = {axis: dim for axis, dim in enumerate(node.shape) if isinstance(dim, str)}
-        self.meta = _meta(first, file)
-        self._classes = len(self.meta.class_names)  # without names, known after the first run
+        self._dims = {axis: dim for axis, dim in enumerate(inputs[0].shape) if isinstance(dim, str)}
+        if self.description.input.channels_last and self._dims:
+            self._dims = {(0, 2, 3, 1)[axis]: dim for axis, dim in self._dims.items()}
         self._shapes = plan.backend.shapes if self._dims else "dynamic"
         # If every size gets its own session, this one was only needed for its metadata.
         self._any: Any = None if self._shapes == "fixed" else first
@@ -118,23 +121,37 @@ class Session:
         """Run the network.
 
         Args:
-            batch: float32 (N, 3, H, W), RGB, normalised.
+            batch: float32 (N, C, H, W), as made by `Transforms.batch`.
 
         Returns:
-            np.ndarray: logits, float32 (N, C, h, w), or labels, integers (N, H, W), depending on
-                `meta.output`.
+            np.ndarray: logits or probabilities, float (N, C, h, w) with a channel for each class,
+                or labels, integers (N, H, W), depending on `meta.output`.
 
         Raises:
             ModelError: ONNX Runtime fails on this input, or the output does not have that form.
             TooLargeError: the system has too little memory for it.
         """
+        size = self.description.input.dims[0]
+        if size is None or len(batch) == size:
+            return self._run(batch)
+        parts = []
+        for first in range(0, len(batch), size):
+            part = batch[first : first + size]
+            missing = size - len(part)  # the last image fills up a batch of fixed size
+            whole = np.concatenate([part, part[-1:].repeat(missing, axis=0)]) if missing else part
+            parts.append(self._run(whole)[: len(part)])
+        return np.concatenate(parts)
+
+    def _run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        node, described = self.description.input, self.description.output
         output: npt.NDArray[Any]
         try:
             session = self._session(batch.shape)
+            data = prepare(batch, node)
             if self.plan.device == "gpu":
-                output = self._run_on_gpu(session, batch)
+                output = self._run_on_gpu(session, data)
             else:
-                output = session.run([self._output], {self._input: batch})[0]
+                output = session.run([described.name], {node.name: data})[0]
         except SegrtError:
             raise
         except Exception as error:  # onnxruntime has its own class per status code
@@ -147,6 +164,7 @@ class Session:
             raise ModelError(
                 f"the model can't run on an input of {shape}: {_first_line(error)}"
             ) from None
+        output = standard(output, described, self.meta.output)
         self._check(output, len(batch))
         return output
 
@@ -162,7 +180,9 @@ class Session:
         with self._lock:
             if self._shapes == "repeated":
                 self._recent.extend([shape] * _OFTEN)
-        self.run(np.zeros(shape, np.float32))
+        count, _, height, width = shape
+        channels = self.description.input.channels
+        self.run(np.zeros((count, channels, height, width), np.float32))
 
     def rest(self) -> None:
         """Return memory: of the sessions for several input sizes, keep the one for all sizes."""
@@ -211,7 +231,8 @@ class Session:
 
     def _check(self, output: npt.NDArray[Any], count: int) -> None:
         """Refuse an output that would give wrong labels. `count` is the size of the batch."""
-        is_logits, dtype = self.meta.output == "logits", output.dtype
+        is_logits, dtype = self.meta.output != "labels", output.dtype
+        classes = len(self.meta.class_names)
         expected = f"({count}, C, h, w)" if is_logits else f"({count}, H, W)"
         if output.ndim != (4 if is_logits else 3) or len(output) != count or output.size == 0:
             raise ModelError(
@@ -219,28 +240,26 @@ class Session:
                 f"{expected}: is this a segmentation model?"
             )
         if is_logits:
-            classes, known = output.shape[1], self._classes
-            if classes > MAX_CLASSES or known not in (0, classes):
+            if output.shape[1] != classes:
                 raise ModelError(
-                    f"the model gives logits of {classes} classes, not of {known or MAX_CLASSES}"
-                    + (", as many as it has names" if self.meta.class_names else "")
+                    f"the model gives {self.meta.output} of {output.shape[1]} classes, not of "
+                    f"{classes}, as many as it has names"
                 )
-            self._classes = classes
         else:
-            low, high, limit = int(output.min()), int(output.max()), self._classes or MAX_CLASSES
-            if low < 0 or high >= limit:
-                names = f": it has {limit} class names" if self.meta.class_names else ""
+            low, high = int(output.min()), int(output.max())
+            if low < 0 or high >= classes:
                 raise ModelError(
-                    f"the model gives labels from {low} to {high}, not from 0 to {limit - 1}{names}"
+                    f"the model gives labels from {low} to {high}, not from 0 to {classes - 1}: it "
+                    f"has {classes} class names"
                 )
 
-    def _run_on_gpu(self, session: Any, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    def _run_on_gpu(self, session: Any, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """With bound tensors: one copy to the GPU, one back, and no other outputs of the graph."""
         ort, device = catalog.onnxruntime(), self._gpu_memory
         binding = session.io_binding()
         tensor = ort.OrtValue.ortvalue_from_numpy(batch, device, self.plan.device_id)
-        binding.bind_ortvalue_input(self._input, tensor)
-        binding.bind_output(self._output, device, self.plan.device_id)
+        binding.bind_ortvalue_input(self.description.input.name, tensor)
+        binding.bind_output(self.description.output.name, device, self.plan.device_id)
         session.run_with_iobinding(binding)
         output: npt.NDArray[Any] = binding.copy_outputs_to_cpu()[0]
         return output
@@ -346,6 +365,7 @@ def start(
     preselected: Sequence[str] = (),
     hpi_config: HpiConfig | None = None,
     size: tuple[int, int] | None = None,
+    given: Given = NOTHING,
 ) -> Session:
     """Load a model with the best plan that works here.
 
@@ -357,6 +377,7 @@ def start(
             for the general list.
         hpi_config: settings of high-performance mode fixed by the user.
         size: (height, width) of inference if known; a measurement at this size is preferred.
+        given: what the caller says about the model.
 
     Raises:
         DeviceError: what the user specified can't run here.
@@ -380,7 +401,7 @@ def start(
         if plan.note:
             log.warning("%s", plan.note)
         try:
-            return Session(file, plan)
+            return Session(file, plan, given)
         except DeviceError as error:
             if later == len(found):
                 raise
@@ -420,7 +441,9 @@ def start_all(
     several = device is not None and len(device.ids) > 1
     devices = [Device(device.kind, (i,)) for i in device.ids] if device and several else [device]
     first = [start(file, device=one, hpi_config=hpi_config, **options) for one in devices]
-    return first + [Session(file, session.plan) for _ in range(workers - 1) for session in first]
+    given = options.get("given", NOTHING)
+    more = [Session(file, session.plan, given) for _ in range(workers - 1) for session in first]
+    return first + more
 
 
 def device_of(sessions: Sequence[Session]) -> Device:
@@ -437,37 +460,6 @@ def _share(session: Any, provider: str) -> float | None:
     counts = [(part.ep_name == provider, len(part.get_nodes())) for part in parts]
     nodes = sum(count for _, count in counts)
     return sum(count for ours, count in counts if ours) / nodes if nodes else None
-
-
-def _image_input(session: Any, file: Path) -> Any:
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if (
-        len(inputs) != 1
-        or inputs[0].type != "tensor(float)"
-        or len(inputs[0].shape) != 4
-        or len(outputs) < 1
-    ):
-        raise ModelError(
-            f"{file} is not a segmentation model that segrt can run: it must take one float32 "
-            "tensor N x 3 x H x W"
-        )
-    return inputs[0]
-
-
-def _meta(session: Any, file: Path) -> ModelMeta:
-    """The metadata in the file, or a guess: floating-point output means logits, integers labels."""
-    given = session.get_outputs()[0].type
-    form = next((form for form, types in _OUTPUT_TYPES.items() if given in types), None)
-    if form is None:
-        raise ModelError(
-            f"{file} is not a segmentation model that segrt can run: it gives {given}, neither "
-            "floating-point logits N x C x h x w nor integer labels N x H x W"
-        )
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    meta = ModelMeta.loads(text, file=str(file)) if text else ModelMeta(name=file.stem, output=form)
-    if meta.output != form:
-        raise ModelError(f"{file} gives {given}, but its metadata says {meta.output}")
-    return meta
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,6 @@ from segrt.bench.datasets import Pair, Truth
 from segrt.create import create_pipeline
 from segrt.errors import InputError, ModelError
 from segrt.frame import SegFailure
-from segrt.preprocess import Transforms
 from segrt.result import SegResult
 from segrt.sources import frames
 from segrt.types import TargetSize
@@ -176,7 +175,7 @@ class SegrtContender(Contender):
         if self._slide:  # only the sliding window knows the size of its crops
             self.segment(self._images[0])
             return perf_counter() - start
-        transforms = Transforms.parse(list(self._pipeline.session.meta.transforms))
+        transforms = self._pipeline.transforms
         for size in {
             transforms.size((image.shape[0], image.shape[1]), self._size) for image in self._images
         }:

@@ -1,0 +1,1 @@
+"""What models say about themselves in files next to them, in the forms of several frameworks."""

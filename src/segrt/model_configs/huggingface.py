@@ -1,0 +1,140 @@
+"""`config.json` and `preprocessor_config.json` of transformers, as optimum exports them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from segrt.errors import ModelError
+from segrt.metadata import MAX_CLASSES
+from segrt.model_configs.stated import Lenient, Stated, parse, read_mapping
+from segrt.types import MAX_SIDE
+
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+
+# Pillow's numbers (`PIL.Image.Resampling`), which transformers stores.
+_RESAMPLE = {
+    0: "PILLOW_NEAREST",
+    1: "PILLOW_LANCZOS",
+    2: "PILLOW_BILINEAR",
+    3: "PILLOW_BICUBIC",
+    4: "PILLOW_BOX",
+    5: "PILLOW_HAMMING",
+}
+
+# Keys of steps that segrt does not take, if they are true.
+_REFUSED = ("do_center_crop", "do_pad", "do_flip_channel_order", "do_convert_grayscale")
+
+
+class _Config(Lenient):
+    id2label: dict[str, str | int] | None = Field(None, max_length=MAX_CLASSES)
+    semantic_loss_ignore_index: int | None = None
+    architectures: list[str] | None = None
+    name: str | None = Field(None, alias="_name_or_path")
+
+
+class _Size(Lenient):
+    height: Side | None = None
+    width: Side | None = None
+    shortest_edge: Side | None = None
+    longest_edge: Side | None = None
+
+
+class _Processor(Lenient):
+    do_resize: bool = False
+    size: _Size | int | tuple[Side, Side] | None = None
+    resample: int | None = None
+    do_rescale: bool | None = None
+    rescale_factor: Number | None = None
+    do_normalize: bool = False
+    image_mean: Number | list[Number] | None = None
+    image_std: Number | list[Number] | None = None
+    do_reduce_labels: bool | None = None
+    reduce_labels: bool | None = None
+
+
+def model_config(path: Path) -> Stated:
+    """Read the class names of `config.json`; it states nothing if it is not from transformers."""
+    data = read_mapping(path)
+    if not {"id2label", "model_type", "architectures"} & data.keys():
+        return Stated(str(path))
+    config = parse(data, _Config, path)
+    kinds = config.architectures or []
+    for kind in kinds:
+        if "MaskFormer" in kind or "Mask2Former" in kind or "OneFormer" in kind:
+            raise ModelError(
+                f"{path}: {kind} predicts masks and their classes, not a class for each pixel, "
+                "which segrt can't run"
+            )
+    values: dict[str, Any] = {"interpolate_to": "source"}
+    if config.id2label:
+        names = {key: str(name) for key, name in config.id2label.items()}
+        order = [str(index) for index in range(len(names))]
+        if set(order) != names.keys():
+            raise ModelError(
+                f"{path}: id2label must name the classes 0 to {len(names) - 1}, but has the keys "
+                f"{', '.join(sorted(names))[:100]}"
+            )
+        values["class_names"] = tuple(names[key] for key in order)
+    if config.semantic_loss_ignore_index is not None:
+        values["ignore_index"] = config.semantic_loss_ignore_index
+    return Stated(str(path), values)
+
+
+def preprocessor_config(path: Path) -> Stated:
+    """Read the preprocessing of `preprocessor_config.json`.
+
+    Raises:
+        ModelError: a value is invalid, or a step is required that segrt does not have.
+    """
+    data = read_mapping(path)
+    for key in _REFUSED:
+        if data.get(key):
+            raise ModelError(f"{path}: {key} is set, a step that segrt does not have")
+    config = parse(data, _Processor, path)
+    transforms: list[dict[str, Any]] = []
+    if config.do_resize:
+        transforms.append(_resize(config, path))
+    scale = 1.0
+    if config.do_rescale or (config.do_rescale is None and config.do_normalize):
+        # Feature extractors before transformers 4.26 always divide by 255 where they normalise.
+        scale = 1 / 255 if config.rescale_factor is None else config.rescale_factor
+    entry: dict[str, Any] = {"type": "Normalize", "scale": scale, "mean": 0.0, "std": 1.0}
+    if config.do_normalize:
+        if config.image_mean is None or config.image_std is None:
+            raise ModelError(f"{path}: do_normalize is set without image_mean and image_std")
+        entry |= {"mean": config.image_mean, "std": config.image_std}
+    transforms.append(entry)
+    values: dict[str, Any] = {"transforms": tuple(transforms), "resize_in": "uint8"}
+    flags = [flag for flag in (config.do_reduce_labels, config.reduce_labels) if flag is not None]
+    if flags:
+        values["reduce_labels"] = flags[0]
+    return Stated(str(path), values)
+
+
+def _resize(config: _Processor, path: Path) -> dict[str, Any]:
+    resample = 2 if config.resample is None else config.resample
+    if resample not in _RESAMPLE:
+        raise ModelError(f"{path}: resample {resample} is not one of Pillow's filters, 0 to 5")
+    common = {"interp": _RESAMPLE[resample]}
+    size = config.size
+    if isinstance(size, int):
+        size = (size, size)
+    if isinstance(size, tuple):
+        size = _Size(height=size[0], width=size[1])
+    if size and size.height and size.width and not size.shortest_edge and not size.longest_edge:
+        pair = [size.width, size.height]
+        exact = {"keep_ratio": False, "size_divisor": None}
+        return {"type": "Resize", "target_size": pair, **exact, **common}
+    if size and not size.height and not size.width:
+        if size.shortest_edge and not size.longest_edge:
+            return {"type": "ResizeByShort", "short_size": size.shortest_edge, **common}
+        if size.longest_edge and not size.shortest_edge:
+            return {"type": "ResizeByLong", "long_size": size.longest_edge, **common}
+    raise ModelError(
+        f"{path}: do_resize is set, and size must be a height and a width, a shortest_edge or a "
+        "longest_edge"
+    )
