@@ -22,7 +22,7 @@ def test_open_finds_both_formats_and_the_config(tmp_path: Path) -> None:
     new = PaddleModel.open(_model(tmp_path / "new", yml=yml))
     assert (new.name, new.program.name, new.class_names) == ("new", "inference.json", ("road", "7"))
     assert new.transforms == ({"type": "Normalize"},)
-    assert set(new.sha256()) == {"inference.json", "inference.pdiparams"}
+    assert set(new.sha256()) == {"inference.json", "inference.pdiparams", "inference.yml"}
     old = PaddleModel.open(_model(tmp_path / "old", "model.pdmodel"), name="mine")
     assert (old.name, old.program.name, old.class_names) == ("mine", "model.pdmodel", ())
 

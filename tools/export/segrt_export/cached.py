@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import segrt
 import segrt_export
 from segrt import store
 from segrt.errors import MissingExtraError, ModelError
@@ -24,8 +27,9 @@ def export_folder(folder: Path, cache: Path) -> Path:
 
     Args:
         folder: a Paddle inference model.
-        cache: folder for exported models; created if missing. A model whose program or weights
-            have changed is exported again.
+        cache: folder for exported models; created if missing. A model whose program, weights or
+            configuration have changed is exported again, and so is every model with another
+            version of segrt or paddle2onnx.
 
     Returns:
         Path: the `.onnx` file.
@@ -35,8 +39,7 @@ def export_folder(folder: Path, cache: Path) -> Path:
         ModelError: the model is not in the cache and the export extra is not installed.
     """
     source = PaddleModel.open(folder)
-    digest = hashlib.sha256("".join(source.sha256().values()).encode()).hexdigest()
-    file = cache / f"{store.folder_name(source.name)}-{digest[:16]}" / "model.onnx"
+    file = cache / f"{store.folder_name(source.name)}-{_digest(source)}" / "model.onnx"
     if file.is_file():
         return file
     try:
@@ -50,3 +53,13 @@ def export_folder(folder: Path, cache: Path) -> Path:
             " as model_dir"
         ) from None
     return file
+
+
+def _digest(source: PaddleModel) -> str:
+    """Identifies everything that an export depends on."""
+    try:
+        converter = version("paddle2onnx")
+    except PackageNotFoundError:
+        converter = ""
+    parts = {**source.sha256(), "segrt": segrt.__version__, "paddle2onnx": converter}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

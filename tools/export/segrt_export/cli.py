@@ -30,7 +30,7 @@ import segrt_export
 from segrt import zoo
 from segrt.errors import ConfigError, ExportError, SegrtError
 from segrt_export.convert import OPSET
-from segrt_export.source import open_source
+from segrt_export.source import distinct_target, open_source
 
 if TYPE_CHECKING:
     from segrt_export.exporter import Exported
@@ -117,11 +117,12 @@ def run(
     if models.every:
         names = tuple(spec.name for spec in zoo.load().models if not spec.bundled)
     outcomes = []
+    taken: dict[str, str] = {}
     with _progress_bar() as bar:
         task = bar.add_task("", total=len(names))
         for name in names:
             bar.update(task, description=escape(f"{name}: converting, then comparing with Paddle"))
-            outcomes.append(_export(name, models, conversion, images))
+            outcomes.append(_export(name, models, conversion, images, taken))
             bar.advance(task)
     console.print(_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.exported is None]
@@ -150,11 +151,17 @@ def _photos(verify: Path | None) -> list[Path]:
 
 
 def _export(
-    name: str, models: ModelOptions, conversion: ConversionOptions, images: Sequence[Path]
+    name: str,
+    models: ModelOptions,
+    conversion: ConversionOptions,
+    images: Sequence[Path],
+    taken: dict[str, str],
 ) -> _Outcome:
+    """Export one model to a path that is not in `taken`, and add its path there."""
     try:
         with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
             source, file = open_source(name, Path(work), models.out, untrained=models.untrained)
+            source, file = distinct_target(name, source, file, taken)
             exported = segrt_export.export(
                 source,
                 file,
@@ -164,8 +171,14 @@ def _export(
                 without=conversion.without or (),
             )
     except (SegrtError, OSError) as error:
-        return _Outcome(name, error=str(error))
+        return _Outcome(name, error=_one_line(error))
+    except Exception as error:  # whatever a library raises on one model must not stop the others
+        return _Outcome(name, error=f"{type(error).__name__}: {_one_line(error)}")
     return _Outcome(name, exported)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:1000]
 
 
 def _progress_bar() -> Progress:

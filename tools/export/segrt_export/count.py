@@ -23,7 +23,7 @@ _MAX_FLOATS = 4
 
 
 def shapes(model: ModelProto, size: tuple[int, int] = SIZE, *, batch: int = 1) -> dict[str, Shape]:
-    """The shape of every tensor of a graph whose image input has a variable size.
+    """The shape of every tensor of a graph with one image input.
 
     `onnx.shape_inference` stops at computed shapes that reach a Reshape, which is common in
     attention. This function infers node by node and evaluates the integers of shape arithmetic.
@@ -34,17 +34,35 @@ def shapes(model: ModelProto, size: tuple[int, int] = SIZE, *, batch: int = 1) -
 
     Args:
         model: its nodes must be sorted topologically, as ONNX requires.
-        size: (height, width) of the input.
-        batch: batch size.
+        size: (height, width) of the input, where the graph does not fix them.
+        batch: batch size, likewise.
 
     Returns:
         dict: shape by tensor name, without tensors whose shape depends on the input's values.
     """
-    inference = _Inference(model, [batch, 3, *size])
+    inference = _Inference(model, list(input_shape(model, size, batch=batch)))
     for node in model.graph.node:
         inference.run(node)
     found = ((name, _shape(kind)) for name, kind in inference.types.items() if name)
     return {name: shape for name, shape in found if shape is not None}
+
+
+def input_shape(model: ModelProto, size: tuple[int, int], *, batch: int = 1) -> Shape:
+    """The shape of a batch of images that a graph accepts.
+
+    Example:
+        >>> input_shape(model_for_512x1024, (96, 160))
+        (1, 3, 512, 1024)
+
+    Args:
+        model: a graph with one image input.
+        size: (height, width), where the graph does not fix them.
+        batch: batch size, likewise.
+    """
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    fixed = [dim.dim_value for dim in dims] or [0] * 4
+    wanted = (batch, 3, *size)
+    return tuple(have if have > 0 else want for have, want in zip(fixed, wanted, strict=True))
 
 
 class _Inference:

@@ -6,6 +6,7 @@ import base64
 import json
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import onnx
 from onnx import ModelProto, helper, shape_inference
+from onnx.shape_inference import InferenceError
 
 from segrt import second_graph
 from segrt.errors import ExportError
@@ -25,7 +27,13 @@ from segrt_export.parity import AWKWARD_SIZES, compare
 from segrt_export.passes import FLOAT32_REWRITES, REWRITES, adaptive_pool, check_names
 from segrt_export.passes.cut_tail import cut_tail
 from segrt_export.passes.half_weights import half_weights
-from segrt_export.program import PaddleModel, paddle3_program
+from segrt_export.program import (
+    OutputKind,
+    PaddleModel,
+    check_interface,
+    output_kind,
+    paddle3_program,
+)
 from segrt_export.requirements import require
 
 IR_VERSION = 9
@@ -56,8 +64,8 @@ class _Rewrites:
     Attributes:
         without: names of the rewrites to leave out.
         passes: how often each pass applied.
-        multiply_adds: multiply-adds for one 512 x 1024 image: "stock" before the rewrites, then
-            after each rewrite that applied.
+        multiply_adds: multiply-adds for one 512 x 1024 image, or one of the size that the graph
+            fixes: "stock" before the rewrites, then after each rewrite that applied.
     """
 
     without: Collection[str]
@@ -70,7 +78,13 @@ class _Rewrites:
             if name not in self.without:
                 self.passes[name] = rewrite(model)
                 if self.passes[name]:
-                    self.multiply_adds[name] = multiply_adds(model)
+                    self.count(name, model)
+
+    def count(self, name: str, model: ModelProto) -> None:
+        """Record the multiply-adds of `model`, unless a shape depends on values."""
+        # Networks of users may contain what can't be counted: that is no reason to refuse them.
+        with suppress(ValueError, KeyError, InferenceError):
+            self.multiply_adds[name] = multiply_adds(model)
 
 
 def export(
@@ -155,6 +169,8 @@ def _convert(
 def _to_onnx(source: PaddleModel, work: Path, opset: int) -> tuple[ModelProto, int]:
     """The converted model, before any pass, and the converter's number of nodes."""
     program, params = paddle3_program(source, work)
+    check_interface(program)
+    _check_output_op(source, output_kind(program))
     bins = adaptive_pool.mark(program)
     marked, raw = work / "marked.json", work / "raw.onnx"
     marked.write_text(json.dumps(program), "utf-8")
@@ -176,14 +192,21 @@ def _transform(
     # Repeated shape inference would take half of onnxslim's time.
     model.CopyFrom(onnxslim.slim(model, no_shape_infer=True))
     tail = cut_tail(model)
-    rewrites.passes["cut_tail"] = int(tail.output == "logits")
-    rewrites.multiply_adds["stock"] = multiply_adds(model)
+    _check_class_names(source, tail.classes)
+    rewrites.passes["cut_tail"] = int(tail.cut)
+    rewrites.count("stock", model)
     rewrites.run(model, REWRITES)
     if weights == "float16":
         rewrites.passes["half_weights"] = half_weights(model)
     model.ir_version = IR_VERSION
     _name_dimensions(model)
     model.CopyFrom(shape_inference.infer_shapes(model, strict_mode=True))
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    if tail.output != "labels" and len(dims) != 4:
+        raise ExportError(
+            f"the model's output, floating-point numbers with {len(dims)} dimensions, is neither"
+            " labels nor N x classes x height x width"
+        )
     # Inferred shapes of inner tensors would have to be kept correct by every later pass.
     del model.graph.value_info[:]
     packages = ("segrt", "paddle2onnx", "paddlepaddle", "onnx", "onnxslim")
@@ -191,6 +214,7 @@ def _transform(
         name=source.name,
         class_names=source.class_names,
         transforms=source.transforms,
+        resize_in=source.config.resize_in,
         output=tail.output,
         upsample=tail.upsample,
         source=source.sha256(),
@@ -238,20 +262,29 @@ def _attach(model: ModelProto, second: ModelProto) -> None:
 
 
 def _name_dimensions(model: ModelProto) -> None:
-    graph = model.graph
-    if len(graph.input) != 1 or len(graph.output) != 1:
-        raise ExportError(
-            "segrt runs models with one input and one output; this one has"
-            f" {len(graph.input)} and {len(graph.output)}"
-        )
-    dims = graph.input[0].type.tensor_type.shape.dim
-    if len(dims) != 4:
-        raise ExportError(
-            f"the model's input has {len(dims)} dimensions, not N x 3 x height x width"
-        )
+    dims = model.graph.input[0].type.tensor_type.shape.dim
     for dim, name in zip((dims[0], dims[2], dims[3]), ("N", "H", "W"), strict=True):
         if not dim.dim_value > 0:
             dim.dim_param = name
+
+
+def _check_output_op(source: PaddleModel, kind: OutputKind) -> None:
+    """Refuse a program that does not end as its configuration says."""
+    stated = source.config.output_op
+    if stated is not None and (stated == "argmax") != (kind == "labels"):
+        raise ExportError(
+            f"{source.config.files[-1]} states output_op: {stated}, but the output of"
+            f" {source.program} is {kind}; correct one of them"
+        )
+
+
+def _check_class_names(source: PaddleModel, classes: int | None) -> None:
+    names = len(source.class_names)
+    if classes is not None and names not in (0, classes):
+        raise ExportError(
+            f"{source.config.files[0]}: label_list has {names} name{'s' * (names != 1)} for"
+            f" {classes} classes"
+        )
 
 
 def _check(model: ModelProto) -> None:

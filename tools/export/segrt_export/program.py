@@ -1,17 +1,42 @@
-"""A Paddle inference model on disk: its files, `inference.yml`, and edits of its program."""
+"""A Paddle inference model on disk: its files, and reading and editing its program."""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from segrt import checked_yaml, files
-from segrt.errors import ConfigError, ExportError
+from segrt import files
+from segrt.errors import ExportError
+from segrt_export.config import DEFAULT_TRANSFORMS, Config, program_name, read_config
 from segrt_export.convert import translate
 
+log = logging.getLogger("segrt")
+
 Op = dict[str, Any]
+OutputKind = Literal["labels", "probabilities", "logits"]
+
+
+_LAYOUT_NAMES = {
+    "best_model",
+    "export",
+    "exported",
+    "infer",
+    "inference",
+    "inference_model",
+    "model",
+    "output",
+    "outputs",
+}
+"""Names that PaddleX and PaddleSeg give to the folder of every model."""
+
+
+_DECIDING = {"1.argmax", "1.softmax", "1.sigmoid"}
+_NEUTRAL = {"1.cast", "1.scale", "1.squeeze"}
+"""Operators that the export may put around those, and that do not change which class wins."""
 
 
 @dataclass(frozen=True)
@@ -26,65 +51,93 @@ class PaddleModel:
         name: name of the model and of its exported file.
         program: `inference.json` (Paddle 3) or `*.pdmodel` (Paddle 2).
         params: the weights, `*.pdiparams`.
-        config: the parsed `inference.yml`; empty if the file is missing.
+        config: the configuration next to the program; empty if there is none.
     """
 
     name: str
     program: Path
     params: Path
-    config: dict[str, Any]
+    config: Config
 
     @classmethod
     def open(cls, folder: Path, *, name: str | None = None) -> PaddleModel:
         """Find the model's files in `folder`.
 
         Args:
-            folder: contains the program, its weights and, usually, `inference.yml`.
-            name: the model's name; by default that of the folder.
+            folder: contains the program, its weights and, usually, `inference.yml` (PaddleX) or
+                `deploy.yaml` (PaddleSeg).
+            name: the model's name; by default that of the folder, or `Global.model_name` of
+                `inference.yml` if the folder is called `inference` or similar.
 
         Raises:
-            ExportError: the folder, its program or its weights are missing, or its `inference.yml`
-                can't be read.
+            ExportError: the folder, its program or its weights are missing, it contains several
+                programs, or a configuration is invalid or contradicts another.
         """
         if not folder.is_dir():
             raise ExportError(f"{folder} is not a folder with a Paddle inference model")
-        programs = [*sorted(folder.glob("*.json")), *sorted(folder.glob("*.pdmodel"))]
-        program = next((p for p in programs if p.with_suffix(".pdiparams").is_file()), None)
-        if program is None:
-            raise ExportError(
-                f"{folder} holds no Paddle inference model: it needs inference.json or"
-                " inference.pdmodel, and inference.pdiparams"
+        program = _find_program(folder)
+        config = read_config(folder, program.stem)
+        if config.transforms is None:
+            log.warning(
+                "%s: %s; assuming RGB images normalised with mean 0.5 and standard deviation 0.5",
+                folder,
+                f"{config.files[0].name} lists no transforms"
+                if config.files
+                else "no inference.yml or deploy.yaml",
             )
-        yml = program.with_suffix(".yml")
-        if not yml.is_file():
-            yml = folder / "inference.yml"
-        try:
-            config = checked_yaml.read(yml) if yml.is_file() else {}
-        except ConfigError as error:
-            raise ExportError(str(error)) from None
-        if not isinstance(config, dict):
-            raise ExportError(f"{yml} must be a mapping with the keys Deploy and PostProcess")
-        return cls(
-            name or folder.resolve().name, program, program.with_suffix(".pdiparams"), config
-        )
+        folder_name = folder.resolve().name
+        if folder_name.lower() in _LAYOUT_NAMES and config.model_name:
+            folder_name = config.model_name
+        return cls(name or folder_name, program, program.with_suffix(".pdiparams"), config)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """`PostProcess.label_list` of `inference.yml`."""
-        listed = (self.config.get("PostProcess") or {}).get("label_list")
-        return tuple(str(label) for label in listed or ())
+        """`PostProcess.label_list` of the configuration."""
+        return self.config.class_names
 
     @property
     def transforms(self) -> tuple[dict[str, Any], ...]:
-        """`Deploy.transforms` of `inference.yml`, or `PreProcess.transform_ops` in some exports."""
-        listed = (self.config.get("Deploy") or {}).get("transforms") or (
-            (self.config.get("PreProcess") or {}).get("transform_ops")
-        )
-        return tuple(listed or ({"type": "Normalize"},))
+        """The transforms of the configuration; Normalize if it lists none."""
+        listed = self.config.transforms
+        return DEFAULT_TRANSFORMS if listed is None else listed
+
+    @property
+    def run_name(self) -> str:
+        """The closest parent folder whose name is not one that PaddleX gives to every folder.
+
+        Example:
+            >>> PaddleModel.open(Path("roads/best_model/inference")).run_name
+            'roads'
+        """
+        folders = (folder.name for folder in self.program.resolve().parent.parents)
+        return next((name for name in folders if name.lower() not in _LAYOUT_NAMES), "")
 
     def sha256(self) -> dict[str, str]:
-        """The SHA-256 of the program and of the weights, by file name."""
-        return {path.name: files.sha256(path) for path in (self.program, self.params)}
+        """The SHA-256 of the program, weights and configuration, by file name."""
+        return {
+            path.name: files.sha256(path)
+            for path in (self.program, self.params, *self.config.files)
+        }
+
+
+def _find_program(folder: Path) -> Path:
+    programs = [*sorted(folder.glob("*.json")), *sorted(folder.glob("*.pdmodel"))]
+    programs = [path for path in programs if path.with_suffix(".pdiparams").is_file()]
+    if not programs:
+        raise ExportError(
+            f"{folder} holds no Paddle inference model: it needs inference.json or"
+            " inference.pdmodel, and inference.pdiparams"
+        )
+    if len({path.stem for path in programs}) == 1:
+        return programs[0]
+    stated = program_name(folder)
+    for path in programs:
+        if path.name == stated or (stated is None and path.stem == "inference"):
+            return path
+    raise ExportError(
+        f"{folder} contains several Paddle models ({', '.join(path.name for path in programs)}):"
+        " keep each in a folder of its own"
+    )
 
 
 def load_program(path: Path) -> dict[str, Any]:
@@ -133,23 +186,68 @@ def attribute(op: Op, name: str) -> dict[str, Any]:
     return found
 
 
+def check_interface(program: dict[str, Any]) -> None:
+    """Refuse a program that does not map images to one class for each pixel.
+
+    Raises:
+        ExportError: the number or the shapes of its inputs and outputs are not those of semantic
+            segmentation.
+    """
+    inputs = _declared(program, "1.data", "1.feed")
+    if [(len(shape), shape[1:2]) for shape in inputs] not in ([(4, [3])], [(4, [-1])]):
+        raise ExportError(
+            f"the program's input is {_shown(inputs)}, and segrt-export needs one input,"
+            " N x 3 x height x width"
+        )
+    outputs = _declared(program, "1.fetch")
+    if [len(shape) for shape in outputs] not in ([3], [4]):
+        raise ExportError(
+            f"the program's output is {_shown(outputs)}, and segrt needs one output with a class"
+            " for each pixel, N x classes x height x width or N x height x width (MaskFormer and other"
+            " networks that predict masks are not supported)"
+        )
+
+
+def _declared(program: dict[str, Any], *kinds: str) -> list[list[int]]:
+    """The shapes of a program's inputs or outputs; -1 for a variable side."""
+    found = (op for op in operators(program) if op["#"] in kinds)
+    return [[int(side) for side in op["O"][0]["TT"]["D"][1]] for op in found]
+
+
+def _shown(shapes: list[list[int]]) -> str:
+    texts = [" x ".join("?" if side < 0 else str(side) for side in shape) for shape in shapes]
+    return " and ".join(text or "a single number" for text in texts) or "missing"
+
+
+def output_kind(program: dict[str, Any]) -> OutputKind:
+    """What a program with one output returns.
+
+    Example:
+        >>> output_kind(load_program(Path("inference.json")))
+        'labels'
+    """
+    fetch = _fetch(program)
+    _, names = _tail(_producers(program), fetch["I"][0]["%"])
+    is_float = re.search(r"t_b?f\d", str(fetch["O"][0]["TT"]["D"][0]["#"]))
+    if "1.argmax" in names or not is_float:
+        return "labels"
+    return "probabilities" if names else "logits"
+
+
 def add_logits_output(program: dict[str, Any]) -> bool:
-    """Make a program that ends in [bilinear_interp ->] argmax also return its logits, in place.
+    """Make a program also return its logits, in place.
+
+    These are the input of [bilinear_interp ->] [softmax or sigmoid ->] [argmax ->] at its end.
 
     Returns:
         bool: False if the program ends otherwise and is unchanged.
     """
-    ops = operators(program)
-    made_by = {out["%"]: op for op in ops if op["#"] != "p" for out in op["O"]}
-    fetch = next(op for op in reversed(ops) if op["#"] == "1.fetch")
-    op = made_by.get(fetch["I"][0]["%"], {"#": ""})
-    while op["#"] in ("1.cast", "1.scale", "1.squeeze"):
-        op = made_by.get(op["I"][0]["%"], {"#": ""})
-    if op["#"] != "1.argmax":
-        return False
-    logits = op["I"][0]["%"]
+    ops, made_by, fetch = operators(program), _producers(program), _fetch(program)
+    logits, names = _tail(made_by, fetch["I"][0]["%"])
     if (source := made_by.get(logits, {"#": ""}))["#"] == "1.bilinear_interp":
         logits = source["I"][0]["%"]
+    elif not names and output_kind(program) == "labels":
+        return False
     extra = json.loads(json.dumps(fetch))
     attribute(extra, "name")["D"] = "logits"
     attribute(extra, "col")["D"] = 1
@@ -160,3 +258,26 @@ def add_logits_output(program: dict[str, Any]) -> bool:
     extra["O"][0]["TT"] = next(o["TT"] for o in made_by[logits]["O"] if o["%"] == logits)
     ops.append(extra)
     return True
+
+
+def _producers(program: dict[str, Any]) -> dict[int, Op]:
+    return {out["%"]: op for op in operators(program) if op["#"] != "p" for out in op["O"]}
+
+
+def _fetch(program: dict[str, Any]) -> Op:
+    return next(op for op in operators(program) if op["#"] == "1.fetch")
+
+
+def _tail(made_by: dict[int, Op], value: int) -> tuple[int, list[str]]:
+    """Follow [softmax or sigmoid ->] [argmax ->] back from the output.
+
+    Returns:
+        tuple: the id of the first one's input, and their names, last one first.
+    """
+    start, names = value, list[str]()
+    while (name := (op := made_by.get(value, {"#": ""}))["#"]) in _DECIDING | _NEUTRAL:
+        value = op["I"][0]["%"]
+        if name in _DECIDING:
+            start = value
+            names.append(name)
+    return start, names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 from segrt import archive, store, zoo
@@ -69,6 +70,45 @@ def _find_spec(name: str) -> ModelSpec | None:
         return zoo.get(name)
     except ModelError:
         return None
+
+
+def distinct_target(
+    text: str, model: PaddleModel, file: Path, taken: dict[str, str]
+) -> tuple[PaddleModel, Path]:
+    """Choose a path that no other export of the call has, and add it to `taken`.
+
+    PaddleX calls the folder of every trained model `inference`: the second one takes the name of
+    its training run's folder.
+
+    Args:
+        text: the argument of segrt-export.
+        model: the Paddle model.
+        file: the path that its name suggests.
+        taken: arguments of earlier exports, by the path of each in lower case.
+
+    Returns:
+        tuple: the model, with the name that its path has, and the path.
+
+    Raises:
+        ExportError: the model has no other name, or that is taken too.
+    """
+    run_name = model.run_name if Path(text).is_dir() else ""
+    named = file.with_name(f"{store.folder_name(run_name)}.onnx")
+    owner = taken.get(_lower(file))
+    if owner is not None:
+        if not run_name or _lower(named) in taken:
+            raise ExportError(
+                f"it would overwrite {file}, the export of {owner}: rename its folder, or export it"
+                " to another output folder"
+            )
+        model, file = replace(model, name=run_name), named
+    taken[_lower(file)] = text
+    return model, file
+
+
+def _lower(file: Path) -> str:
+    # Many file systems ignore case.
+    return str(file).casefold()
 
 
 def _with_target(
