@@ -39,6 +39,7 @@ from segrt import SegFailure, SegResult, cli, store, zoo
 from segrt.backends import catalog
 from segrt.backends.plan import BACKENDS, Plan, plans
 from segrt.backends.session import Session
+from segrt.description import Given
 from segrt.metadata import KEY
 from segrt.preprocess import Transforms
 from segrt.types import DEVICE_KINDS, Device, LabelFormat, Mode
@@ -514,8 +515,8 @@ def test_match_gpu_0_1_splits_the_work_over_devices(
     build, run = Session.__init__, Session.run
     both, gpus, ran = threading.Barrier(2, timeout=30), {}, []
 
-    def init_on_cpu(self: Session, file: Path, plan: Plan) -> None:
-        build(self, file, replace(plan, backend=BACKENDS["cpu"], options=()))
+    def init_on_cpu(self: Session, file: Path, plan: Plan, given: Given) -> None:
+        build(self, file, replace(plan, backend=BACKENDS["cpu"], options=()), given)
         gpus[self] = plan.device_id
 
     def together(self: Session, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

@@ -21,6 +21,7 @@ from segrt.backends import catalog
 from segrt.backends.catalog import usable_cores
 from segrt.backends.plan import BACKENDS, Plan
 from segrt.backends.session import Session
+from segrt.description import Given
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Image = npt.NDArray[np.uint8]
@@ -198,7 +199,7 @@ def test_batches_start_in_input_order(
 def test_exception_in_one_batch_is_raised_without_deadlock(
     pipeline: segrt.Pipeline, tiles: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(pipeline.transforms), "size", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(pipeline.transforms), "layout", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(pipeline.predict([tiles] * 5))
 
@@ -234,9 +235,9 @@ def test_predict_on_another_device_starts_it_once_or_raises(
     built: list[Plan] = []
     build = Session.__init__
 
-    def count(session: Session, file: Path, plan: Plan) -> None:
+    def count(session: Session, file: Path, plan: Plan, given: Given) -> None:
         built.append(plan)
-        build(session, file, replace(plan, backend=BACKENDS["cpu"], options=()))
+        build(session, file, replace(plan, backend=BACKENDS["cpu"], options=()), given)
         session.provider = plan.provider
 
     two_gpus = machine("CUDA", gpus=(H100, H100))
@@ -520,10 +521,10 @@ def test_running_out_of_memory_fails_one_input(
 ) -> None:
     batch = type(pipeline.transforms).batch
 
-    def limited(self: Any, images: Any, size: tuple[int, int]) -> Any:
-        if size == (32, 32):
+    def limited(self: Any, images: Any) -> Any:
+        if images[0].shape[:2] == (32, 32):
             raise error
-        return batch(self, images, size)
+        return batch(self, images)
 
     monkeypatch.setattr(type(pipeline.transforms), "batch", limited)
     images = [tiles, np.ascontiguousarray(tiles[:32, :32]), tiles]

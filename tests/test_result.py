@@ -134,9 +134,11 @@ def test_overlay_has_a_legend_by_default() -> None:
         result.overlay(2)
 
 
-def test_overlay_png_with_more_than_256_classes(tmp_path: Path) -> None:
-    (path,) = _result(classes=300).save_to_img(tmp_path)
-    assert Image.open(path).mode == "RGB"
+def test_png_with_more_than_256_classes_holds_the_class_ids(tmp_path: Path) -> None:
+    result = _result(classes=300)
+    (path,) = result.save_to_img(tmp_path)
+    assert Image.open(path).mode == "I;16"
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), result.labels)
 
 
 def test_labels_must_fit_the_image() -> None:

@@ -24,6 +24,7 @@ from segrt import second_graph
 from segrt.backends import catalog
 from segrt.backends.plan import BACKENDS, HpiConfig, Plan, plans
 from segrt.backends.session import OWN_SESSIONS, Session, start
+from segrt.description import Given
 from segrt.errors import DeviceError, ModelError, TooLargeError
 from segrt.types import Device, Mode
 
@@ -120,10 +121,10 @@ def test_fallback_to_the_next_plan_is_logged(
 ) -> None:
     real = Session.__init__
 
-    def init(self: Session, file: Path, plan: Plan) -> None:
+    def init(self: Session, file: Path, plan: Plan, given: Given) -> None:
         if plan.provider != "CPUExecutionProvider":
             raise DeviceError(f"{plan.provider} is out of order")
-        real(self, file, plan)
+        real(self, file, plan, given)
 
     monkeypatch.setattr(Session, "__init__", init)
     monkeypatch.setattr(catalog, "read", lambda **options: m.OPENVINO)
@@ -338,7 +339,7 @@ def test_memory_does_not_grow_with_images_of_many_sizes(backend: str) -> None:
         (False, np.zeros((1, 0, 4, 4), np.float32), "is this a segmentation model"),
         (True, np.full((1, 4, 4), 997, np.int64), "labels from 997 to 997, not from 0 to 2"),
         (True, np.full((1, 4, 4), -1, np.int32), "labels from -1 to -1"),
-        (True, np.zeros((1, 1, 4, 4), np.int64), "not labels of shape (1, H, W)"),
+        (True, np.zeros((1, 2, 4, 4), np.int64), "not labels of shape (1, H, W)"),
     ],
 )
 def test_outputs_that_would_give_wrong_labels_are_refused(
