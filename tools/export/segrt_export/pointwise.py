@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto
+from onnx.shape_inference import InferenceError
 
 from segrt_export.count import Shape, shapes
 from segrt_export.graph import Builder, Index, attributes, prune
@@ -17,6 +19,10 @@ _AFFINE = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
 Doubles = npt.NDArray[np.float64]
 _PROBES: tuple[tuple[int, tuple[int, int]], ...] = ((1, (512, 1024)), (2, (333, 517)))
 """(batch, (height, width)); all differ, so that shapes that agree at both agree at any size."""
+
+
+_EVEN_PROBES: tuple[tuple[int, tuple[int, int]], ...] = ((1, (512, 1024)), (2, (352, 544)))
+"""For networks that only accept multiples of 32."""
 
 
 class Probes:
@@ -29,7 +35,11 @@ class Probes:
     """
 
     def __init__(self, model: ModelProto) -> None:
-        self._shapes = [shapes(model, size, batch=batch) for batch, size in _PROBES]
+        self._shapes: list[dict[str, Shape]] = [{}]
+        for probes in (_PROBES, _EVEN_PROBES):
+            with suppress(InferenceError):
+                self._shapes = [shapes(model, size, batch=batch) for batch, size in probes]
+                return
 
     def __call__(self, name: str) -> tuple[Shape, ...]:
         """The shape for each input size; empty if unknown."""

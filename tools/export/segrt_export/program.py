@@ -203,8 +203,8 @@ def check_interface(program: dict[str, Any]) -> None:
     if [len(shape) for shape in outputs] not in ([3], [4]):
         raise ExportError(
             f"the program's output is {_shown(outputs)}, and segrt needs one output with a class"
-            " for each pixel, N x classes x height x width or N x height x width (MaskFormer and other"
-            " networks that predict masks are not supported)"
+            " for each pixel, N x classes x height x width or N x height x width (MaskFormer and"
+            " other networks that predict masks are not supported)"
         )
 
 
