@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,3 +82,56 @@ def images(batch: int, height: int, width: int) -> Floats:
 
 def kinds(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
+
+
+def pixel_network(
+    path: Path,
+    weight: npt.ArrayLike = ((0, 0, 0), (1, 0, 0)),
+    bias: npt.ArrayLike = (0, 0),
+    *,
+    tail: Sequence[tuple[str, dict[str, Any]]] = (),
+    dtype: int = TensorProto.FLOAT,
+    shape: Sequence[str | int] = ("N", 3, "H", "W"),
+    output: int = TensorProto.FLOAT,
+    extra: Sequence[tuple[str, str]] = (),
+    metadata: dict[str, Any] | None = None,
+) -> Path:
+    """Write a network from elsewhere: a 1 x 1 convolution of the image, then the nodes of `tail`.
+
+    By default class 1 wins where the normalised red is positive. With a last dimension of 3 the
+    input is N x H x W x C. `extra` lists further outputs, each with the tensor it repeats: "t0" is
+    the result of the convolution.
+    """
+    weights, biases = np.asarray(weight, np.float32), np.asarray(bias, np.float32)
+    nodes, last = [], "input"
+    if dtype != TensorProto.FLOAT:
+        nodes.append(helper.make_node("Cast", [last], ["cast"], to=TensorProto.FLOAT))
+        last = "cast"
+    if shape[-1] == 3:
+        nodes.append(helper.make_node("Transpose", [last], ["first"], perm=[0, 3, 1, 2]))
+        last = "first"
+    nodes.append(helper.make_node("Conv", [last, "w", "b"], ["t0"]))
+    last = "t0"
+    for number, (op_type, attributes) in enumerate(tail, 1):
+        nodes.append(helper.make_node(op_type, [last], [f"t{number}"], **attributes))
+        last = f"t{number}"
+    named = [("output", last), *extra]
+    nodes += [helper.make_node("Identity", [source], [name]) for name, source in named]
+    kinds = [output, *[TensorProto.FLOAT] * len(extra)]
+    outputs = zip(named, kinds, strict=True)
+    graph = helper.make_graph(
+        nodes,
+        "pixels",
+        [helper.make_tensor_value_info("input", dtype, list(shape))],
+        [helper.make_tensor_value_info(name, kind, None) for (name, _), kind in outputs],
+        [
+            numpy_helper.from_array(weights.reshape(len(biases), -1, 1, 1), "w"),
+            numpy_helper.from_array(biases, "b"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    if metadata is not None:
+        helper.set_model_props(model, {"segrt": json.dumps(metadata)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return path

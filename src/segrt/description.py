@@ -130,8 +130,8 @@ def describe(
     node = network.image_input(inputs, file)
     configs = [stated for stated in _read_configs(file) if stated.values]
     meta = ModelMeta.loads(metadata, file=str(file)) if metadata else None
-    sources = [Stated(f"the metadata of {file}", _of(meta))] if meta else []
-    merged, origins = _merge([*sources, *configs])
+    sources = [Stated(f"the metadata of {file.name}", _of(meta))] if meta else []
+    merged, origins = _merge([*sources, *configs], file)
     merged.setdefault("name", file.stem)
     origins.setdefault("name", "the file name")
     if meta:
@@ -181,7 +181,7 @@ def _of(meta: ModelMeta) -> dict[str, Any]:
 _COMPARED = ("class_names", "ignore_index", "reduce_labels")
 
 
-def _merge(sources: Sequence[Stated]) -> tuple[dict[str, Any], dict[str, str]]:
+def _merge(sources: Sequence[Stated], file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The first value of each field; sources that contradict each other are an error."""
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -190,12 +190,12 @@ def _merge(sources: Sequence[Stated]) -> tuple[dict[str, Any], dict[str, str]]:
             try:
                 theirs = _preparation(stated.values)
             except ModelError as error:
-                raise ModelError(f"{stated.source}: {error}") from None
+                raise ModelError(f"{file}: {stated.source}: {error}") from None
             if "transforms" in merged and theirs != _preparation(merged):
-                raise _contradiction("transforms", origins["transforms"], stated.source)
+                raise _contradiction(file, "transforms", origins["transforms"], stated.source)
         for key, value in stated.values.items():
             if key in merged and key in _COMPARED and merged[key] != value:
-                raise _contradiction(key, origins[key], stated.source)
+                raise _contradiction(file, key, origins[key], stated.source)
             if key == "resize_in" and "transforms" in merged:
                 continue  # belongs to the transforms
             if key not in merged:
@@ -209,10 +209,10 @@ def _preparation(values: Mapping[str, Any]) -> Transforms:
     return Transforms.parse(values["transforms"], resize_in=values.get("resize_in", "uint8"))
 
 
-def _contradiction(key: str, one: str, other: str) -> ModelError:
+def _contradiction(file: Path, key: str, one: str, other: str) -> ModelError:
     return ModelError(
-        f"{one} and {other} state different {key.replace('_', ' ')}: correct one of them, or set "
-        f"{key} yourself"
+        f"{file}: {one} and {other} state different {key.replace('_', ' ')}: correct "
+        f"one of them, or set {key} yourself"
     )
 
 

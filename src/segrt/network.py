@@ -29,6 +29,9 @@ _DTYPES = {
 }
 _INTEGERS = {f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
+# Fewer columns than this are channels.
+_FEWEST = 16
+
 # (height, width) at which networks from elsewhere are tried.
 _PROBES = ((128, 192), (256, 384), (512, 768))
 
@@ -83,7 +86,8 @@ def image_input(inputs: Sequence[Any], file: Path) -> Input:
     node = inputs[0]
     dims = [dim if isinstance(dim, int) and dim > 0 else None for dim in node.shape]
     first = dims[1] in (1, 3)
-    if not first and dims[3] not in (1, 3) and dims[1] is not None:
+    few = dims[3] is not None and dims[3] < _FEWEST  # channels rather than a width
+    if not first and dims[3] not in (1, 3) and (dims[1] is not None or few):
         raise refusal
     channels_last = not first and dims[3] in (1, 3)
     batch, height, width = (dims[0], *dims[1:3]) if channels_last else (dims[0], *dims[2:])

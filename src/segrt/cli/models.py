@@ -1,22 +1,24 @@
-"""`segrt models`: list, download and remove models."""
+"""`segrt models`: list, describe, download and remove models."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from segrt import store, zoo
 from segrt.cli.console import say
+from segrt.create import create_pipeline
 from segrt.store import Stored
 
 app = App(
     name="models",
-    help="List the models, with their published accuracy; download and remove them.",
+    help="List the models, with their published accuracy; describe, download and remove them.",
     help_epilogue="",
     result_action="return_value",
 )
@@ -42,6 +44,22 @@ def list_models(*, downloaded: Annotated[bool, Parameter(negative="")] = False) 
         if spec.licence:
             text = f"{spec.name}: {spec.licence}"
             out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command
+def describe(model: str, /) -> None:
+    """Show everything that decides the labels of a model, and where it was found.
+
+    Args:
+        model: An .onnx file, a folder with a model, or a name listed by `segrt models`.
+    """
+    is_path = Path(model).exists() or "/" in model or model.endswith(".onnx")
+    where = {"model_dir": Path(model)} if is_path else {"model_name": model}
+    table = Table("", Column("value", overflow="fold"), Column("source", overflow="fold"), box=None)
+    for name, (value, source) in create_pipeline(device="cpu", **where).describe().items():
+        table.add_row(name, escape(value), escape(source))
+    out = Console(width=None if sys.stdout.isatty() else 120)
+    out.print(table)
 
 
 @app.command

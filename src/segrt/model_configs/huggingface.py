@@ -60,7 +60,7 @@ def model_config(path: Path) -> Stated:
     """Read the class names of `config.json`; it states nothing if it is not from transformers."""
     data = read_mapping(path)
     if not {"id2label", "model_type", "architectures"} & data.keys():
-        return Stated(str(path))
+        return Stated(path.name)
     config = parse(data, _Config, path)
     kinds = config.architectures or []
     for kind in kinds:
@@ -81,7 +81,7 @@ def model_config(path: Path) -> Stated:
         values["class_names"] = tuple(names[key] for key in order)
     if config.semantic_loss_ignore_index is not None:
         values["ignore_index"] = config.semantic_loss_ignore_index
-    return Stated(str(path), values)
+    return Stated(path.name, values)
 
 
 def preprocessor_config(path: Path) -> Stated:
@@ -112,7 +112,7 @@ def preprocessor_config(path: Path) -> Stated:
     flags = [flag for flag in (config.do_reduce_labels, config.reduce_labels) if flag is not None]
     if flags:
         values["reduce_labels"] = flags[0]
-    return Stated(str(path), values)
+    return Stated(path.name, values)
 
 
 def _resize(config: _Processor, path: Path) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def pipeline_json(path: Path) -> Stated:
     """
     data = read_mapping(path)
     if "pipeline" not in data:
-        return Stated(str(path))
+        return Stated(path.name)
     tasks = parse(data, _Pipeline, path).pipeline.tasks
     listed = next((task.transforms for task in tasks if task.transforms is not None), None)
     if listed is None:
@@ -75,19 +75,19 @@ def pipeline_json(path: Path) -> Stated:
     transforms = [step for entry in listed if (step := _step(entry, path)) is not None]
     if not any(step["type"] == "Normalize" for step in transforms):
         transforms.append({"type": "Normalize", "scale": 1.0, "mean": 0.0, "std": 1.0})
-    return Stated(str(path), {"transforms": tuple(transforms), "resize_in": "uint8"})
+    return Stated(path.name, {"transforms": tuple(transforms), "resize_in": "uint8"})
 
 
 def deploy_json(path: Path) -> Stated:
     """Check that mmdeploy exported a segmentation network; the name is that of its architecture."""
     data = read_mapping(path)
     if "task" not in data:
-        return Stated(str(path))
+        return Stated(path.name)
     config = parse(data, _Deploy, path)
     if config.task != "Segmentor":
         raise ModelError(f"{path}: the task is {config.task}, not Segmentor")
     names = [net.name for net in config.models if net.name]
-    return Stated(str(path), {"name": names[0]} if names else {})
+    return Stated(path.name, {"name": names[0]} if names else {})
 
 
 def _step(entry: dict[str, Any], path: Path) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ def from_mapping(data: object, path: Path, *, paddleseg: bool) -> Stated:
         values["class_names"] = tuple(str(label) for label in config.post.label_list)
     if config.general and config.general.model_name:
         values["name"] = config.general.model_name
-    return Stated(str(path), values)
+    return Stated(path.name, values)
 
 
 def _stated(path: Path, *, paddleseg: bool) -> Stated:

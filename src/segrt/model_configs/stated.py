@@ -21,7 +21,7 @@ class Stated:
     """What one file says about a model.
 
     Attributes:
-        source: the file, for messages.
+        source: the name of the file, for messages.
         values: fields of `segrt.metadata.ModelMeta`: only those that the file decides.
     """
 
