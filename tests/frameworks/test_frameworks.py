@@ -186,9 +186,7 @@ def test_deeplab_of_torchvision(tmp_path: Path, record: Record) -> None:
         share = _agreement(result.labels, right)
         record(f"deeplabv3_resnet50 {size}", share)
         assert share >= 0.9999
-    chosen = segrt.create_pipeline(
-        model_dir=file, transforms=IMAGENET, output="aux", device="cpu"
-    )
+    chosen = segrt.create_pipeline(model_dir=file, transforms=IMAGENET, output="aux", device="cpu")
     with torch.no_grad():
         right = network(_normalized(image))["aux"][0].argmax(0).numpy()
     (result,) = chosen.predict(_bgr(image))
@@ -236,6 +234,8 @@ def test_trained_segformer_has_the_accuracy_of_its_card(camvid: Path, record: Re
     results = pipeline.predict([pair.image for pair in pairs])
     for pair, result in zip(pairs, results, strict=True):
         matrix.add(result.labels, truth.read(pair.label))
-    record("SegFormer-B0 on camvid_mini: mIoU, pixel accuracy", (matrix.miou, matrix.pixel_accuracy))
+    record(
+        "SegFormer-B0 on camvid_mini: mIoU, pixel accuracy", (matrix.miou, matrix.pixel_accuracy)
+    )
     assert len(pairs) == 40
     assert math.isclose(100 * matrix.miou, 43.27, abs_tol=0.1)
