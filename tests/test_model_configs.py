@@ -206,10 +206,10 @@ def test_mmdeploy(tmp_path: Path) -> None:
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    keys = value.keys() if isinstance(value, dict) else range(len(value))
+    """The way to each value inside a mapping or list."""
     found = [path] if path else []
     if isinstance(value, (dict, list)):
-        for key in keys:
+        for key in value if isinstance(value, dict) else range(len(value)):
             found += _paths(value[key], (*path, key))
     return found
 
@@ -241,7 +241,8 @@ def _mutated(data: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 def test_mutated_configurations_never_end_in_a_traceback(tmp_path: Path, name: str) -> None:
     """84 mutations of each of 6 files: each loads with known sources, or is one line."""
     pixel_network(tmp_path / "m.onnx")
-    draw, image, loaded = random.Random(name), np.full((40, 56, 3), 100, np.uint8), 0
+    draw, image = random.Random(name), np.full((40, 56, 3), 100, np.uint8)
+    loaded, refused = 0, list[str]()
     for _ in range(84):
         data = _mutated(FILES[name], draw)
         text = json.dumps(data) if name.endswith("json") else yaml.safe_dump(data)
@@ -249,7 +250,7 @@ def test_mutated_configurations_never_end_in_a_traceback(tmp_path: Path, name: s
         try:
             pipeline = segrt.create_pipeline(model_dir=tmp_path)
         except ModelError as error:
-            assert "\n" not in str(error)
+            refused.append(str(error))
             continue
         loaded += 1
         for value, (_, source) in pipeline.describe().items():
@@ -258,4 +259,6 @@ def test_mutated_configurations_never_end_in_a_traceback(tmp_path: Path, name: s
         if result.error is None:
             assert isinstance(result, segrt.SegResult)
             assert result.labels.shape == (40, 56)
-    assert loaded > 5
+    assert loaded > 2
+    assert len(refused) > 5 or name == "deploy.json"
+    assert not any("\n" in text for text in refused)

@@ -456,7 +456,7 @@ class Transforms:
         for entry in transforms:
             settings = dict(entry)
             kind = settings.pop("type", None)
-            if kind not in STEPS and kind != "Normalize":
+            if not isinstance(kind, str) or (kind not in STEPS and kind != "Normalize"):
                 known = ["Normalize", *STEPS]
                 raise ModelError(
                     f"the model requires the transform {shown(kind)}{did_you_mean(kind, known)}: "

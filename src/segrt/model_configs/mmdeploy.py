@@ -91,7 +91,7 @@ def deploy_json(path: Path) -> Stated:
 
 
 def _step(entry: dict[str, Any], path: Path) -> dict[str, Any] | None:
-    kind = entry.get("type")
+    kind = str(entry.get("type"))
     key = f"transforms.{kind}"
     if kind in _NEUTRAL:
         return None
