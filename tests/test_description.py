@@ -335,6 +335,7 @@ def test_hugging_face_folder(tmp_path: Path, halves: Pixels) -> None:
         json.dumps(
             {
                 "do_resize": True,
+                "resample": 2,
                 "size": {"height": 32, "width": 48},
                 "do_normalize": True,
                 "do_reduce_labels": True,

@@ -12,7 +12,8 @@ from segrt.metadata import MAX_CLASSES
 from segrt.model_configs.stated import Lenient, Stated, parse, read_mapping
 from segrt.types import MAX_SIDE
 
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 # Pillow's numbers (`PIL.Image.Resampling`), which transformers stores.
@@ -44,16 +45,16 @@ class _Size(Lenient):
 
 
 class _Processor(Lenient):
-    do_resize: bool = False
-    size: _Size | int | tuple[Side, Side] | None = None
-    resample: int | None = None
-    do_rescale: bool | None = None
+    do_resize: Flag
+    size: _Size | Side | tuple[Side, Side] | None = None
+    resample: Annotated[int, Field(strict=True)] | None = None
+    do_rescale: Flag | None = None
     rescale_factor: Number | None = None
-    do_normalize: bool = False
+    do_normalize: Flag
     image_mean: Number | list[Number] | None = None
     image_std: Number | list[Number] | None = None
-    do_reduce_labels: bool | None = None
-    reduce_labels: bool | None = None
+    do_reduce_labels: Flag | None = None
+    reduce_labels: Flag | None = None
 
 
 def model_config(path: Path) -> Stated:
@@ -116,7 +117,7 @@ def preprocessor_config(path: Path) -> Stated:
 
 
 def _resize(config: _Processor, path: Path) -> dict[str, Any]:
-    resample = 2 if config.resample is None else config.resample
+    resample = config.resample
     if resample not in _RESAMPLE:
         raise ModelError(f"{path}: resample {resample} is not one of Pillow's filters, 0 to 5")
     common = {"interp": _RESAMPLE[resample]}

@@ -11,7 +11,8 @@ from segrt.errors import ModelError
 from segrt.model_configs.stated import Lenient, Stated, parse, read_mapping
 from segrt.types import MAX_SIDE
 
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 _INTERP = {"bilinear": "LINEAR", "nearest": "NEAREST", "bicubic": "CUBIC", "area": "AREA"}
@@ -28,14 +29,14 @@ _NEUTRAL = {
 
 class _Resize(Lenient):
     size: Side | tuple[Side, Side]
-    keep_ratio: bool = False
+    keep_ratio: Flag
     interpolation: str = "bilinear"
 
 
 class _Normalize(Lenient):
     mean: list[Number]
     std: list[Number]
-    to_rgb: bool = True
+    to_rgb: Flag
 
 
 class _Task(Lenient):
