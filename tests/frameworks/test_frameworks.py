@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -20,6 +21,8 @@ from PIL import Image
 import segrt
 from segrt.bench import datasets
 from segrt.bench.accuracy import ConfusionMatrix
+from segrt.pipeline import Pipeline
+from segrt.result import SegResult
 
 pytestmark = pytest.mark.frameworks
 
@@ -64,6 +67,12 @@ def _bgr(image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
 
 
+def _predict(pipeline: Pipeline, image: Image.Image, *, scores: bool = False) -> SegResult:
+    (result,) = pipeline.predict(_bgr(image), scores=scores)
+    assert isinstance(result, SegResult)
+    return result
+
+
 def _normalized(image: Image.Image) -> Any:
     """An image as ImageNet's networks expect it: float32 (1, 3, H, W)."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
@@ -83,8 +92,16 @@ def _spread(layer: Any, logits: Any, by: float = 1.0) -> None:
     layer.bias = torch.nn.Parameter((bias - mean.float()) * scale)
 
 
-def _export(network: Any, pixels: Any, path: Path, name: str, *outputs: str) -> Path:
+def _export(
+    network: Any, pixels: Any, path: Path, name: str, *outputs: str, dynamo: bool = False
+) -> Path:
+    """Export with any batch, height and width, by tracing or with torch's newer exporter."""
     axes = {name: AXES, **dict.fromkeys(outputs, AXES)}
+    if dynamo:
+        free = (dict.fromkeys(AXES, torch.export.Dim.AUTO),)
+        pair = torch.cat([pixels, pixels])  # it takes a batch of one for a constant
+        torch.onnx.export(network, (pair,), str(path), dynamo=True, dynamic_shapes=free)
+        return path
     with torch.no_grad():
         torch.onnx.export(
             network,
@@ -150,7 +167,7 @@ def test_segformer_of_transformers(reduce_labels: bool, tmp_path: Path, record: 
     assert pipeline.class_names == tuple(network.config.id2label[i] for i in range(9))
     for index, size in enumerate([(360, 480), (241, 317), (512, 1024)]):
         image = _photo(size, index)
-        (result,) = pipeline.predict(_bgr(image))
+        result = _predict(pipeline, image)
         shares = []
         for reference in (processor, other):
             with torch.no_grad():
@@ -182,19 +199,23 @@ def test_deeplab_of_torchvision(tmp_path: Path, record: Record) -> None:
         image = _photo(size, index)
         with torch.no_grad():
             right = network(_normalized(image))["out"][0].argmax(0).numpy()
-        (result,) = pipeline.predict(_bgr(image))
+        result = _predict(pipeline, image)
         share = _agreement(result.labels, right)
         record(f"deeplabv3_resnet50 {size}", share)
         assert share >= 0.9999
     chosen = segrt.create_pipeline(model_dir=file, transforms=IMAGENET, output="aux", device="cpu")
     with torch.no_grad():
         right = network(_normalized(image))["aux"][0].argmax(0).numpy()
-    (result,) = chosen.predict(_bgr(image))
+    result = _predict(chosen, image)
     assert _agreement(result.labels, right) >= 0.9999
 
 
-@pytest.mark.parametrize("activation", [None, "sigmoid"])
-def test_binary_unet_of_smp(activation: str | None, tmp_path: Path, record: Record) -> None:
+@pytest.mark.parametrize(
+    ("activation", "dynamo"), [(None, False), ("sigmoid", False), (None, True), ("sigmoid", True)]
+)
+def test_binary_unet_of_smp(
+    activation: str | None, dynamo: bool, tmp_path: Path, record: Record
+) -> None:
     smp = pytest.importorskip("segmentation_models_pytorch")
     torch.manual_seed(7)
     network = smp.Unet("resnet18", encoder_weights=None, classes=1, activation=activation).eval()
@@ -203,7 +224,9 @@ def test_binary_unet_of_smp(activation: str | None, tmp_path: Path, record: Reco
         head = torch.nn.Sequential(*list(network.segmentation_head)[:-1])
         features = network.decoder(network.encoder(_normalized(image)))
         _spread(network.segmentation_head[0], head(features))
-    file = _export(network, _normalized(image), tmp_path / "unet.onnx", "input", "mask")
+    file = _export(
+        network, _normalized(image), tmp_path / "unet.onnx", "input", "mask", dynamo=dynamo
+    )
     pipeline = segrt.create_pipeline(
         model_dir=file, transforms=IMAGENET, class_names=["road"], device="cpu"
     )
@@ -213,12 +236,99 @@ def test_binary_unet_of_smp(activation: str | None, tmp_path: Path, record: Reco
         with torch.no_grad():
             mask = network(_normalized(image))[0, 0]
         road = (mask if activation else torch.sigmoid(mask)).numpy()
-        (result,) = pipeline.predict(_bgr(image), scores=True)
+        result = _predict(pipeline, image, scores=True)
+        assert result.scores is not None
         share = _agreement(result.labels, (road > 0.5).astype(int), least=2)
         difference = np.abs(result.scores - np.maximum(road, 1 - road)).max()
-        record(f"Unet, {activation or 'logits'}, {size}: labels, scores", (share, difference))
+        name = f"Unet, {activation or 'logits'}, dynamo {dynamo}, {size}"
+        record(f"{name}: labels, scores", (share, float(difference)))
         assert share >= 0.9999
         assert difference < 1e-4
+
+
+def test_folder_of_mmdeploy(tmp_path: Path, record: Record) -> None:
+    """Labels N x 1 x H x W, and the two files that mmdeploy writes for its SDK."""
+    torch.manual_seed(7)
+    convolutions = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(16, 5, 3, padding=1)
+    ).eval()
+
+    class Labels(torch.nn.Module):  # type: ignore[name-defined, misc]
+        def forward(self, logits: Any) -> Any:
+            return logits.argmax(1, keepdim=True)
+
+    segmentor = torch.nn.Sequential(convolutions, Labels()).eval()
+    mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+    def prepare(image: Image.Image) -> Any:
+        resized = cv2.resize(_bgr(image), (256, 128), interpolation=cv2.INTER_LINEAR)
+        pixels = (resized[:, :, ::-1].astype(np.float64) - mean) / std
+        return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
+
+    image = _photo((241, 317))
+    with torch.no_grad():
+        _spread(convolutions[-1], convolutions(prepare(image)))
+    _export(segmentor, prepare(image), tmp_path / "end2end.onnx", "input", "output")
+    steps = [
+        {"type": "LoadImageFromFile"},
+        {"type": "Resize", "keep_ratio": False, "size": [256, 128]},  # width, height
+        {"type": "Normalize", "mean": mean, "std": std, "to_rgb": True},
+        {"type": "ImageToTensor", "keys": ["img"]},
+        {"type": "Collect", "keys": ["img"], "meta_keys": ["img_shape", "ori_shape", "flip"]},
+    ]
+    net = {"name": "fcn", "net": "end2end.onnx", "weights": "", "backend": "onnxruntime"}
+    files: dict[str, dict[str, Any]] = {
+        "deploy.json": {
+            "version": "1.3.1",
+            "task": "Segmentor",
+            "models": [{**net, "precision": "FP32", "batch_size": 1, "dynamic_shape": True}],
+            "customs": [],
+        },
+        "pipeline.json": {
+            "pipeline": {
+                "input": ["img"],
+                "output": ["post_output"],
+                "tasks": [
+                    {
+                        "type": "Task",
+                        "module": "Transform",
+                        "name": "Preprocess",
+                        "input": ["img"],
+                        "output": ["prep_output"],
+                        "transforms": steps,
+                    },
+                    {
+                        "name": "fcn",
+                        "type": "Task",
+                        "module": "Net",
+                        "input": ["prep_output"],
+                        "output": ["infer_output"],
+                        "input_map": {"img": "input"},
+                    },
+                    {
+                        "type": "Task",
+                        "module": "mmseg",
+                        "name": "postprocess",
+                        "component": "ResizeMask",
+                        "params": {"type": "FCNHead", "num_classes": 5},
+                        "output": ["post_output"],
+                        "input": ["prep_output", "infer_output"],
+                    },
+                ],
+            }
+        },
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content, indent=4))
+    pipeline = segrt.create_pipeline(model_dir=tmp_path, device="cpu")
+    assert pipeline.class_names == tuple(f"class_{i}" for i in range(5))
+    with torch.no_grad():
+        labels = segmentor(prepare(image))[0, 0].numpy().astype(np.uint8)
+    right = cv2.resize(labels, image.size, interpolation=cv2.INTER_NEAREST)
+    result = _predict(pipeline, image)
+    share = _agreement(result.labels, right)
+    record("mmdeploy, labels N x 1 x H x W", share)
+    assert share >= 0.9999
 
 
 def test_trained_segformer_has_the_accuracy_of_its_card(camvid: Path, record: Record) -> None:
@@ -233,6 +343,7 @@ def test_trained_segformer_has_the_accuracy_of_its_card(camvid: Path, record: Re
     matrix = ConfusionMatrix(classes, truth.ignore_index(classes))
     results = pipeline.predict([pair.image for pair in pairs])
     for pair, result in zip(pairs, results, strict=True):
+        assert isinstance(result, SegResult)
         matrix.add(result.labels, truth.read(pair.label))
     record(
         "SegFormer-B0 on camvid_mini: mIoU, pixel accuracy", (matrix.miou, matrix.pixel_accuracy)
