@@ -18,8 +18,9 @@ def resolve(name: str | None = None, path: Path | None = None) -> Path:
 
     Args:
         name: a name in the model zoo; None for the bundled model.
-        path: an `.onnx` file, a folder that contains one, or a folder with a Paddle inference
-            model, which is converted on first use and cached; wins over `name`.
+        path: an `.onnx` file, a folder that contains one, itself or in its subfolder `onnx`, or a
+            folder with a Paddle inference model, which is converted on first use and cached; wins
+            over `name`.
 
     Returns:
         Path: the file. If `path` is a file, its existence is not checked.
@@ -32,7 +33,8 @@ def resolve(name: str | None = None, path: Path | None = None) -> Path:
         return store.require(zoo.get(name or zoo.DEFAULT_MODEL))
     if not path.is_dir():
         return path
-    files = sorted(path.glob("*.onnx"))
+    # Repositories of models for several runtimes keep their ONNX files in a folder of that name.
+    files = sorted(path.glob("*.onnx")) or sorted(path.glob("onnx/*.onnx"))
     if len(files) > 1:
         raise ModelError(f"model_dir {path} holds {len(files)} .onnx files: name the one to use")
     return files[0] if files else segrt_export.export_folder(path, store.home() / "onnx")
