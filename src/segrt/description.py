@@ -114,6 +114,7 @@ def describe(
     outputs: Sequence[Any],
     metadata: str | None,
     given: Given = NOTHING,
+    config: Path | None = None,
 ) -> Description:
     """Find out what a model needs and gives, or refuse it.
 
@@ -123,12 +124,13 @@ def describe(
         outputs: likewise, of its outputs.
         metadata: segrt's metadata in the file.
         given: what the caller says.
+        config: a configuration to read instead of those next to the file.
 
     Raises:
         ModelError: segrt can't run it, or two sources contradict each other.
     """
     node = network.image_input(inputs, file)
-    configs = [stated for stated in _read_configs(file) if stated.values]
+    configs = [stated for stated in _read_configs(file, config) if stated.values]
     meta = ModelMeta.loads(metadata, file=str(file)) if metadata else None
     sources = [Stated(f"the metadata of {file.name}", _of(meta))] if meta else []
     merged, origins = _merge([*sources, *configs], file)
@@ -139,6 +141,8 @@ def describe(
     else:
         names = given.class_names or merged.get("class_names", ())
         output, form, classes = network.recognised(file, node, outputs, given.output, names)
+        _check_output_op(merged.get("output_op"), origins.get("output_op", ""), form, file)
+    merged = {key: value for key, value in merged.items() if key in ModelMeta.model_fields}
     merged["output"] = form
     origins["output"] = "output=" if given.output else origins.get("output", "the graph")
     if given.transforms is not None:
@@ -159,8 +163,14 @@ def describe(
     return description
 
 
-def _read_configs(file: Path) -> Iterator[Stated]:
+def _read_configs(file: Path, config: Path | None) -> Iterator[Stated]:
     """The configurations next to a file, or above it, if it is in a folder called `onnx`."""
+    if config is not None:
+        reader = _READERS.get(config.name)
+        if reader is None and config.suffix not in (".yml", ".yaml"):
+            raise ModelError(f"{config} must be called one of {', '.join(_READERS)}")
+        yield (reader or paddle.inference_yml)(config)
+        return
     folders = [file.parent]
     if file.resolve().parent.name == "onnx":
         folders.append(file.resolve().parent.parent)
@@ -178,7 +188,7 @@ def _of(meta: ModelMeta) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in ((), None)}
 
 
-_COMPARED = ("class_names", "ignore_index", "reduce_labels")
+_COMPARED = ("class_names", "ignore_index", "output_op", "reduce_labels")
 
 
 def _merge(sources: Sequence[Stated], file: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -253,6 +263,15 @@ def _name_classes(
     merged["class_names"] = names
     if not merged.get("palette") and spec and names == spec.class_names:
         merged["palette"] = spec.palette
+
+
+def _check_output_op(stated: str | None, origin: str, form: str, file: Path) -> None:
+    """Refuse a network of PaddleSeg that does not end as its configuration says."""
+    # "none" appends nothing: the network itself may end in anything.
+    if stated in ("argmax", "softmax") and (stated == "argmax") != (form == "labels"):
+        raise ModelError(
+            f"{origin} states output_op: {stated}, but {file} gives {form}: correct one of them"
+        )
 
 
 def _check(description: Description, file: Path) -> None:

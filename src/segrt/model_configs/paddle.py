@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from segrt.metadata import MAX_CLASSES
 from segrt.model_configs.stated import Lenient, Stated, parse, read_mapping
@@ -13,12 +13,18 @@ from segrt.model_configs.stated import Lenient, Stated, parse, read_mapping
 # PaddleSeg's defaults of Resize (paddleseg/transforms/transforms.py) differ from PaddleX's.
 _RESIZE = {"target_size": [512, 512], "keep_ratio": False, "size_divisor": None, "interp": "LINEAR"}
 
-Label = str | int | float | bool
+OutputOp = Literal["argmax", "softmax", "none"]
 
 
 class _Deploy(Lenient):
     transforms: list[dict[str, Any]] | None = Field(None, max_length=100)
-    output_op: Literal["argmax", "softmax", "none"] | None = None
+    model: str | None = None
+    output_op: OutputOp | None = None
+
+    @field_validator("output_op", mode="before")
+    @classmethod
+    def _in_lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
 
 class _PreProcess(Lenient):
@@ -26,7 +32,14 @@ class _PreProcess(Lenient):
 
 
 class _PostProcess(Lenient):
-    label_list: list[Label] | None = Field(None, max_length=MAX_CLASSES)
+    label_list: list[str | int | float] | None = Field(None, max_length=MAX_CLASSES)
+
+    @field_validator("label_list", mode="before")
+    @classmethod
+    def _no_flags(cls, value: object) -> object:
+        if isinstance(value, list) and any(isinstance(name, bool) for name in value):
+            raise ValueError("a name is read as true or false: put it in quotes")
+        return value
 
 
 class _Global(Lenient):
@@ -66,6 +79,10 @@ def from_mapping(data: object, path: Path, *, paddleseg: bool) -> Stated:
         values["class_names"] = tuple(str(label) for label in config.post.label_list)
     if config.general and config.general.model_name:
         values["name"] = config.general.model_name
+    if config.deploy and config.deploy.output_op:
+        values["output_op"] = config.deploy.output_op
+    if config.deploy and config.deploy.model:
+        values["program"] = config.deploy.model
     return Stated(path.name, values)
 
 

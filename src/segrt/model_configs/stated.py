@@ -22,7 +22,9 @@ class Stated:
 
     Attributes:
         source: the name of the file, for messages.
-        values: fields of `segrt.metadata.ModelMeta`: only those that the file decides.
+        values: fields of `segrt.metadata.ModelMeta`, only those that the file decides; besides,
+            `output_op`, the operator at the end of a network of PaddleSeg, and `program`, the name
+            of its file.
     """
 
     source: str
