@@ -193,10 +193,8 @@ def test_sizes_and_batches_are_those_that_the_model_accepts(results: tuple[Path,
 
 def test_sizes_that_paddle_refuses_are_listed(results: tuple[Path, int]) -> None:
     even = Result(results[0] / "even.onnx")
-    assert even.report["parity"]["refused"] == [
-        "sample.png at 333x517",
-        "sample.png at 97x211",
-    ]
+    refused = even.report["parity"]["refused"]
+    assert list(refused) == ["sample.png at 333x517", "sample.png at 97x211"]
     assert "refused" not in Result(results[0] / "none21.onnx").report["parity"]
 
 

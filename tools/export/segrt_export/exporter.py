@@ -21,7 +21,7 @@ from segrt import second_graph
 from segrt.errors import ExportError
 from segrt.files import write_atomic
 from segrt.metadata import KEY, ModelMeta
-from segrt_export.convert import OPSET, convert
+from segrt_export.convert import OPSET, convert, failure_reason
 from segrt_export.count import multiply_adds
 from segrt_export.parity import AWKWARD_SIZES, compare
 from segrt_export.passes import FLOAT32_REWRITES, REWRITES, adaptive_pool, check_names
@@ -185,12 +185,9 @@ def _transform(
     model: ModelProto, source: PaddleModel, weights: str, rewrites: _Rewrites
 ) -> ModelMeta:
     """Run the passes on `model`, in place, and return its metadata."""
-    import onnxslim
-
     # The converter's shapes are those of the marked program, not of the model's own operators.
     del model.graph.value_info[:]
-    # Repeated shape inference would take half of onnxslim's time.
-    model.CopyFrom(onnxslim.slim(model, no_shape_infer=True))
+    _simplify(model)
     tail = cut_tail(model)
     _check_class_names(source, tail.classes)
     rewrites.passes["cut_tail"] = int(tail.cut)
@@ -220,6 +217,40 @@ def _transform(
         source=source.sha256(),
         tools={name: version(name) for name in packages},
         passes=tuple(name for name, count in rewrites.passes.items() if count),
+    )
+
+
+def _simplify(model: ModelProto) -> None:
+    """Run onnxslim on `model`, in place, and refuse control flow that remains."""
+    import onnxslim
+
+    branches = _control_flow(model)
+    try:
+        # Repeated shape inference would take half of onnxslim's time.
+        model.CopyFrom(onnxslim.slim(model, no_shape_infer=True))
+    except Exception as error:  # its errors have no common type
+        if not branches:
+            reason = failure_reason(str(error))
+            raise ExportError(f"onnxslim could not simplify the model: {reason}") from None
+    else:
+        branches = _control_flow(model)
+    if branches:
+        raise ExportError(
+            f"the network contains control flow ({', '.join(branches)}), which segrt-export can't"
+            " convert: MaskFormer is not supported, and PP-MobileSeg must be exported without its"
+            " upsampling 'vim'"
+        )
+
+
+def _control_flow(model: ModelProto) -> list[str]:
+    """The types of a graph's operators that contain graphs: If, Loop and Scan."""
+    return sorted(
+        {
+            node.op_type
+            for node in model.graph.node
+            for attribute in node.attribute
+            if attribute.type == onnx.AttributeProto.GRAPH
+        }
     )
 
 
@@ -270,8 +301,9 @@ def _name_dimensions(model: ModelProto) -> None:
 
 def _check_output_op(source: PaddleModel, kind: OutputKind) -> None:
     """Refuse a program that does not end as its configuration says."""
+    # "none" appends nothing: the network itself may end in labels, as PP-MobileSeg can.
     stated = source.config.output_op
-    if stated is not None and (stated == "argmax") != (kind == "labels"):
+    if (stated == "argmax" and kind != "labels") or (stated == "softmax" and kind == "labels"):
         raise ExportError(
             f"{source.config.files[-1]} states output_op: {stated}, but the output of"
             f" {source.program} is {kind}; correct one of them"

@@ -240,13 +240,13 @@ def add_logits_output(program: dict[str, Any]) -> bool:
     These are the input of [bilinear_interp ->] [softmax or sigmoid ->] [argmax ->] at its end.
 
     Returns:
-        bool: False if the program ends otherwise and is unchanged.
+        bool: False if the program ends otherwise, or returns its logits already, and is unchanged.
     """
     ops, made_by, fetch = operators(program), _producers(program), _fetch(program)
     logits, names = _tail(made_by, fetch["I"][0]["%"])
     if (source := made_by.get(logits, {"#": ""}))["#"] == "1.bilinear_interp":
         logits = source["I"][0]["%"]
-    elif not names and output_kind(program) == "labels":
+    elif not names:
         return False
     extra = json.loads(json.dumps(fetch))
     attribute(extra, "name")["D"] = "logits"
