@@ -8,7 +8,7 @@ SAMPLE := src/segrt/models/sample.png
 COVERAGE ?= --cov
 
 .PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel \
-    browser-test clients-test bench bench-paddlex clean
+    browser-test clients-test frameworks-test bench bench-paddlex clean
 
 demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
@@ -60,6 +60,10 @@ browser-test: .venv/.ready
 clients-test: .venv/.ready
 	.venv/bin/python -m pytest -m clients -rs tests/clients
 
+# Networks of transformers, torchvision and segmentation_models.pytorch, compared with torch.
+frameworks-test: .venv-frameworks/.ready
+	.venv-frameworks/bin/python -m pytest -m frameworks -rs tests/frameworks
+
 # The table of the 18 models on this CPU, compared with Paddle Inference. About half an hour.
 bench: .venv-bench/.ready
 	.venv-bench/bin/segrt-bench --all --untrained --device cpu --size 512x1024 --compare paddle \
@@ -86,6 +90,15 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	$(INSTALL) --no-deps paddleseg==2.8.0
 	touch $@
 
+# The build of torch for CPUs where pip finds one: PyPI's installs gigabytes of CUDA libraries.
+TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/dev/null \
+    | grep -om1 '[0-9.]*+cpu' | head -n1))
+
+.venv-frameworks/.ready: pyproject.toml
+	$(INSTALL) --editable '.[cpu,dev,export]' '$(TORCH)' torchvision transformers \
+	    segmentation-models-pytorch onnxscript
+	touch $@
+
 .venv-docs/.ready: pyproject.toml
 	$(INSTALL) --editable '.[docs]'
 	touch $@
@@ -107,5 +120,5 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-gpu .venv-openvino .venv-package \
-	    .venv-paddlex output dist site .coverage .hypothesis .*_cache
+	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-frameworks .venv-gpu \
+	    .venv-openvino .venv-package .venv-paddlex output dist site .coverage .hypothesis .*_cache
