@@ -21,7 +21,9 @@ from PIL import Image
 import segrt
 from segrt.bench import datasets
 from segrt.bench.accuracy import ConfusionMatrix
+from segrt.model_configs import huggingface
 from segrt.pipeline import Pipeline
+from segrt.preprocess import Transforms
 from segrt.result import SegResult
 
 pytestmark = pytest.mark.frameworks
@@ -177,6 +179,41 @@ def test_segformer_of_transformers(reduce_labels: bool, tmp_path: Path, record: 
         record(f"SegFormer, reduce_labels {reduce_labels}, {size}: Pillow, torchvision", shares)
         assert shares[0] >= 0.9999
         assert shares[1] >= 0.99  # its resize rounds differently
+
+
+_SIZE = {"height": 150, "width": 411}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("Segformer", {"size": _SIZE, "resample": resample}) for resample in range(6)),
+        ("Segformer", {"size": 224}),
+        ("Segformer", {"size": {"shortest_edge": 200}, "default_to_square": False}),
+        ("Segformer", {"do_resize": False}),
+        ("Segformer", {"do_normalize": False}),
+        ("Segformer", {"do_rescale": False}),
+        ("Segformer", {"rescale_factor": 1 / 127.5, "image_mean": [1] * 3, "image_std": [1] * 3}),
+        ("Segformer", {"image_mean": 0.5, "image_std": 0.25}),
+        ("Beit", {}),
+        ("DPT", {}),
+        ("ViT", {}),
+    ],
+    ids=str,
+)
+def test_image_processors_of_transformers(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    processor = getattr(transformers, f"{name}ImageProcessorPil")(**options)
+    processor.save_pretrained(tmp_path)
+    stated = huggingface.preprocessor_config(tmp_path / "preprocessor_config.json").values
+    transforms = Transforms.parse(stated["transforms"], resize_in=stated["resize_in"])
+    for size in ((241, 317), (360, 200)):
+        image = _photo(size)
+        right = processor(images=image, return_tensors="np").pixel_values
+        batch = transforms.batch([transforms.fit(_bgr(image), transforms.layout(size))])
+        np.testing.assert_allclose(batch, right, atol=1e-6, rtol=1e-6)
 
 
 def test_deeplab_of_torchvision(tmp_path: Path, record: Record) -> None:
