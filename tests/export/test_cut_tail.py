@@ -8,9 +8,10 @@ import onnxruntime as ort
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from segrt.errors import ExportError
 from segrt.metadata import Upsample
 from segrt.postprocess import labels_from_logits
-from segrt_export.passes.cut_tail import cut_tail
+from segrt_export.passes.cut_tail import Tail, cut_tail
 
 
 def _network(
@@ -121,3 +122,68 @@ def test_other_graphs_are_unchanged() -> None:
     before = model.SerializeToString()
     assert cut_tail(model).output == "logits"
     assert model.SerializeToString() == before
+
+
+def _one_channel(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with the first of its five channels alone."""
+    weights = next(i for i in model.graph.initializer if i.name == "w")
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights)[:1], "w"))
+    return model
+
+
+SIGMOID = helper.make_node("Sigmoid", ["high"], ["soft"])
+
+
+def test_the_sigmoid_of_one_channel_is_removed() -> None:
+    model = _one_channel(_network([_resize(), SIGMOID], "soft", TensorProto.FLOAT))
+    tail = cut_tail(model)
+    assert tail == Tail("logits", Upsample(stride=4), 2)
+    assert not {"Sigmoid", "Resize"} & {n.op_type for n in model.graph.node}
+
+
+def test_the_sigmoid_of_several_channels_stays() -> None:
+    model = _network([_resize(), SIGMOID], "soft", TensorProto.FLOAT)
+    before = model.SerializeToString()
+    assert cut_tail(model) == Tail("probabilities", None, 5, cut=False)
+    assert model.SerializeToString() == before
+
+
+def test_upsampled_probabilities_are_not_called_logits() -> None:
+    softmax = helper.make_node("Softmax", ["low"], ["soft"], axis=1)
+    resize = _resize()
+    resize.input[0] = "soft"
+    model = _network([softmax, resize, *ARGMAX], "labels", TensorProto.INT32)
+    assert cut_tail(model) == Tail("probabilities", Upsample(stride=4), 5)
+
+
+@pytest.mark.parametrize("op_type", ["ArgMax", "Softmax"])
+def test_a_tail_over_one_channel_is_refused(op_type: str) -> None:
+    tail = helper.make_node(op_type, ["high"], ["end"], axis=1)
+    kind = TensorProto.INT64 if op_type == "ArgMax" else TensorProto.FLOAT
+    model = _one_channel(_network([_resize(), tail], "end", kind))
+    with pytest.raises(ExportError, match=f"ends in {op_type} over a single channel"):
+        cut_tail(model)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        [helper.make_node("ArgMax", ["high"], ["labels"], axis=2)],
+        [
+            helper.make_node("ReduceMax", ["high"], ["top"], axes=[1]),
+            helper.make_node("Cast", ["top"], ["labels"], to=TensorProto.INT64),
+        ],
+    ],
+)
+def test_other_labels_stay(tail: list[NodeProto]) -> None:
+    model = _network([_resize(), *tail], "labels")
+    before = model.SerializeToString()
+    assert cut_tail(model) == Tail("labels", cut=False)
+    assert model.SerializeToString() == before
+
+
+def test_the_probe_has_the_size_that_the_input_fixes() -> None:
+    model = _network([_resize(), *ARGMAX], "labels", TensorProto.INT32)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    dims[0].dim_value, dims[2].dim_value, dims[3].dim_value = 2, 64, 104
+    assert cut_tail(model) == Tail("logits", Upsample(stride=4), 5)

@@ -41,7 +41,7 @@ def test_a_published_archive_is_exported_to_the_cache(
     tar = _tar(folder, tmp_path / "SegFormer-B0 (slice)_infer.tar")
     model, file = open_source(str(tar), tmp_path / "work", None)
     assert model.name == "SegFormer-B0 (slice)"
-    assert model.class_names == ("road",)
+    assert model.meta.class_names == ("road",)
     assert file == store.onnx_path(zoo.get("SegFormer-B0"))
     assert (
         open_source(str(tar), tmp_path / "work2", tmp_path)[1]
@@ -57,7 +57,7 @@ def test_a_named_model_is_downloaded(
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SEGRT_MIRROR", str(tmp_path / "mirror"))
     model, file = open_source("pp-liteseg-t", tmp_path / "work", None)
-    assert (model.name, model.class_names) == ("PP-LiteSeg-T", ("road",))
+    assert (model.name, model.meta.class_names) == ("PP-LiteSeg-T", ("road",))
     assert file == store.onnx_path(spec)
     assert store.archive_path(spec)
 
