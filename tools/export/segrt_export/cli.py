@@ -43,7 +43,7 @@ app = App(
     name="segrt-export",
     version=segrt.__version__,
     usage="Usage: segrt-export [MODEL...] [OPTIONS]",
-    help="Convert Paddle segmentation models to ONNX and compare them with Paddle.",
+    help="Convert segmentation models to fast ONNX files, compared with the original.",
     help_flags=["-h", "--help"],
     group_commands=Group("Other", sort_key=9),
 )
@@ -60,6 +60,9 @@ class ModelOptions:
 
     untrained: Annotated[bool, Parameter(show_default=False)] = False
     """Use random weights, for timing."""
+
+    config: Annotated[Path | None, Parameter(metavar="FILE")] = None
+    """Configuration of an .onnx file; default: next to it."""
 
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], metavar="FOLDER")] = None
     """Output folder; default for zoo models: cache."""
@@ -99,7 +102,7 @@ def run(
         Parameter(
             group=_MODELS,
             metavar="MODEL",
-            help="Folder or tar of a Paddle model, or name of a zoo model.",
+            help="Folder or tar of a Paddle model, .onnx file, or name of a zoo model.",
         ),
     ],
     models: ModelOptions = ModelOptions(),
@@ -160,7 +163,13 @@ def _export(
     """Export one model to a path that is not in `taken`, and add its path there."""
     try:
         with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
-            source, file = open_source(name, Path(work), models.out, untrained=models.untrained)
+            source, file = open_source(
+                name,
+                Path(work),
+                models.out,
+                untrained=models.untrained,
+                config=models.config,
+            )
             source, file = distinct_target(name, source, file, taken)
             exported = segrt_export.export(
                 source,

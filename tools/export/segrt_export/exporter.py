@@ -23,6 +23,7 @@ from segrt.files import write_atomic
 from segrt.metadata import KEY, ModelMeta
 from segrt_export.convert import OPSET, convert, failure_reason
 from segrt_export.count import multiply_adds
+from segrt_export.onnx_model import OnnxModel
 from segrt_export.parity import AWKWARD_SIZES, compare
 from segrt_export.passes import FLOAT32_REWRITES, REWRITES, adaptive_pool, check_names
 from segrt_export.passes.cut_tail import cut_tail
@@ -88,7 +89,7 @@ class _Rewrites:
 
 
 def export(
-    source: PaddleModel,
+    source: PaddleModel | OnnxModel,
     file: Path,
     *,
     images: Sequence[Path] = (),
@@ -97,7 +98,7 @@ def export(
     weights: Literal["float32", "float16"] = "float32",
     without: Collection[str] = (),
 ) -> Exported:
-    """Convert a model, compare it with Paddle Inference, and write the `.onnx` file.
+    """Convert or optimise a model, compare it with the original, and write the `.onnx` file.
 
     The parity report is written next to it, with the suffix `.parity.json`.
 
@@ -107,7 +108,7 @@ def export(
         1.0
 
     Args:
-        source: the Paddle model.
+        source: the Paddle or ONNX model.
         file: path of the `.onnx` file; missing folders are created.
         images: photos to compare on; by default the sample image of the package.
         sizes: (height, width) of further comparisons.
@@ -122,7 +123,7 @@ def export(
 
     Raises:
         ExportError: `without` contains an unknown name, the converter fails, the result is not
-            plain ONNX, or its labels differ from Paddle's on more pixels than
+            plain ONNX, or its labels differ from the original's on more pixels than
             `segrt_export.parity.THRESHOLD` allows. Nothing is written in that case.
         MissingExtraError: the export extra is not installed.
     """
@@ -139,13 +140,13 @@ def export(
 
 
 def _convert(
-    source: PaddleModel, work: Path, opset: int, weights: str, without: Collection[str]
+    source: PaddleModel | OnnxModel, work: Path, opset: int, weights: str, without: Collection[str]
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Convert the model.
 
     Returns:
-        tuple: the models to compare with Paddle, by report key ("parity" is the content of the
-        `.onnx` file), and the report without the results of that comparison.
+        tuple: the models to compare with the original, by report key ("parity" is the content of
+        the `.onnx` file), and the report without the results of that comparison.
     """
     started = perf_counter()
     model, raw_nodes = _to_onnx(source, work, opset)
@@ -166,8 +167,11 @@ def _convert(
     }
 
 
-def _to_onnx(source: PaddleModel, work: Path, opset: int) -> tuple[ModelProto, int]:
-    """The converted model, before any pass, and the converter's number of nodes."""
+def _to_onnx(source: PaddleModel | OnnxModel, work: Path, opset: int) -> tuple[ModelProto, int]:
+    """The model as ONNX, before any pass, and its number of nodes."""
+    if isinstance(source, OnnxModel):
+        model = source.load()
+        return model, len(model.graph.node)
     program, params = paddle3_program(source, work)
     check_interface(program)
     _check_output_op(source, output_kind(program))
@@ -182,14 +186,15 @@ def _to_onnx(source: PaddleModel, work: Path, opset: int) -> tuple[ModelProto, i
 
 
 def _transform(
-    model: ModelProto, source: PaddleModel, weights: str, rewrites: _Rewrites
+    model: ModelProto, source: PaddleModel | OnnxModel, weights: str, rewrites: _Rewrites
 ) -> ModelMeta:
     """Run the passes on `model`, in place, and return its metadata."""
     # The converter's shapes are those of the marked program, not of the model's own operators.
     del model.graph.value_info[:]
     _simplify(model)
     tail = cut_tail(model)
-    _check_class_names(source, tail.classes)
+    if isinstance(source, PaddleModel):
+        _check_class_names(source, tail.classes)
     rewrites.passes["cut_tail"] = int(tail.cut)
     rewrites.count("stock", model)
     rewrites.run(model, REWRITES)
@@ -206,18 +211,17 @@ def _transform(
         )
     # Inferred shapes of inner tensors would have to be kept correct by every later pass.
     del model.graph.value_info[:]
-    packages = ("segrt", "paddle2onnx", "paddlepaddle", "onnx", "onnxslim")
-    return ModelMeta(
-        name=source.name,
-        class_names=source.class_names,
-        transforms=source.transforms,
-        resize_in=source.config.resize_in,
-        output=tail.output,
-        upsample=tail.upsample,
-        source=source.sha256(),
-        tools={name: version(name) for name in packages},
-        passes=tuple(name for name, count in rewrites.passes.items() if count),
-    )
+    packages = ["segrt", "onnx", "onnxslim"]
+    if isinstance(source, PaddleModel):
+        packages += ["paddle2onnx", "paddlepaddle"]
+    done = {
+        "output": tail.output,
+        "upsample": tail.upsample,
+        "source": source.sha256(),
+        "tools": {name: version(name) for name in packages},
+        "passes": tuple(name for name, count in rewrites.passes.items() if count),
+    }
+    return source.meta.model_copy(update=done)
 
 
 def _simplify(model: ModelProto) -> None:

@@ -25,6 +25,9 @@ OPSETS = range(14, 20)
 """The operator sets for which the passes are written; others are converted to `OPSET`."""
 OPSET = 17
 
+_LAYOUT_NAMES = {"end2end", "inference", "model", "onnx"}
+"""Names that exporters give to every file, or to its folder."""
+
 
 @dataclass(frozen=True)
 class OnnxModel:
@@ -69,20 +72,40 @@ class OnnxModel:
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         if text:
             raise ExportError(f"{file} comes from segrt-export: export the original again")
-        described = describe(
-            file, session.get_inputs(), session.get_outputs(), None, NOTHING, config
-        )
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        described = describe(file, inputs, outputs, None, NOTHING, config)
+        node = described.input
+        if node.channels_last or node.channels != 3 or np.dtype(node.dtype) != np.float32:
+            raise ExportError(
+                f"{file} takes {np.dtype(node.dtype)}, channels"
+                f" {'last' if node.channels_last else 'first'}: {node.channels}. segrt-export takes"
+                " float32, N x 3 x H x W; segrt runs this file as it is"
+            )
+        if described.output.channels_last:
+            raise ExportError(
+                f"{file} gives N x h x w x C: segrt-export takes N x C x h x w; segrt runs this"
+                " file as it is"
+            )
         if described.origins["transforms"] == "default":
             raise ExportError(
                 f"{file} does not say how images are prepared: put its configuration next to it, or"
                 " specify one with --config"
             )
-        return cls(file, described.meta.name, described)
+        name = described.meta.name
+        if described.origins["name"] == "the file name" and name.lower() in _LAYOUT_NAMES:
+            folders = (folder.name for folder in file.resolve().parents)
+            name = next((n for n in folders if n and n.lower() not in _LAYOUT_NAMES), name)
+        return cls(file, name, described)
+
+    @property
+    def run_name(self) -> str:
+        """The name of its folder, for files of one name."""
+        return self.file.resolve().parent.name
 
     @property
     def meta(self) -> ModelMeta:
         """What the exported file states; names that nobody gave are left out."""
-        meta = self.description.meta
+        meta = self.description.meta.model_copy(update={"name": self.name})
         named = self.description.origins["class_names"] != "default"
         return meta if named else meta.model_copy(update={"class_names": ()})
 
@@ -91,7 +114,7 @@ class OnnxModel:
         return {self.file.name: files.sha256(self.file)}
 
     def load(self) -> ModelProto:
-        """The model, with the one output that becomes labels, and channels first.
+        """The model, with the one output that becomes labels, as float32 or integers.
 
         Raises:
             ExportError: its operator set can't be converted.
@@ -107,14 +130,10 @@ class OnnxModel:
                     f" it with opset {OPSET} ({str(error).splitlines()[0]})"
                 ) from None
         graph, output = model.graph, self.description.output
-        if output.channels_last or self.description.input.channels_last:
-            raise ExportError(
-                f"{self.file} has its channels last: export it with N x C x H x W, or use it as it"
-                " is with segrt"
-            )
         kept = [out for out in graph.output if out.name == output.name]
         del graph.output[:]
         graph.output.extend(kept)
+        _as_float(model)
         prune(graph)
         return model
 
@@ -156,7 +175,7 @@ class OnnxReference:
         return labels_from_logits(output, size)[0], raw if form == "logits" else None
 
 
-def as_float(model: ModelProto) -> None:
+def _as_float(model: ModelProto) -> None:
     """Give a float16 or float64 output the type float32, which metadata stand for; in place."""
     out = model.graph.output[0]
     if out.type.tensor_type.elem_type in (TensorProto.FLOAT16, TensorProto.DOUBLE):

@@ -1,4 +1,7 @@
-"""Parity reports: the share of pixels to which an exported model and Paddle assign one label."""
+"""Parity reports: the share of pixels to which an exported and the original model assign one label.
+
+The original is run by Paddle Inference, or by ONNX Runtime if it is an ONNX model.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from segrt.metadata import KEY, ModelMeta
 from segrt.postprocess import labels_from_logits, resize_labels
 from segrt.preprocess import Transforms
 from segrt_export.convert import failure_reason
+from segrt_export.onnx_model import OnnxModel, OnnxReference
 from segrt_export.program import PaddleModel, add_logits_output, output_kind, paddle3_program
 from segrt_export.requirements import require
 
@@ -52,6 +56,7 @@ class PaddleReference:
         onednn: whether to use oneDNN; by default with the versions of Paddle in which it works.
 
     Attributes:
+        name: what runs the model, for reports.
         onednn: whether oneDNN is used.
 
     Raises:
@@ -71,6 +76,7 @@ class PaddleReference:
         with _quiet():
             from paddle import inference
 
+        self.name = f"Paddle Inference {version('paddlepaddle')}"
         program, params = paddle3_program(source, work)
         self._kind = output_kind(program)
         self.has_logits = logits and add_logits_output(program)
@@ -157,19 +163,19 @@ class _Case:
 
 
 def compare(
-    source: PaddleModel,
+    source: PaddleModel | OnnxModel,
     graphs: Mapping[str, bytes],
     work: Path,
     images: Sequence[Path],
     sizes: Sequence[tuple[int, int]],
 ) -> dict[str, dict[str, Any]]:
-    """Compare an exported model with Paddle Inference on images of several sizes.
+    """Compare an exported model with the original on images of several sizes.
 
     A model with a fixed height, width or batch size is compared at those. oneDNN computes some
     networks wrongly (PP-MobileSeg): if labels differ or Paddle fails, it runs again without it.
 
     Args:
-        source: the Paddle model.
+        source: the original model.
         graphs: the serialized ONNX models to compare, by report key.
         work: folder for temporary files.
         images: photos; by default the sample image of the package.
@@ -193,24 +199,30 @@ def compare(
         name: ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         for name, graph in graphs.items()
     }
-    reference = PaddleReference(source, work)
+    reference: PaddleReference | OnnxReference
+    if isinstance(source, OnnxModel):
+        reference = OnnxReference(source)
+    else:
+        reference = PaddleReference(source, work)
     found, refused = _compare(source, reference, sessions, images, sizes)
-    if reference.onednn and (refused or _worst(found)["agreement"] < THRESHOLD):
+    again = reference.onednn and (refused or _worst(found)["agreement"] < THRESHOLD)
+    if again and isinstance(source, PaddleModel):
         reference = PaddleReference(source, work, onednn=False)
         found, refused = _compare(source, reference, sessions, images, sizes)
     worst = _worst(found)
     if not worst["case"]:
         raise ExportError(
-            "Paddle itself can't run the model on any image, first because of"
+            f"{reference.name} can't run the original model on any image, first because of"
             f" {next(iter(refused.values()))}"
         )
     if worst["agreement"] < THRESHOLD:
         raise ExportError(
-            f"{source.name}: the exported model agrees with Paddle on {worst['agreement']:.4%} of"
-            f" the pixels of {worst['case']}, less than {THRESHOLD:.1%}; nothing was written"
+            f"{source.name}: the exported model agrees with {reference.name} on"
+            f" {worst['agreement']:.4%} of the pixels of {worst['case']}, less than"
+            f" {THRESHOLD:.1%}; nothing was written"
         )
     tools = {
-        "reference": f"Paddle Inference {version('paddlepaddle')}",
+        "reference": reference.name,
         "onednn": reference.onednn,
         "runtime": f"onnxruntime {ort.__version__}",
     }
@@ -218,13 +230,13 @@ def compare(
 
 
 def _compare(
-    source: PaddleModel,
-    reference: PaddleReference,
+    source: PaddleModel | OnnxModel,
+    reference: PaddleReference | OnnxReference,
     sessions: Mapping[str, Any],
     images: Sequence[Path],
     sizes: Sequence[tuple[int, int]],
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-    """The cases of each graph, and Paddle's reason by name of those that it can't run."""
+    """The cases of each graph, and the reason by name of those that the original can't run."""
     first = next(iter(sessions.values()))
     meta = ModelMeta.loads(first.get_modelmeta().custom_metadata_map[KEY], file=source.name)
     transforms = Transforms.parse(list(meta.transforms))
@@ -244,7 +256,7 @@ def _compare(
                 output = session.run(None, {session.get_inputs()[0].name: batch})[0]
             except Exception as error:  # nor have those of ONNX Runtime
                 raise ExportError(
-                    f"{source.name}: the exported model can't run {case.name}, which Paddle can:"
+                    f"{source.name}: the exported model can't run {case.name}, unlike the original:"
                     f" {failure_reason(str(error))}"
                 ) from None
             ours = _labels(output, meta, (batch.shape[2], batch.shape[3]))

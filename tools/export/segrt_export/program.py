@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from segrt import files
 from segrt.errors import ExportError
+from segrt.metadata import ModelMeta
 from segrt_export.config import DEFAULT_TRANSFORMS, Config, program_name, read_config
 from segrt_export.convert import translate
 
@@ -111,6 +112,16 @@ class PaddleModel:
         """
         folders = (folder.name for folder in self.program.resolve().parent.parents)
         return next((name for name in folders if name.lower() not in _LAYOUT_NAMES), "")
+
+    @property
+    def meta(self) -> ModelMeta:
+        """What the exported file states."""
+        return ModelMeta(
+            name=self.name,
+            class_names=self.class_names,
+            transforms=self.transforms,
+            resize_in=self.config.resize_in,
+        )
 
     def sha256(self) -> dict[str, str]:
         """The SHA-256 of the program, weights and configuration, by file name."""

@@ -1,22 +1,31 @@
-"""Resolves an argument of segrt-export to a Paddle model and the path of its export."""
+"""Resolves an argument of segrt-export to a model and the path of its export."""
 
 from __future__ import annotations
 
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from segrt import archive, store, zoo
-from segrt.errors import ExportError, ModelError
+from segrt.errors import ConfigError, ExportError, ModelError
 from segrt.zoo import ModelSpec
+from segrt_export.onnx_model import OnnxModel
 from segrt_export.program import PaddleModel
 from segrt_export.untrained import build_untrained
 
+Source: TypeAlias = PaddleModel | OnnxModel
+
 
 def open_source(
-    text: str, work: Path, out: Path | None, *, untrained: bool = False
-) -> tuple[PaddleModel, Path]:
-    """Open a Paddle model by folder, archive, or name in the model zoo.
+    text: str,
+    work: Path,
+    out: Path | None,
+    *,
+    untrained: bool = False,
+    config: Path | None = None,
+) -> tuple[Source, Path]:
+    """Open a model by folder, archive, ONNX file, or name in the model zoo.
 
     Example:
         >>> model, file = open_source("PP-LiteSeg-T", Path("work"), Path("out"))
@@ -24,12 +33,13 @@ def open_source(
         PosixPath('out/PP-LiteSeg-T.onnx')
 
     Args:
-        text: a folder with an inference model, a `.tar` as published by PaddleX, or the name of a
-            model, which is downloaded.
+        text: a folder with an inference model, a `.tar` as published by PaddleX, an `.onnx` file,
+            or the name of a model, which is downloaded.
         work: folder for unpacked or generated files; the caller deletes it.
         out: folder of the export; None for a model of the zoo to export it to the cache, where
             segrt finds it by name.
         untrained: generate the named model with random weights instead of downloading it.
+        config: the configuration of an `.onnx` file, instead of those next to it.
 
     Returns:
         tuple: the model, and the path of its `.onnx` file.
@@ -40,16 +50,21 @@ def open_source(
         DownloadError: the model can't be downloaded.
     """
     path = Path(text)
+    if path.suffix == ".onnx" and path.is_file():
+        return _with_target(OnnxModel.open(path, config), out, None)
+    if config is not None:
+        raise ConfigError(f"--config is for .onnx files, and {text} has its own configuration")
     if path.is_dir():
         return _with_target(PaddleModel.open(path), out, None)
     if path.is_file():
         if not tarfile.is_tarfile(path):
             raise ExportError(
-                f"{path} is neither a folder with a Paddle inference model nor a tar archive of one"
+                f"{path} is neither a folder with a Paddle inference model, nor a tar archive of"
+                " one, nor an .onnx file"
             )
         name = path.name.removesuffix(".gz").removesuffix(".tar").removesuffix("_infer")
         return _with_target(_unpack(path, work, name), out, _find_spec(name))
-    if path.suffix in (".tar", ".gz", ".json", ".pdmodel") or "/" in text:
+    if path.suffix in (".tar", ".gz", ".json", ".onnx", ".pdmodel") or "/" in text:
         raise ExportError(f"{path} does not exist")
     spec = zoo.get(text)
     if spec.bundled:
@@ -73,8 +88,8 @@ def _find_spec(name: str) -> ModelSpec | None:
 
 
 def distinct_target(
-    text: str, model: PaddleModel, file: Path, taken: dict[str, str]
-) -> tuple[PaddleModel, Path]:
+    text: str, model: Source, file: Path, taken: dict[str, str]
+) -> tuple[Source, Path]:
     """Choose a path that no other export of the call has, and add it to `taken`.
 
     PaddleX calls the folder of every trained model `inference`: the second one takes the name of
@@ -82,7 +97,7 @@ def distinct_target(
 
     Args:
         text: the argument of segrt-export.
-        model: the Paddle model.
+        model: the model.
         file: the path that its name suggests.
         taken: arguments of earlier exports, by the path of each in lower case.
 
@@ -92,7 +107,7 @@ def distinct_target(
     Raises:
         ExportError: the model has no other name, or that is taken too.
     """
-    run_name = model.run_name if Path(text).is_dir() else ""
+    run_name = model.run_name if Path(text).is_dir() or isinstance(model, OnnxModel) else ""
     named = file.with_name(f"{store.folder_name(run_name)}.onnx")
     owner = taken.get(_lower(file))
     if owner is not None:
@@ -111,9 +126,7 @@ def _lower(file: Path) -> str:
     return str(file).casefold()
 
 
-def _with_target(
-    model: PaddleModel, out: Path | None, spec: ModelSpec | None
-) -> tuple[PaddleModel, Path]:
+def _with_target(model: Source, out: Path | None, spec: ModelSpec | None) -> tuple[Source, Path]:
     if out is not None:
         return model, out / f"{store.folder_name(model.name)}.onnx"
     if spec is None:
