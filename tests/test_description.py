@@ -94,6 +94,8 @@ def test_sources_that_contradict_each_other_are_an_error(
         ModelError, match=rf"inference\.yml and deploy\.yaml state different {what}"
     ):
         segrt.create_pipeline(model_dir=tmp_path)
+    given: dict[str, Any] = {"class_names": ["a", "b"], "transforms": [{"type": "Normalize"}]}
+    assert segrt.create_pipeline(model_dir=tmp_path, **given).class_names == ("a", "b")
 
 
 def test_corrected_configuration_contradicts_old_metadata(tmp_path: Path) -> None:

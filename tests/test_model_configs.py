@@ -134,8 +134,11 @@ def test_paddleseg_has_other_defaults_for_resize(tmp_path: Path) -> None:
     [
         ({"height": 64, "width": 96}, {"type": "Resize", "target_size": [96, 64]}),
         (512, {"type": "Resize", "target_size": [512, 512]}),
-        ({"shortest_edge": 64}, {"type": "ResizeByShort", "short_size": 64}),
-        ({"longest_edge": 64}, {"type": "ResizeByLong", "long_size": 64}),
+        ({"shortest_edge": 64}, {"type": "ResizeByShort", "short_size": 64, "rounding": "down"}),
+        (
+            {"shortest_edge": 64, "longest_edge": 99},
+            {"type": "ResizeByShort", "short_size": 64, "max_size": 99, "rounding": "down"},
+        ),
     ],
 )
 def test_sizes_of_hugging_face(tmp_path: Path, size: Any, expected: dict[str, Any]) -> None:
@@ -156,6 +159,9 @@ def test_sizes_of_hugging_face(tmp_path: Path, size: Any, expected: dict[str, An
     [
         ({"do_center_crop": True}, "do_center_crop is set"),
         ({"do_pad": True}, "do_pad is set"),
+        ({"keep_aspect_ratio": True}, "keep_aspect_ratio is set"),
+        ({"ensure_multiple_of": 32}, "ensure_multiple_of is set"),
+        ({"size": {"longest_edge": 64}}, "size must be a height and a width"),
         ({"size": {"height": 64}}, "size must be a height and a width"),
         ({"resample": 9}, "resample 9 is not one of Pillow's filters"),
         ({"image_mean": None}, "do_normalize is set without image_mean"),
@@ -193,7 +199,12 @@ def test_other_json_files_say_nothing(tmp_path: Path) -> None:
 
 
 def test_mmdeploy(tmp_path: Path) -> None:
-    stated = mmdeploy.pipeline_json(_write(tmp_path, "pipeline.json", MM_PIPELINE))
+    with pytest.raises(ModelError, match=r"depends on the version of mmdeploy, which deploy\.json"):
+        mmdeploy.pipeline_json(_write(tmp_path, "pipeline.json", MM_PIPELINE))
+    for version, size in (("0.14.0", [64, 96]), ("1.3.1", [96, 64])):
+        _write(tmp_path, "deploy.json", MM_DEPLOY | {"version": version})
+        stated = mmdeploy.pipeline_json(tmp_path / "pipeline.json")
+        assert stated.values["transforms"][0]["target_size"] == size
     resize, normalize = stated.values["transforms"]
     assert resize["target_size"] == [96, 64]
     assert normalize["scale"] == 1
@@ -241,6 +252,8 @@ def _mutated(data: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 def test_mutated_configurations_never_end_in_a_traceback(tmp_path: Path, name: str) -> None:
     """84 mutations of each of 6 files: each loads with known sources, or is one line."""
     pixel_network(tmp_path / "m.onnx")
+    if name == "pipeline.json":
+        _write(tmp_path, "deploy.json", MM_DEPLOY)
     draw, image = random.Random(name), np.full((40, 56, 3), 100, np.uint8)
     loaded, refused = 0, list[str]()
     for _ in range(84):
@@ -254,7 +267,8 @@ def test_mutated_configurations_never_end_in_a_traceback(tmp_path: Path, name: s
             continue
         loaded += 1
         for value, (_, source) in pipeline.describe().items():
-            assert source in ("default", "the graph", "the file name", name), (value, data)
+            known = ("default", "the graph", "the file name", name)
+            assert source in known or value == "model", (value, data)
         (result,) = pipeline.predict(image, on_error="yield")
         if result.error is None:
             assert isinstance(result, segrt.SegResult)

@@ -226,3 +226,21 @@ def test_parse() -> None:
 def test_invalid_transforms_are_rejected(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Transforms.parse([entry])
+
+
+# Sizes computed by transformers 5.24 (`get_resize_output_image_size`).
+@pytest.mark.parametrize(
+    ("source_size", "short", "limit", "size"),
+    [
+        ((241, 317), 256, None, (256, 336)),
+        ((360, 200), 256, None, (460, 256)),
+        ((100, 100), 64, None, (64, 64)),
+        ((100, 400), 64, 128, (32, 128)),
+    ],
+)
+def test_shorter_side_as_in_transformers(
+    source_size: Size, short: int, limit: int | None, size: Size
+) -> None:
+    entry = {"type": "ResizeByShort", "short_size": short, "rounding": "down"}
+    transforms = Transforms.parse([entry | ({"max_size": limit} if limit else {})])
+    assert transforms.size(source_size) == size

@@ -8,7 +8,7 @@ a warning.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,8 @@ def describe(
     configs = [stated for stated in _read_configs(file, config) if stated.values]
     meta = ModelMeta.loads(metadata, file=str(file)) if metadata else None
     sources = [Stated(f"the metadata of {file.name}", _of(meta))] if meta else []
-    merged, origins = _merge([*sources, *configs], file)
+    ours = {key for key in ("transforms", "class_names") if getattr(given, key) is not None}
+    merged, origins = _merge([*sources, *configs], file, ours)
     merged.setdefault("name", file.stem)
     origins.setdefault("name", "the file name")
     if meta:
@@ -191,27 +192,30 @@ def _of(meta: ModelMeta) -> dict[str, Any]:
 _COMPARED = ("class_names", "ignore_index", "output_op", "reduce_labels")
 
 
-def _merge(sources: Sequence[Stated], file: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The first value of each field; sources that contradict each other are an error."""
+def _merge(
+    sources: Sequence[Stated], file: Path, given: Collection[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The first value of each field that is not given; contradictions are an error."""
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for stated in sources:
-        if "transforms" in stated.values:
+        values = {key: value for key, value in stated.values.items() if key not in given}
+        if "transforms" in values:
             try:
-                theirs = _preparation(stated.values)
+                theirs = _preparation(values)
             except ModelError as error:
                 raise ModelError(f"{file}: {stated.source}: {error}") from None
             if "transforms" in merged and theirs != _preparation(merged):
                 raise _contradiction(file, "transforms", origins["transforms"], stated.source)
-        for key, value in stated.values.items():
+        for key, value in values.items():
             if key in merged and key in _COMPARED and merged[key] != value:
                 raise _contradiction(file, key, origins[key], stated.source)
             if key == "resize_in" and "transforms" in merged:
                 continue  # belongs to the transforms
             if key not in merged:
                 merged[key], origins[key] = value, stated.source
-        if "transforms" in stated.values and origins.get("transforms") == stated.source:
-            merged["resize_in"] = stated.values.get("resize_in", "uint8")
+        if "transforms" in values and origins["transforms"] == stated.source:
+            merged["resize_in"] = values.get("resize_in", "uint8")
     return merged, origins
 
 

@@ -215,15 +215,28 @@ class ResizeByLong(_Resizing):
 
 
 class ResizeByShort(_Resizing):
-    """PaddleSeg's resize of the shorter side to `short_size`; the other is at most `max_size`."""
+    """PaddleSeg's resize of the shorter side to `short_size`; the other is at most `max_size`.
+
+    Attributes:
+        short_size: the shorter side afterwards.
+        max_size: limit on the longer side, which takes precedence.
+        rounding: of the longer side: "nearest", or "down" as in transformers.
+    """
 
     short_size: Side
     max_size: Annotated[float, Field(ge=1)] = 1e10
+    rounding: Literal["nearest", "down"] = "nearest"
 
     def size(self, source_size: Size) -> Size:
         """The (height, width) of an image of `source_size` after this step."""
         short, long = min(source_size), max(source_size)
         target = self.short_size
+        if self.rounding == "down":
+            longer = int(target * long / short)
+            if longer > self.max_size:
+                target, longer = int(self.max_size * target / longer), int(self.max_size)
+            sides = max(target, 1), max(longer, 1)
+            return sides if source_size[0] <= source_size[1] else sides[::-1]
         if target / short * long > self.max_size:
             target = max(int(self.max_size / long * short), 1)
         return _scaled(source_size, target / short)

@@ -27,7 +27,15 @@ _RESAMPLE = {
 }
 
 # Keys of steps that segrt does not take, if they are true.
-_REFUSED = ("do_center_crop", "do_pad", "do_flip_channel_order", "do_convert_grayscale")
+_REFUSED = (
+    "crop_pct",
+    "do_center_crop",
+    "do_convert_grayscale",
+    "do_flip_channel_order",
+    "do_pad",
+    "keep_aspect_ratio",
+    "size_divisor",
+)
 
 
 class _Config(Lenient):
@@ -95,6 +103,8 @@ def preprocessor_config(path: Path) -> Stated:
     for key in _REFUSED:
         if data.get(key):
             raise ModelError(f"{path}: {key} is set, a step that segrt does not have")
+    if data.get("ensure_multiple_of") not in (None, 1):
+        raise ModelError(f"{path}: ensure_multiple_of is set, a step that segrt does not have")
     config = parse(data, _Processor, path)
     transforms: list[dict[str, Any]] = []
     if config.do_resize:
@@ -130,12 +140,10 @@ def _resize(config: _Processor, path: Path) -> dict[str, Any]:
         pair = [size.width, size.height]
         exact = {"keep_ratio": False, "size_divisor": None}
         return {"type": "Resize", "target_size": pair, **exact, **common}
-    if size and not size.height and not size.width:
-        if size.shortest_edge and not size.longest_edge:
-            return {"type": "ResizeByShort", "short_size": size.shortest_edge, **common}
-        if size.longest_edge and not size.shortest_edge:
-            return {"type": "ResizeByLong", "long_size": size.longest_edge, **common}
+    if size and not size.height and not size.width and size.shortest_edge:
+        limit = {"max_size": size.longest_edge} if size.longest_edge else {}
+        short = {"type": "ResizeByShort", "short_size": size.shortest_edge, "rounding": "down"}
+        return {**short, **limit, **common}
     raise ModelError(
-        f"{path}: do_resize is set, and size must be a height and a width, a shortest_edge or a "
-        "longest_edge"
+        f"{path}: do_resize is set, and size must be a height and a width, or a shortest_edge"
     )

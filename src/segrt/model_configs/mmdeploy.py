@@ -91,6 +91,23 @@ def deploy_json(path: Path) -> Stated:
     return Stated(path.name, {"name": names[0]} if names else {})
 
 
+def _height_first(pipeline: Path) -> bool:
+    """Whether sizes are (height, width), as before mmdeploy 1.0, and not mmcv's (width, height).
+
+    Raises:
+        ModelError: the version of mmdeploy is unknown.
+    """
+    path = pipeline.with_name("deploy.json")
+    version = read_mapping(path).get("version") if path.is_file() else None
+    major = str(version).partition(".")[0]
+    if not major.isdecimal():
+        raise ModelError(
+            f"{pipeline}: whether the size of Resize is (height, width) or (width, height) depends "
+            "on the version of mmdeploy, which deploy.json next to it must state"
+        )
+    return int(major) < 1
+
+
 def _step(entry: dict[str, Any], path: Path) -> dict[str, Any] | None:
     kind = str(entry.get("type"))
     key = f"transforms.{kind}"
@@ -100,10 +117,9 @@ def _step(entry: dict[str, Any], path: Path) -> dict[str, Any] | None:
         resize = parse(entry, _Resize, path, key)
         if resize.interpolation not in _INTERP:
             raise ModelError(f"{path}: {key}: interpolation {resize.interpolation!r} is not known")
-        # mmcv's order is (width, height), as in `target_size`.
         pair = resize.size if isinstance(resize.size, tuple) else (resize.size, resize.size)
-        if resize.keep_ratio and isinstance(resize.size, int):
-            return {"type": "ResizeByShort", "short_size": resize.size}
+        if pair[0] != pair[1] and not resize.keep_ratio and _height_first(path):
+            pair = pair[::-1]  # `target_size` is (width, height)
         size = {"target_size": list(pair), "keep_ratio": resize.keep_ratio, "size_divisor": None}
         return {"type": "Resize", **size, "interp": _INTERP[resize.interpolation]}
     if kind == "Normalize":
