@@ -209,24 +209,30 @@ def compare(
     if again and isinstance(source, PaddleModel):
         reference = PaddleReference(source, work, onednn=False)
         found, refused = _compare(source, reference, sessions, images, sizes)
-    worst = _worst(found)
-    if not worst["case"]:
-        raise ExportError(
-            f"{reference.name} can't run the original model on any image, first because of"
-            f" {next(iter(refused.values()))}"
-        )
-    if worst["agreement"] < THRESHOLD:
-        raise ExportError(
-            f"{source.name}: the exported model agrees with {reference.name} on"
-            f" {worst['agreement']:.4%} of the pixels of {worst['case']}, less than"
-            f" {THRESHOLD:.1%}; nothing was written"
-        )
+    _check_worst(source.name, reference.name, _worst(found), refused)
     tools = {
         "reference": reference.name,
         "onednn": reference.onednn,
         "runtime": f"onnxruntime {ort.__version__}",
     }
     return {graph: tools | _report(cases, refused) for graph, cases in found.items()}
+
+
+def _check_worst(
+    model: str, reference: str, worst: Mapping[str, Any], refused: Mapping[str, str]
+) -> None:
+    """Refuse a model whose worst case is too bad, or that the reference can't run."""
+    if not worst["case"]:
+        raise ExportError(
+            f"{reference} can't run the original model on any image, first because of"
+            f" {next(iter(refused.values()))}"
+        )
+    if worst["agreement"] < THRESHOLD:
+        raise ExportError(
+            f"{model}: the exported model agrees with {reference} on"
+            f" {worst['agreement']:.4%} of the pixels of {worst['case']}, less than"
+            f" {THRESHOLD:.1%}; nothing was written"
+        )
 
 
 def _compare(
