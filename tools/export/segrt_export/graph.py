@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,25 @@ class Index:
         node = self.producers.get(name)
         return node if node is not None and node.op_type == op_type else None
 
+    def linear(self, name: str) -> Linear | None:
+        """The linear layer that computes `name`; None if there is none.
+
+        Paddle's converter writes product + bias, that of torch bias + product.
+        """
+        add, bias = self.made_by(name, "Add"), None
+        if add is not None:
+            first, second = add.input
+            if self.made_by(first, "MatMul") is None:
+                first, second = second, first
+            name, bias = first, self.constant(second)
+            if bias is None or bias.ndim != 1:
+                return None
+        product = self.made_by(name, "MatMul")
+        weight = self.constant(product.input[1]) if product is not None else None
+        if product is None or weight is None or weight.ndim != 2:
+            return None
+        return Linear(product.input[0], name, weight, bias)
+
     def behind(self, name: str, op_type: str, **expected: Any) -> str:
         """The first input of the `op_type` that computes `name`.
 
@@ -77,6 +96,22 @@ class Index:
         if node is None or any(values.get(key) != value for key, value in expected.items()):
             return ""
         return str(node.input[0])
+
+
+class Linear(NamedTuple):
+    """A linear layer X W + b on tokens.
+
+    Attributes:
+        tokens: name of X.
+        product: name of X W.
+        weight: W, (inputs, outputs).
+        bias: b, (outputs,), or None.
+    """
+
+    tokens: str
+    product: str
+    weight: npt.NDArray[Any]
+    bias: npt.NDArray[Any] | None
 
 
 class Builder:

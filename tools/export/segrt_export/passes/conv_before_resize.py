@@ -119,25 +119,18 @@ def _compose(branch: Branch, index: Index, probes: Probes) -> tuple[Branch, Doub
         the layer's bias.
     """
     made = index.behind(index.behind(branch.name, "Reshape"), "Transpose", perm=[0, 2, 1])
-    shift: Doubles = np.zeros(branch.weight.shape[1])
-    add = index.made_by(made, "Add")
-    if add is not None:
-        bias = index.constant(add.input[1])
-        made = add.input[0] if bias is not None and bias.ndim == 1 else ""
-        shift = shift if bias is None else shift + bias
-    product = index.made_by(made, "MatMul")
-    layer = index.constant(product.input[1]) if product is not None else None
-    tokens = index.behind(made, "MatMul")
-    flat = index.behind(tokens, "Transpose", perm=[0, 2, 1])
+    linear = index.linear(made)
+    flat = index.behind(linear.tokens, "Transpose", perm=[0, 2, 1]) if linear else ""
     source = index.behind(flat, "Reshape")
-    is_layer = layer is not None and layer.ndim == 2 and layer.shape[0] <= layer.shape[1]
     if (
-        layer is None
-        or not is_layer
+        linear is None
+        or linear.weight.shape[0] > linear.weight.shape[1]
         or not _flattens(probes(source), probes(flat), probes(branch.name))
     ):
         return branch, np.zeros(len(branch.weight))
-    return Branch(source, branch.weight @ layer.astype(np.float64).T), branch.weight @ shift
+    weight = branch.weight @ linear.weight.astype(np.float64).T
+    shift = np.zeros(branch.weight.shape[1]) if linear.bias is None else linear.bias
+    return Branch(source, weight), branch.weight @ shift.astype(np.float64)
 
 
 def _flattens(before: Sequence[Shape], flat: Sequence[Shape], after: Sequence[Shape]) -> bool:

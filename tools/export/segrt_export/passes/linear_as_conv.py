@@ -64,16 +64,13 @@ def _match(node: NodeProto, index: Index) -> _Layer | None:
         return None
     transposed = reshape.input[0]
     wide = index.behind(transposed, "Transpose", perm=[0, 2, 1])
-    add = index.made_by(wide, "Add")
-    product = index.made_by(add.input[0], "MatMul") if add is not None else None
-    if add is None or product is None:
+    linear = index.linear(wide)
+    if linear is None or linear.bias is None:
         return None
-    weight, bias = index.constant(product.input[1]), index.constant(add.input[1])
-    if weight is None or bias is None or weight.ndim != 2 or bias.ndim != 1:
-        return None
+    weight, bias = linear.weight, linear.bias
     shapes = [reader for reader in index.consumers[wide] if reader.op_type == "Shape"]
     has_other_readers = (
-        len(index.consumers[product.output[0]]) > 1
+        len(index.consumers[linear.product]) > 1
         or len(index.consumers[transposed]) > 1
         or len(index.consumers[wide]) > len(shapes) + 1
         or any(attributes(shape) for shape in shapes)
@@ -81,7 +78,7 @@ def _match(node: NodeProto, index: Index) -> _Layer | None:
     if weight.shape[0] >= weight.shape[1] or has_other_readers:
         return None
     return _Layer(
-        product.input[0], weight.astype(np.float64), bias.astype(np.float64), shapes, reshape
+        linear.tokens, weight.astype(np.float64), bias.astype(np.float64), shapes, reshape
     )
 
 
