@@ -134,7 +134,7 @@ def describe(
     meta = ModelMeta.loads(metadata, file=str(file)) if metadata else None
     sources = [Stated(f"the metadata of {file.name}", _of(meta))] if meta else []
     ours = {key for key in ("transforms", "class_names") if getattr(given, key) is not None}
-    merged, origins = _merge([*sources, *configs], file, ours)
+    merged, origins = merge([*sources, *configs], file, ours)
     merged.setdefault("name", file.stem)
     origins.setdefault("name", "the file name")
     if meta:
@@ -192,10 +192,19 @@ def _of(meta: ModelMeta) -> dict[str, Any]:
 _COMPARED = ("class_names", "ignore_index", "output_op", "reduce_labels")
 
 
-def _merge(
-    sources: Sequence[Stated], file: Path, given: Collection[str]
+def merge(
+    sources: Sequence[Stated], file: Path, given: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The first value of each field that is not given; contradictions are an error."""
+    """Take the first value of each field, and its source.
+
+    Args:
+        sources: what each source states, the first one first.
+        file: the model, for messages.
+        given: fields to leave out, because the caller gives them.
+
+    Raises:
+        ModelError: two sources contradict each other, or transforms are invalid.
+    """
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for stated in sources:
@@ -220,7 +229,7 @@ def _merge(
 
 
 def _preparation(values: Mapping[str, Any]) -> Transforms:
-    return Transforms.parse(values["transforms"], resize_in=values.get("resize_in", "uint8"))
+    return Transforms.parse(values["transforms"])
 
 
 def _contradiction(file: Path, key: str, one: str, other: str) -> ModelError:

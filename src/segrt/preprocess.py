@@ -186,7 +186,8 @@ class Resize(_Resizing):
     @field_validator("target_size", mode="before")
     @classmethod
     def _size(cls, value: object) -> object:
-        return parse_target_size(value)
+        size = parse_target_size(value)
+        return (size, size) if isinstance(size, int) and size != -1 else size
 
     def size(self, source_size: Size) -> Size:
         """The (height, width), at least 1, to which an image of `source_size` is resized."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segrt.errors import ExportError
+from segrt.errors import ExportError, ModelError
 from segrt_export.program import PaddleModel, load_program, operators
 
 
@@ -28,10 +28,10 @@ def test_open_finds_both_formats_and_the_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("yml", "message"), [("a: [", r"inference\.yml:2: did not find"), ("- 1", "must be a mapping")]
+    ("yml", "message"), [("a: [", r"inference\.yml:2: did not find"), ("- 1", "is not a mapping")]
 )
 def test_open_rejects_an_invalid_config(tmp_path: Path, yml: str, message: str) -> None:
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(ModelError, match=message):
         PaddleModel.open(_model(tmp_path / "m", yml=yml))
 
 

@@ -67,9 +67,9 @@ def from_mapping(data: object, path: Path, *, paddleseg: bool) -> Stated:
     """Like `inference_yml` or `deploy_yaml`, for a file that has been read."""
     config = parse(data, _Config, path)
     values: dict[str, Any] = {}
-    transforms = (config.deploy.transforms if config.deploy else None) or (
-        config.pre.transform_ops if config.pre else None
-    )
+    transforms = config.deploy.transforms if config.deploy else None
+    if transforms is None and config.pre:  # in some exports
+        transforms = config.pre.transform_ops
     if transforms is not None:
         if paddleseg:
             transforms = [_RESIZE | t if t.get("type") == "Resize" else t for t in transforms]

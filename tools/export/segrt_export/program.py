@@ -71,8 +71,9 @@ class PaddleModel:
                 `inference.yml` if the folder is called `inference` or similar.
 
         Raises:
-            ExportError: the folder, its program or its weights are missing, it contains several
-                programs, or a configuration is invalid or contradicts another.
+            ExportError: the folder, its program or its weights are missing, or it contains several
+                programs.
+            ModelError: a configuration is invalid or contradicts another.
         """
         if not folder.is_dir():
             raise ExportError(f"{folder} is not a folder with a Paddle inference model")
