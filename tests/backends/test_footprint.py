@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from graphs import pixel_network
 from onnx import TensorProto, helper
 
 import segrt
@@ -115,3 +116,21 @@ def test_batches_are_split_and_images_refused_by_the_budget(
     assert isinstance(failure.error, segrt.TooLargeError)
     with pytest.raises(segrt.TooLargeError, match="--max-memory"):
         next(pipeline.predict(tiles, slide="64,64"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1, 3, 64, 96), TensorProto.FLOAT),
+        ((2, 3, 64, 96), TensorProto.FLOAT),
+        (("N", 3, 64, "W"), TensorProto.FLOAT),
+        (("N", "H", "W", 3), TensorProto.FLOAT),
+        (("N", 3, "H", "W"), TensorProto.FLOAT16),
+        (("N", 3, "H", "W"), TensorProto.UINT8),
+    ],
+)
+def test_every_form_of_input_is_measured(tmp_path: Path, shape: Any, dtype: int) -> None:
+    found = measure(pixel_network(tmp_path / "m.onnx", shape=shape, dtype=dtype))
+    assert found != UNKNOWN
+    # The image and two channels of logits, float32, and what goes before them.
+    assert 5 * 4 * 64 * 96 < found.bytes_for((1, 3, 64, 96)) - WORKSPACE < 20 * 4 * 64 * 96

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from segrt import external_data, second_graph
 from segrt.backends import catalog
+from segrt.network import Input, image_input, prepare
 from segrt.protobuf import field, fields
 
 STRIDE = 32
@@ -85,14 +86,21 @@ def measure(file: Path) -> Footprint:
         nodes, graph_outputs = _nodes(memoryview(data))
         names = list(dict.fromkeys(name for _, outputs in nodes for name in outputs))
         session = _session(data, [name for name in names if name not in graph_outputs])
+        image = image_input(session.get_inputs(), file)
+        _, height, width = image.dims
+        tried = dict.fromkeys((height or side, width or side) for side in SIDES)
         alive = []
-        for side in SIDES:
-            alive.append(_alive(session, nodes, graph_outputs, names, side))
+        for size in tried:
+            alive.append(_alive(session, nodes, graph_outputs, names, image, size))
+            if len(tried) == 1:
+                return Footprint(((float(alive[0].max()), 0.0, 0.0),))
             if (peak := alive[0].max()) > _LARGE:  # the other sides could take 16 times as much
-                return Footprint(((0.0, 0.0, float(peak) / SIDES[0] ** 4),))
+                return Footprint(((0.0, 0.0, float(peak) / math.prod(size) ** 2),))
     except Exception:  # onnxruntime has its own class per status code
         return UNKNOWN
-    powers = np.vander(np.square(np.array(SIDES, np.float64)), 3, increasing=True)
+    powers = np.vander(
+        np.array([math.prod(size) for size in tried], np.float64), 3, increasing=True
+    )
     terms = np.linalg.solve(powers, np.array(alive)).T  # (nodes, 3)
     sizes = np.geomspace(STRIDE**2, 1e11, 200)
     peaks = (terms @ np.vander(sizes, 3, increasing=True).T).argmax(axis=0)
@@ -135,11 +143,13 @@ def _alive(
     nodes: list[tuple[list[str], list[str]]],
     graph_outputs: set[str],
     names: list[str],
-    side: int,
+    image: Input,
+    size: tuple[int, int],
 ) -> npt.NDArray[np.float64]:
-    """The bytes of the tensors that are alive while each node runs."""
-    batch = np.zeros((1, 3, side, side), np.float32)
-    node = session.get_inputs()[0].name
+    """The bytes of the tensors that are alive while each node runs, for one image."""
+    count = image.dims[0] or 1
+    batch = prepare(np.zeros((count, image.channels, *size), np.float32), image)
+    node = image.name
     sizes = dict(zip(names, (a.nbytes for a in session.run(names, {node: batch})), strict=True))
     sizes[node] = batch.nbytes
     last = {name: index for index, (inputs, _) in enumerate(nodes) for name in inputs}
@@ -148,7 +158,7 @@ def _alive(
     change[0] += batch.nbytes
     for index, (_, outputs) in enumerate(nodes):
         change[index] += sum(sizes[name] for name in outputs)
-    for name, size in sizes.items():
+    for name, nbytes in sizes.items():
         made = next((i for i, (_, outputs) in enumerate(nodes) if name in outputs), 0)
-        change[last.get(name, made) + 1] -= size
-    return np.cumsum(change[:-1])
+        change[last.get(name, made) + 1] -= nbytes
+    return np.cumsum(change[:-1]) / count
