@@ -1,4 +1,4 @@
-"""segrt-export: convert Paddle inference models to ONNX and compare the result with Paddle.
+"""segrt-export: convert models to fast ONNX files and compare them with the original.
 
 Importing this package is cheap: onnx and Paddle are loaded when a name that needs them is used.
 
@@ -19,6 +19,7 @@ from segrt_export.requirements import missing
 if TYPE_CHECKING:
     from segrt_export.cached import export_folder
     from segrt_export.exporter import Exported, export
+    from segrt_export.onnx_model import OnnxModel
     from segrt_export.parity import SAMPLE, PaddleReference
     from segrt_export.passes import check_names
     from segrt_export.program import PaddleModel
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Exported": "exporter",
+    "OnnxModel": "onnx_model",
     "PaddleModel": "program",
     "PaddleReference": "parity",
     "SAMPLE": "parity",
@@ -42,6 +44,7 @@ _MODULES = {
 __all__ = [
     "SAMPLE",
     "Exported",
+    "OnnxModel",
     "PaddleModel",
     "PaddleReference",
     "build_seaformer",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+import segrt_export
 from segrt import archive, store, zoo
 from segrt.errors import ConfigError, ExportError, ModelError
 from segrt.zoo import ModelSpec
-from segrt_export.onnx_model import OnnxModel
 from segrt_export.program import PaddleModel
 from segrt_export.untrained import build_untrained
 
-Source: TypeAlias = PaddleModel | OnnxModel
+if TYPE_CHECKING:
+    from segrt_export.onnx_model import OnnxModel
+
+    Source: TypeAlias = PaddleModel | OnnxModel
 
 
 def open_source(
@@ -51,7 +54,7 @@ def open_source(
     """
     path = Path(text)
     if path.suffix == ".onnx" and path.is_file():
-        return _with_target(OnnxModel.open(path, config), out, None)
+        return _with_target(segrt_export.OnnxModel.open(path, config), out, None)
     if config is not None:
         raise ConfigError(f"--config is for .onnx files, and {text} has its own configuration")
     if path.is_dir():
@@ -107,7 +110,8 @@ def distinct_target(
     Raises:
         ExportError: the model has no other name, or that is taken too.
     """
-    run_name = model.run_name if Path(text).is_dir() or isinstance(model, OnnxModel) else ""
+    has_folder = Path(text).is_dir() or Path(text).suffix == ".onnx"
+    run_name = model.run_name if has_folder else ""
     named = file.with_name(f"{store.folder_name(run_name)}.onnx")
     owner = taken.get(_lower(file))
     if owner is not None:
