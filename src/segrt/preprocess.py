@@ -138,7 +138,7 @@ class Normalize(BaseModel):
 class _Resizing(BaseModel):
     """A transform that resizes: its subclasses define the new size."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     interp: str = "LINEAR"
 
@@ -319,7 +319,7 @@ class ResizeToMultiple(_Resizing):
 class _Padding(BaseModel):
     """A transform that pads at the right and at the bottom, with a value from 0 to 255."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     im_padding_value: Three = (127.5, 127.5, 127.5)
     label_padding_value: int = 255  # only for training

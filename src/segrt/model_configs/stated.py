@@ -34,7 +34,10 @@ class Stated:
 class Lenient(BaseModel):
     """Part of a configuration: keys that say nothing about labels are ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    # Few of these are used in a process, and building all of them would delay the first image.
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, protected_namespaces=(), defer_build=True
+    )
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
