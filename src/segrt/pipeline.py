@@ -19,7 +19,7 @@ from segrt.names import NamedBatch, named_batches
 from segrt.palette import parse_palette
 from segrt.postprocess import Labels, Scores, finish, to_source
 from segrt.preprocess import Layout, Transforms
-from segrt.request import Request, too_large
+from segrt.request import Request, check_size, too_large
 from segrt.result import SegResult, Timings
 from segrt.schedule import Acquire, in_order, read_ahead
 from segrt.slide import Crops, Progress, parse_window, run_window
@@ -166,19 +166,20 @@ class Pipeline:
         """Validate arguments of `predict`, and fill in the pipeline's settings.
 
         Raises:
-            ConfigError: one is invalid, or the model has no scores.
+            ConfigError: one is invalid, or the model has no scores, or not that size.
         """
         size = parse_target_size(target_size)
-        return Request.parse(
+        request = Request.parse(
             self.model_name,
             self.session.meta.output,
-            self.transforms.fixed,
             target_size=self.target_size if size is None else size,
             batch_size=self.batch_size if batch_size is None else batch_size,
             scores=scores,
             slide=self.slide if slide is None else slide,
             progress=progress,
         )
+        check_size(self.model_name, request, self.transforms.fixed)
+        return request
 
     def _sessions(self, device: str | None) -> Sequence[Session]:
         if device is None:

@@ -54,8 +54,7 @@ def labels_from_logits(
     """Label every source pixel: bilinear upsampling, argmax and nearest neighbour in one step.
 
     Ties go to the lowest class id and a NaN counts as the largest value, as with `np.argmax`.
-    Corners with interpolation weight 0 are ignored: a NaN or infinity there has no effect. Class
-    ids are in range whatever the logits contain.
+    Corners with interpolation weight 0 have no effect, even NaN. Class ids are always in range.
 
     Example:
         >>> logits = np.random.rand(1, 19, 64, 128).astype(np.float32)
@@ -67,10 +66,9 @@ def labels_from_logits(
         logits: float, shape (N, C, h, w), at any scale relative to `size`; converted to float32.
         size: inference size (height, width), i.e. the size of the network's input.
         source_size: (height, width) of the source image; None for `size`.
-        align_corners: convention of the network's last interpolation. Pixel i of H has the
-            coordinate i * (h - 1) / (H - 1) if true, max((i + 0.5) * h / H - 0.5, 0) if false. The
-            latter is Paddle's `bilinear_interp` with a given output size (align_mode 0), and the
-            ONNX operator Resize.
+        align_corners: pixel i of H has the coordinate i * (h - 1) / (H - 1) if true,
+            max((i + 0.5) * h / H - 0.5, 0) if false, as in Paddle's `bilinear_interp` (align_mode
+            0) and the ONNX operator Resize.
         with_scores: also return scores; many times slower, as they need all classes everywhere.
         probabilities: whether `logits` are probabilities, which are the scores as they are.
 
@@ -84,10 +82,8 @@ def labels_from_logits(
         ValueError: a size is not positive.
     """
     if logits.ndim != 4 or logits.size == 0:
-        raise ModelError(
-            f"expected logits of shape (N, C, h, w), got {logits.shape}: is this a segmentation "
-            "model?"
-        )
+        what = f"expected logits of shape (N, C, h, w), got {logits.shape}"
+        raise ModelError(f"{what}: is this a segmentation model?")
     source_size = source_size or size
     if min(*size, *source_size) < 1:
         raise ValueError(f"sizes must be positive, got {size} and {source_size}")

@@ -36,7 +36,6 @@ class Request:
         cls,
         model_name: str,
         output: str,
-        fixed: tuple[int | None, int | None] = (None, None),
         *,
         target_size: TargetSize,
         batch_size: object,
@@ -46,18 +45,8 @@ class Request:
     ) -> Request:
         """Validate the arguments for a model.
 
-        Args:
-            model_name: the model.
-            output: form of its output.
-            fixed: the only (height, width) that it takes; None where it takes any.
-            target_size: see `Pipeline.predict`, like the others.
-            batch_size: images that run together.
-            scores: whether to compute the scores.
-            slide: sliding window.
-            progress: callback of the sliding window.
-
         Raises:
-            ConfigError: one of them is invalid, or the model has no scores or not that size.
+            ConfigError: one of them is invalid, or the model has no scores.
         """
         if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
             raise ConfigError(
@@ -71,12 +60,21 @@ class Request:
             raise ConfigError(
                 f"{model_name} ends in labels: it has no scores, and nothing to average in a window"
             )
-        _check_size(model_name, fixed, window.crop if window else target_size)
         return cls(target_size, batch_size, scores, window or None, progress)
 
 
-def _check_size(model_name: str, fixed: tuple[int | None, int | None], size: TargetSize) -> None:
-    """Refuse a target size, or a crop, that a model of fixed size does not take."""
+def check_size(model_name: str, request: Request, fixed: tuple[int | None, int | None]) -> None:
+    """Refuse a target size, or a crop, that a model of fixed size does not take.
+
+    Args:
+        model_name: the model.
+        request: the validated arguments.
+        fixed: the only (height, width) that it takes; None where it takes any.
+
+    Raises:
+        ConfigError: it does not take that size.
+    """
+    size = request.window.crop if request.window else request.target_size
     if not any(fixed) or size is None:
         return
     fits = isinstance(size, tuple) and all(
