@@ -72,12 +72,12 @@ def parse_class_names(value: object) -> tuple[str, ...] | None:
     """
     if value is None:
         return None
-    is_list = isinstance(value, (list, tuple)) and 0 < len(value) <= MAX_CLASSES
-    if not is_list or not all(isinstance(n, (str, int)) for n in value):  # type: ignore[attr-defined]
+    names = value if isinstance(value, (list, tuple)) else ()
+    if not 0 < len(names) <= MAX_CLASSES or not all(isinstance(n, (str, int)) for n in names):
         raise ConfigError(
             f"class_names {shown(value)} is not valid: give a list with the name of each class"
         )
-    return tuple(map(str, value))  # type: ignore[call-overload]
+    return tuple(map(str, names))
 
 
 class Module(BaseModel):

@@ -283,29 +283,8 @@ def test_binary_unet_of_smp(
         assert difference < 1e-4
 
 
-def test_folder_of_mmdeploy(tmp_path: Path, record: Record) -> None:
-    """Labels N x 1 x H x W, and the two files that mmdeploy writes for its SDK."""
-    torch.manual_seed(7)
-    convolutions = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(16, 5, 3, padding=1)
-    ).eval()
-
-    class Labels(torch.nn.Module):  # type: ignore[name-defined, misc]
-        def forward(self, logits: Any) -> Any:
-            return logits.argmax(1, keepdim=True)
-
-    segmentor = torch.nn.Sequential(convolutions, Labels()).eval()
-    mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-
-    def prepare(image: Image.Image) -> Any:
-        resized = cv2.resize(_bgr(image), (256, 128), interpolation=cv2.INTER_LINEAR)
-        pixels = (resized[:, :, ::-1].astype(np.float64) - mean) / std
-        return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
-
-    image = _photo((241, 317))
-    with torch.no_grad():
-        _spread(convolutions[-1], convolutions(prepare(image)))
-    _export(segmentor, prepare(image), tmp_path / "end2end.onnx", "input", "output")
+def _mmdeploy_files(mean: list[float], std: list[float]) -> dict[str, dict[str, Any]]:
+    """The two files that mmdeploy writes for its SDK."""
     steps = [
         {"type": "LoadImageFromFile"},
         {"type": "Resize", "keep_ratio": False, "size": [256, 128]},  # width, height
@@ -314,7 +293,7 @@ def test_folder_of_mmdeploy(tmp_path: Path, record: Record) -> None:
         {"type": "Collect", "keys": ["img"], "meta_keys": ["img_shape", "ori_shape", "flip"]},
     ]
     net = {"name": "fcn", "net": "end2end.onnx", "weights": "", "backend": "onnxruntime"}
-    files: dict[str, dict[str, Any]] = {
+    return {
         "deploy.json": {
             "version": "1.3.1",
             "task": "Segmentor",
@@ -355,7 +334,32 @@ def test_folder_of_mmdeploy(tmp_path: Path, record: Record) -> None:
             }
         },
     }
-    for name, content in files.items():
+
+
+def test_folder_of_mmdeploy(tmp_path: Path, record: Record) -> None:
+    """Labels N x 1 x H x W, and the two files that mmdeploy writes for its SDK."""
+    torch.manual_seed(7)
+    convolutions = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(16, 5, 3, padding=1)
+    ).eval()
+
+    class Labels(torch.nn.Module):  # type: ignore[name-defined, misc]
+        def forward(self, logits: Any) -> Any:
+            return logits.argmax(1, keepdim=True)
+
+    segmentor = torch.nn.Sequential(convolutions, Labels()).eval()
+    mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+    def prepare(image: Image.Image) -> Any:
+        resized = cv2.resize(_bgr(image), (256, 128), interpolation=cv2.INTER_LINEAR)
+        pixels = (resized[:, :, ::-1].astype(np.float64) - mean) / std
+        return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
+
+    image = _photo((241, 317))
+    with torch.no_grad():
+        _spread(convolutions[-1], convolutions(prepare(image)))
+    _export(segmentor, prepare(image), tmp_path / "end2end.onnx", "input", "output")
+    for name, content in _mmdeploy_files(mean, std).items():
         (tmp_path / name).write_text(json.dumps(content, indent=4))
     pipeline = segrt.create_pipeline(model_dir=tmp_path, device="cpu")
     assert pipeline.class_names == tuple(f"class_{i}" for i in range(5))
