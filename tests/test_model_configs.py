@@ -276,3 +276,10 @@ def test_mutated_configurations_never_end_in_a_traceback(tmp_path: Path, name: s
     assert loaded > 2
     assert len(refused) > 5 or name == "deploy.json"
     assert not any("\n" in text for text in refused)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"id2label": {"0": "a"}, "id2label": {"0": "b"}}')
+    with pytest.raises(ModelError, match="the key 'id2label' stands there twice"):
+        huggingface.model_config(path)

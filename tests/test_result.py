@@ -392,3 +392,9 @@ def test_printing_never_fails(monkeypatch: pytest.MonkeyPatch, encoding: str) ->
         out.seek(0)
         if format_json:
             assert json.loads(out.read())["res"]["input_path"] == name
+
+
+def test_classes_of_one_name_are_added_up() -> None:
+    result = dataclasses.replace(_result(), class_names=("same",) * len(_result().class_names))
+    assert result.areas() == {"same": pytest.approx(1)}
+    assert result.masks()["same"].all()

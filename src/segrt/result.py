@@ -134,21 +134,31 @@ class SegResult(Mapping[str, Any]):
     def areas(self) -> dict[str, float]:
         """The share of the image covered by each class present, by name, largest first.
 
+        Classes of one name are added up.
+
         Example:
             >>> result.areas()
             {'road': 0.41, 'sky': 0.33, 'building': 0.26}
         """
-        classes, shares = self.shares()
-        return {self.class_names[c]: share for c, share in zip(classes, shares, strict=True)}
+        areas: dict[str, float] = {}
+        for c, share in zip(*self.shares(), strict=True):
+            areas[self.class_names[c]] = areas.get(self.class_names[c], 0) + share
+        return areas
 
     def masks(self) -> dict[str, shapes.Mask]:
         """A bool mask (H, W) for each class present, by name, largest first.
+
+        Classes of one name have one mask.
 
         Example:
             >>> road = result.masks()["road"]
             >>> result.image[~road] = 0  # black out everything else
         """
-        return {self.class_names[c]: self.labels == c for c in self.shares()[0]}
+        masks: dict[str, shapes.Mask] = {}
+        for c in self.shares()[0]:
+            name, mask = self.class_names[c], self.labels == c
+            masks[name] = masks[name] | mask if name in masks else mask
+        return masks
 
     @property
     def legend(self) -> Image.Image:

@@ -48,7 +48,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         if path.suffix == ".json":
-            data = json.loads(path.read_bytes()[: checked_yaml.MAX_BYTES])
+            text = path.read_bytes()[: checked_yaml.MAX_BYTES]
+            data = json.loads(text, object_pairs_hook=_unique)
         else:
             data = checked_yaml.read(path)
     except ConfigError as error:
@@ -59,6 +60,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelError(f"{path} is not a mapping: it can't be the configuration of a model")
     return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, unless it states something twice: `json` would take the last one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} stands there twice")
+    return found
 
 
 def parse(data: object, model: type[Model], path: Path, key: str = "") -> Model:
