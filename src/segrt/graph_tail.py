@@ -33,9 +33,6 @@ _NEUTRAL = {
     "Upsample",
 }
 
-LABELS = {"ArgMax", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Equal", "Where"}
-"""Operators whose results are labels."""
-
 PROBABILITIES = {"Softmax", "Sigmoid", "HardSigmoid"}
 """Operators whose results are probabilities."""
 

@@ -252,7 +252,7 @@ def _probe(
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         wanted = [*names, *extra]
     except Exception as error:  # onnxruntime has its own class per status code
-        raise ModelError(f"{file} can't be loaded by ONNX Runtime: {_line(error)}") from None
+        raise ModelError(f"{file} can't be loaded by ONNX Runtime: {first_line(error)}") from None
     batch, height, width = node.dims
     sizes = dict.fromkeys((height or h, width or w) for h, w in _PROBES)
     for size in sizes:
@@ -263,14 +263,15 @@ def _probe(
         try:
             arrays = session.run(wanted, {node.name: image})
         except Exception as error:  # as above
-            reason = _line(error)
+            reason = first_line(error)
             continue
         return size, {n: list(a.shape) for n, a in zip(wanted, arrays, strict=True)}
     tried = ", ".join(f"{h} x {w}" for h, w in sizes)
     raise ModelError(f"{file} can't run on an image of {tried}: {reason}")
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error of ONNX Runtime, of at most 300 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 

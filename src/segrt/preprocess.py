@@ -26,6 +26,7 @@ Size: TypeAlias = tuple[int, int]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Three: TypeAlias = tuple[Number, Number, Number]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Pixels: TypeAlias = NDArray[Any]
 """An image, uint8 or float32, (H, W, 3), BGR; or (H, W), grey."""
 
@@ -73,7 +74,7 @@ class Normalize(BaseModel):
     scale: Number = 1 / 255
     mean: Three = (0.5, 0.5, 0.5)
     std: Three = (0.5, 0.5, 0.5)
-    to_rgb: Annotated[bool, Field(strict=True)] = True
+    to_rgb: Flag = True
 
     @field_validator("mean", "std", mode="before")
     @classmethod
@@ -180,7 +181,7 @@ class Resize(_Resizing):
     """
 
     target_size: int | tuple[int, int] = -1
-    keep_ratio: Annotated[bool, Field(strict=True)] = True
+    keep_ratio: Flag = True
     size_divisor: Annotated[int, Field(ge=0, le=MAX_SIDE, strict=True)] | None = 32
 
     @field_validator("target_size", mode="before")

@@ -22,7 +22,7 @@ from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
 from segrt.description import NOTHING, Given, describe
 from segrt.errors import DeviceError, ModelError, SegrtError, TooLargeError
 from segrt.metadata import KEY
-from segrt.network import prepare, standard
+from segrt.network import first_line, prepare, standard
 from segrt.types import Device, Mode
 
 log = logging.getLogger("segrt")
@@ -162,7 +162,7 @@ class Session:
                     "target_size or a sliding window, or try again later"
                 ) from None
             raise ModelError(
-                f"the model can't run on an input of {shape}: {_first_line(error)}"
+                f"the model can't run on an input of {shape}: {first_line(error)}"
             ) from None
         output = standard(output, described, self.meta.output)
         self._check(output, len(batch))
@@ -350,7 +350,7 @@ class Session:
         return options
 
     def _load_error(self, error: Exception) -> SegrtError:
-        reason = _first_line(error)
+        reason = first_line(error)
         damaged = type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel")
         if damaged or self.plan.backend.name == "cpu":
             return ModelError(f"{self._file} can't be loaded by ONNX Runtime: {reason}")
@@ -460,8 +460,3 @@ def _share(session: Any, provider: str) -> float | None:
     counts = [(part.ep_name == provider, len(part.get_nodes())) for part in parts]
     nodes = sum(count for _, count in counts)
     return sum(count for ours, count in counts if ours) / nodes if nodes else None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

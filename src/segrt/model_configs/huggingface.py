@@ -10,11 +10,7 @@ from pydantic import Field
 from segrt.errors import ModelError
 from segrt.metadata import MAX_CLASSES
 from segrt.model_configs.stated import Lenient, Stated, parse, read_mapping
-from segrt.types import MAX_SIDE
-
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+from segrt.preprocess import Flag, Number, Side
 
 # Pillow's numbers (`PIL.Image.Resampling`), which transformers stores.
 _RESAMPLE = {
@@ -42,7 +38,6 @@ class _Config(Lenient):
     id2label: dict[str, str | int] | None = Field(None, max_length=MAX_CLASSES)
     semantic_loss_ignore_index: int | None = None
     architectures: list[str] | None = None
-    name: str | None = Field(None, alias="_name_or_path")
 
 
 class _Size(Lenient):

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from segrt.errors import ModelError
 from segrt.model_configs.stated import Lenient, Stated, parse, read_mapping
-from segrt.types import MAX_SIDE
-
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+from segrt.preprocess import Flag, Number, Side
 
 _INTERP = {"bilinear": "LINEAR", "nearest": "NEAREST", "bicubic": "CUBIC", "area": "AREA"}
 # They load images or arrange tensors, and change no values.

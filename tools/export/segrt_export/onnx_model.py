@@ -16,7 +16,7 @@ from segrt import external_data, files
 from segrt.description import NOTHING, Description, describe
 from segrt.errors import ExportError
 from segrt.metadata import KEY, ModelMeta
-from segrt.network import prepare, standard
+from segrt.network import first_line, prepare, standard
 from segrt.postprocess import labels_from_logits, resize_labels
 from segrt_export.graph import prune
 from segrt_export.requirements import require
@@ -68,7 +68,7 @@ class OnnxModel:
         try:
             session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has its own class per status code
-            raise ExportError(f"{file} can't be loaded: {str(error).splitlines()[0]}") from None
+            raise ExportError(f"{file} can't be loaded: {first_line(error)}") from None
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         if text:
             raise ExportError(f"{file} comes from segrt-export: export the original again")
@@ -127,7 +127,7 @@ class OnnxModel:
             except Exception as error:  # of various types
                 raise ExportError(
                     f"{self.file} has operator set {own}, and can't be converted to {OPSET}: export"
-                    f" it with opset {OPSET} ({str(error).splitlines()[0]})"
+                    f" it with opset {OPSET} ({first_line(error)})"
                 ) from None
         graph, output = model.graph, self.description.output
         kept = [out for out in graph.output if out.name == output.name]
