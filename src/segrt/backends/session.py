@@ -19,7 +19,7 @@ from segrt.backends import cache, catalog
 from segrt.backends.footprint import UNKNOWN, Footprint
 from segrt.backends.memory import BUDGET, release, share_arena
 from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
-from segrt.description import NOTHING, Given, describe
+from segrt.description import NOTHING, Description, Given, describe
 from segrt.errors import DeviceError, ModelError, SegrtError, TooLargeError
 from segrt.metadata import KEY
 from segrt.network import first_line, prepare, standard
@@ -62,13 +62,14 @@ class Session:
             not report it.
     """
 
-    def __init__(self, file: Path, plan: Plan, given: Given = NOTHING) -> None:
+    def __init__(self, file: Path, plan: Plan, given: Given | Description = NOTHING) -> None:
         """Load a model.
 
         Args:
             file: the `.onnx` file.
             plan: how to run it.
-            given: what the caller says about the model.
+            given: what the caller says about the model, or its description, if another session
+                has it.
 
         Raises:
             DeviceError: the plan's provider does not start, or accepts no part of the model.
@@ -101,8 +102,10 @@ class Session:
                 file,
             )
         inputs, outputs = first.get_inputs(), first.get_outputs()
-        text = first.get_modelmeta().custom_metadata_map.get(KEY)
-        self.description = describe(file, inputs, outputs, text, given)
+        if isinstance(given, Given):
+            text = first.get_modelmeta().custom_metadata_map.get(KEY)
+            given = describe(file, inputs, outputs, text, given)
+        self.description = given
         self.meta = self.description.meta
         # Only named dimensions can be fixed; a model for a single input size has none.
         self._dims = {axis: dim for axis, dim in enumerate(inputs[0].shape) if isinstance(dim, str)}
@@ -441,9 +444,9 @@ def start_all(
     several = device is not None and len(device.ids) > 1
     devices = [Device(device.kind, (i,)) for i in device.ids] if device and several else [device]
     first = [start(file, device=one, hpi_config=hpi_config, **options) for one in devices]
-    given = options.get("given", NOTHING)
-    more = [Session(file, session.plan, given) for _ in range(workers - 1) for session in first]
-    return first + more
+    for _ in range(workers - 1):
+        first += [Session(file, s.plan, s.description) for s in first[: len(devices)]]
+    return first
 
 
 def device_of(sessions: Sequence[Session]) -> Device:
