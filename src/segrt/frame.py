@@ -35,11 +35,13 @@ class Frame:
         input_path: path, URL or camera the image was read from; None for an array or bytes.
         page_index: zero-based index of a PDF page or of a TIFF, video or camera frame; None for
             other formats.
+        time: seconds from the start of a video, animation or camera; None for other sources.
     """
 
     image: npt.NDArray[np.uint8]
     input_path: str | None
     page_index: int | None = None
+    time: float | None = None
 
 
 @dataclass(frozen=True)

@@ -318,4 +318,5 @@ class Pipeline:
             timings=timings,
             stem=stem,
             scores=scores,
+            time=frame.time,
         )

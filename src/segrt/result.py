@@ -80,6 +80,7 @@ class SegResult(Mapping[str, Any]):
             folder.
         scores: float32 (H, W), in (0, 1]: the softmax probability of each pixel's class; None
             unless requested with `predict(..., scores=True)`.
+        time: seconds from the start of a video, animation or camera; None for other sources.
         error: always None; a `SegFailure` has an error.
     """
 
@@ -95,6 +96,7 @@ class SegResult(Mapping[str, Any]):
     timings: Timings
     stem: str
     scores: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    time: float | None = None
     error: None = None
 
     def __post_init__(self) -> None:
