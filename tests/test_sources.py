@@ -14,9 +14,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from segrt.arrays import from_array
 from segrt.errors import ConfigError, InputError
 from segrt.frame import Frame, SegFailure
-from segrt.sources import Reading, frames, from_array
+from segrt.reading import Reading
+from segrt.sources import frames
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Answer = tuple[int, dict[str, str], Iterable[bytes]]
@@ -218,7 +220,7 @@ def test_pdf_pages_are_separate_images(tmp_path: Path) -> None:
 
 
 def test_oversized_page_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrt.sources.MAX_PIXELS", 10_000)
+    monkeypatch.setattr("segrt.reading.MAX_PIXELS", 10_000)
     Image.new("L", (100, 100)).save(
         tmp_path / "a.pdf", save_all=True, append_images=[Image.new("L", (9, 9))]
     )
@@ -335,7 +337,7 @@ def test_too_many_pixels_are_rejected_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
-    monkeypatch.setattr("segrt.sources.MAX_PIXELS", 9_999)
+    monkeypatch.setattr("segrt.reading.MAX_PIXELS", 9_999)
     assert "100 x 100 has more than 9,999 pixels" in _error(tmp_path / "a.png")
 
 
@@ -347,7 +349,7 @@ def test_pixel_limit_is_configurable(
     (small,) = frames(tmp_path / name, Reading(max_pixels=9_999))
     assert isinstance(small, SegFailure)
     assert "max_pixels raises that" in str(small.error)
-    monkeypatch.setattr("segrt.sources.MAX_PIXELS", 5_000)
+    monkeypatch.setattr("segrt.reading.MAX_PIXELS", 5_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_500)  # Pillow raises from twice as many on
     assert "max_pixels" in _error(tmp_path / name)
     (frame,) = frames(tmp_path / name, Reading(max_pixels=10_000))

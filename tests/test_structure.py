@@ -18,7 +18,8 @@ from PIL import Image
 from segrt import structure
 from segrt.errors import TooLargeError
 from segrt.frame import Frame, SegFailure
-from segrt.sources import Reading, frames, one_image
+from segrt.reading import Reading
+from segrt.sources import frames, one_image
 
 PIXELS = 16_000_000
 

@@ -11,7 +11,8 @@ from clips import write_clip
 import segrt
 from segrt import video
 from segrt.frame import Frame, SegFailure
-from segrt.sources import Reading, frames
+from segrt.reading import Reading
+from segrt.sources import frames
 
 
 def _blue_columns(image: object) -> float:
@@ -84,7 +85,7 @@ def test_broken_videos_report_the_reason(tmp_path: Path) -> None:
 
 
 def test_oversized_frames_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrt.sources.MAX_PIXELS", 8000)
+    monkeypatch.setattr("segrt.reading.MAX_PIXELS", 8000)
     (item,) = frames(write_clip(tmp_path / "a.mp4", 2))
     assert isinstance(item, SegFailure)
     assert "128 x 64 has more than 8,000 pixels a frame" in str(item.error)

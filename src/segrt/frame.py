@@ -1,4 +1,4 @@
-"""Values shared by sources, results and video: one image, one failure, and the known suffixes."""
+"""Values shared by sources, results and video: one image, and one failure."""
 
 from __future__ import annotations
 
@@ -8,22 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import SegrtError
-
-IMAGE_SUFFIXES = frozenset(
-    {
-        *(".bmp", ".dib", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
-        *(".ppm", ".ras", ".sr", ".tif", ".tiff", ".webp"),
-    }
-)
-"""Suffixes of image files that segrt reads and writes."""
-
-VIDEO_SUFFIXES = frozenset(
-    {
-        *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov"),
-        *(".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
-    }
-)
-"""Suffixes of video files that segrt reads."""
 
 
 @dataclass(frozen=True, eq=False)

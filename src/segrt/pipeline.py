@@ -19,11 +19,12 @@ from segrt.names import NamedBatch, named_batches
 from segrt.palette import parse_palette
 from segrt.postprocess import Labels, Scores, finish, to_source
 from segrt.preprocess import Layout, Transforms
+from segrt.reading import Reading
 from segrt.request import Request, check_size, too_large
 from segrt.result import SegResult, Timings
 from segrt.schedule import Acquire, in_order, read_ahead
 from segrt.slide import Crops, Progress, parse_window, run_window
-from segrt.sources import Reading, frames
+from segrt.sources import frames
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
 
 log = logging.getLogger("segrt")

@@ -17,7 +17,7 @@ from PIL import Image
 from segrt import encode, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import is_same_file, write_atomic
-from segrt.frame import IMAGE_SUFFIXES
+from segrt.formats import IMAGE_SUFFIXES
 from segrt.names import file_name
 from segrt.types import LabelFormat, parse_label_format
 

@@ -298,6 +298,29 @@ def _check_bmp(data: Data, most: int) -> None:
         )
 
 
+def gif_is_complete(data: Data) -> bool:
+    """Whether a GIF has all of its blocks, up to the mark of its end."""
+    at = 13 + _table(data, 10)
+    while at < len(data):
+        kind = data[at]
+        if kind == 0x3B:
+            return True
+        if kind not in (0x21, 0x2C):  # Pillow skips what is no block
+            at += 1
+            continue
+        at += 2 if kind == 0x21 else 11 + _table(data, at + 9)
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    return False
+
+
+def _table(data: Data, at: int) -> int:
+    """Bytes of the colour table of a GIF, given the position of its flags."""
+    flags = data[at] if at < len(data) else 0
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
 def _too_many(owner: str, parts: str, most: int) -> TooLargeError:
     return TooLargeError(
         f"{owner} more than {most:,} {parts}, the most that are read: save it with another program"

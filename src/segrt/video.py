@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import InputError, TooLargeError
-from segrt.frame import VIDEO_SUFFIXES
+from segrt.formats import VIDEO_SUFFIXES
 
 HEAD = 400
 """Number of bytes that `is_video` needs."""

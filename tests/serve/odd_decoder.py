@@ -9,8 +9,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from segrt.reading import Reading
 from segrt.serve import decoding
-from segrt.sources import Reading
 
 
 def odd(content: bytes, reading: Reading) -> npt.NDArray[np.uint8]:

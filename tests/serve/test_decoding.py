@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 
 from segrt.errors import InputError, TooLargeError
+from segrt.reading import Reading
 from segrt.serve.decoding import Decoders
-from segrt.sources import Reading, one_image
+from segrt.sources import one_image
 
 MAX_PIXELS = 100_000
 Pool = Callable[..., Decoders]

@@ -35,7 +35,7 @@ from segrt.bench.models import SAMPLE
 from segrt.bench.report import Format, Report
 from segrt.errors import ConfigError, InputError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
-from segrt.frame import IMAGE_SUFFIXES
+from segrt.formats import IMAGE_SUFFIXES
 from segrt.slide import parse_window
 from segrt.types import Device, Mode, parse_size
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from segrt import zoo
 from segrt.errors import InputError
-from segrt.frame import IMAGE_SUFFIXES
+from segrt.formats import IMAGE_SUFFIXES
 
 
 class Layout(str, Enum):

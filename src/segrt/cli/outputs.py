@@ -9,10 +9,10 @@ from pathlib import Path
 
 from segrt.errors import InputError
 from segrt.files import is_same_file
-from segrt.frame import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from segrt.folders import find_images
+from segrt.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from segrt.names import Stems, file_name, is_url, short_stem
 from segrt.overlay_video import WRITTEN
-from segrt.sources import files_in
 
 _PAGED = {".pdf", ".tif", ".tiff"}
 _RESULT = re.compile(
@@ -24,15 +24,22 @@ def expand(inputs: list[str], save_path: Path | None) -> list[str]:
     """Replace folders by the images in them, except those in `save_path`: earlier results.
 
     Raises:
-        InputError: all images of a folder are in `save_path`.
+        InputError: a folder can't be read, or all of its images are in `save_path`.
     """
-    found = []
+    expanded = []
     for name in inputs:
-        files = files_in(name, skip=save_path) if os.path.isdir(name) else []
-        if not files and os.path.isdir(name) and files_in(name):
-            raise InputError(f"all images of {name} are in {save_path}, which holds results")
-        found += files or [name]
-    return found
+        if not os.path.isdir(name):
+            expanded.append(name)
+            continue
+        try:
+            found = find_images(name, skip=save_path)
+            if not found.files and find_images(name).files:
+                raise InputError(f"all images of {name} are in {save_path}, which holds results")
+        except OSError as error:
+            raise InputError(f"the folder {name} can't be read: {error.strerror}") from None
+        found.warn(name)
+        expanded += found.files or [name]
+    return expanded
 
 
 def video_targets(videos: list[str], save_path: Path) -> dict[str, Path]:

@@ -25,9 +25,9 @@ from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.frame import SegFailure
 from segrt.overlay_video import save_overlay_video
 from segrt.pipeline import Pipeline
+from segrt.reading import Reading
 from segrt.result import SegResult
 from segrt.schedule import behind
-from segrt.sources import Reading
 from segrt.types import parse_label_format
 from segrt.video import is_video_name
 

@@ -33,7 +33,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import InputError, TooLargeError
-from segrt.sources import Reading, one_image
+from segrt.reading import Reading
+from segrt.sources import one_image
 
 log = logging.getLogger("segrt.serve")
 

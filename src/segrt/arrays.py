@@ -1,0 +1,108 @@
+"""Arrays of any library as images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segrt.errors import InputError
+from segrt.reading import Pixels
+
+_CHANNELS = (1, 3, 4)
+
+
+def is_array(source: object) -> bool:
+    """Whether an object is an array: of NumPy, torch, TensorFlow, h5py, zarr, xarray, ...
+
+    Example:
+        >>> is_array(np.zeros((480, 640, 3), np.uint8)), is_array(["road.png"])
+        (True, False)
+    """
+    names = ("__array__", "__array_interface__", "__dlpack__", "shape")
+    return not isinstance(source, type) and any(hasattr(source, name) for name in names)
+
+
+def as_numpy(source: Any) -> npt.NDArray[Any]:
+    """Convert an array of any library to NumPy, without a copy where possible.
+
+    Raises:
+        InputError: its library can't convert it, with the reason.
+    """
+    if isinstance(source, np.ndarray):
+        return np.asarray(source)
+    kind = f"{type(source).__module__}.{type(source).__name__}"
+    try:
+        if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
+            return np.asarray(source)
+        if hasattr(source, "__dlpack__"):
+            return np.from_dlpack(source)
+    except Exception as error:  # a tensor on a GPU, or with gradients; a closed file
+        raise InputError(f"this {kind} can't be converted to a NumPy array: {error}") from None
+    raise InputError(f"this {kind} can't be converted to a NumPy array: pass one")
+
+
+def from_array(array: npt.NDArray[Any]) -> Pixels:
+    """Convert an array to 8-bit BGR.
+
+    Example:
+        >>> from_array(np.zeros((480, 640), np.uint16)).shape
+        (480, 640, 3)
+
+    Args:
+        array: (H, W) or (H, W, 1) grey, (H, W, 3) BGR, or (H, W, 4) BGR with alpha, which is
+            dropped, as OpenCV does. uint8 is used as is, and not copied if possible (memory-mapped
+            arrays included). uint16: the upper 8 bits. Float: from 0 to 1, multiplied by 255 and
+            rounded. bool: 0 and 255.
+
+    Returns:
+        np.ndarray: uint8 (H, W, 3), BGR.
+
+    Raises:
+        InputError: another dtype or shape, no pixels, or floats outside [0, 1].
+    """
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in _CHANNELS or 0 in array.shape:
+        raise InputError(
+            f"an array of shape {array.shape} is not an image: {_advice(array.shape)}it must be "
+            "(H, W) or (H, W, 1 | 3 | 4), with colours in BGR order"
+        )
+    array = to_uint8(array[:, :, :3] if array.ndim == 3 else array)
+    if channels == 1:
+        array = np.broadcast_to(array.reshape(*array.shape[:2], 1), (*array.shape[:2], 3))
+    return np.ascontiguousarray(array)
+
+
+def _advice(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3 and shape[0] in _CHANNELS:
+        return "its channels come first, np.moveaxis(array, 0, 2) moves them; "
+    if len(shape) == 4:
+        return "pass the images of a batch one by one, as list(array); "
+    return ""
+
+
+def to_uint8(array: npt.NDArray[Any]) -> Pixels:
+    """Scale the values of an array of any shape to 8 bits, as in `from_array`.
+
+    Raises:
+        InputError: the dtype is not supported, or floats are outside [0, 1].
+    """
+    if array.dtype == np.uint8:
+        return np.asarray(array, np.uint8)
+    if array.dtype == np.uint16:
+        return np.asarray(array >> 8, np.uint8)
+    if array.dtype == np.bool_:
+        return np.where(array, np.uint8(255), np.uint8(0))
+    if array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1):  # true for NaN as well
+            raise InputError(
+                f"an array of {array.dtype} must be from 0 to 1, but it is from {low:g} to "
+                f"{high:g}: scale it, or convert it to uint8"
+            )
+        return np.asarray(np.rint(array * array.dtype.type(255)), np.uint8)
+    raise InputError(
+        f"an array of {array.dtype} is not an image: it must be uint8, uint16, bool, or float "
+        "from 0 to 1"
+    )

@@ -1,0 +1,126 @@
+"""Image and video formats: their suffixes, and what the first bytes of a file say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".bmp", ".dib", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
+        *(".ppm", ".ras", ".sr", ".tif", ".tiff", ".webp"),
+    }
+)
+"""Suffixes of image files that segrt reads and writes."""
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov"),
+        *(".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
+    }
+)
+"""Suffixes of video files that segrt reads."""
+
+# Pillow's formats that are recognised by the first bytes of a file, whatever its name.
+_BY_CONTENT = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "DDS": (".dds",),
+    "GIF": (".gif",),
+    "HEIF": (".heic", ".heics", ".heif", ".heifs", ".hif"),
+    "ICNS": (".icns",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
+    "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+    "PNG": (".apng", ".png"),
+    "PPM": (".pbm", ".pfm", ".pgm", ".pnm", ".ppm"),
+    "PSD": (".psd",),
+    "QOI": (".qoi",),
+    "SGI": (".bw", ".rgb", ".rgba", ".sgi"),
+    "SUN": (".ras", ".sr"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+# Those whose first bytes other files may have as well: only their suffixes select them.
+_BY_SUFFIX = {
+    "BLP": (".blp",),
+    "CUR": (".cur",),
+    "DCX": (".dcx",),
+    "DIB": (".dib",),
+    "FLI": (".flc", ".fli"),
+    "FTEX": (".ftc", ".ftu"),
+    "GBR": (".gbr",),
+    "ICO": (".ico",),
+    "IM": (".im",),
+    "MSP": (".msp",),
+    "PCD": (".pcd",),
+    "PCX": (".pcx",),
+    "PIXAR": (".pxr",),
+    "TGA": (".icb", ".tga", ".vda", ".vst"),
+    "XBM": (".xbm",),
+    "XPM": (".xpm",),
+}
+NOT_READ = {
+    "BUFR": "Pillow has no decoder",
+    "EPS": "it is a program, which Ghostscript would run",
+    "FITS": "Pillow ignores the sign and scale of its values",
+    "GRIB": "Pillow has no decoder",
+    "HDF5": "Pillow has no decoder",
+    "IPTC": "it is metadata",
+    "MPEG": "it is a video",
+    "WMF": "Windows alone can draw it",
+}
+"""Pillow's formats that segrt does not read, and why."""
+
+FORMATS = _BY_CONTENT | _BY_SUFFIX
+"""Pillow's formats that segrt reads, with their suffixes."""
+
+READ_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+"""Suffixes of image files that segrt reads."""
+
+HEAD = 1024
+"""Number of bytes at the start of a file that tell its format."""
+
+_IMAGE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|BM....\0\0\0\0"
+    rb"|P[1-6Ff]\s|....ftyp(?:avi[fs]|hei[cmsx]|hev[cmsx]|mi[af]1|msf1)|qoif|8BPS\0\1|DDS |icns"
+    rb"|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|\x59\xa6\x6a\x95|\x01\xda[\0\1][\1\2]",
+    re.DOTALL,
+)
+_HEIF = re.compile(rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mi[af]1|msf1)", re.DOTALL)
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def pillow_formats(suffix: str) -> tuple[str, ...]:
+    """Pillow's formats that a file may have, given its suffix in lower case."""
+    return (*_BY_CONTENT, *(name for name, own in _BY_SUFFIX.items() if suffix in own))
+
+
+def is_pdf(head: bytes) -> bool:
+    """Whether a file is a PDF: readers look for the mark in the first 1,024 bytes."""
+    return b"%PDF-" in head[:HEAD]
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether a file is a TIFF or a BigTIFF."""
+    return head.startswith(_TIFF)
+
+
+def is_avif(head: bytes) -> bool:
+    """Whether a file is an AVIF image, which old versions of Pillow can't read."""
+    return head[4:12] in (b"ftypavif", b"ftypavis")
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file is a HEIC or HEIF image, for which Pillow requires a plugin."""
+    return _HEIF.match(head) is not None
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file is an image or a PDF of a format recognised by its first bytes."""
+    return is_pdf(head) or _IMAGE.match(head) is not None
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the suffix of an image or a PDF."""
+    suffix = Path(name).suffix.lower()
+    return suffix == ".pdf" or suffix in READ_SUFFIXES

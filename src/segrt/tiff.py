@@ -1,0 +1,258 @@
+"""Reads the pages of TIFF files: any layout, with samples of 1 to 16 bits or floats.
+
+tifffile decodes what Pillow can't, or gets wrong: separate planes, more than 8 bits, floats,
+further bands. Pillow decodes what tifffile can't: subsampled YCbCr and fax pages.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segrt import pillow_file
+from segrt.arrays import from_array, to_uint8
+from segrt.errors import InputError, TooLargeError
+from segrt.reading import MAX_PAGES, Page, Pixels, Reading, attempt
+
+# tifffile logs each oddity of a file; what matters becomes an error of its page.
+if (_tifffile_log := logging.getLogger("tifffile")).level == logging.NOTSET:
+    _tifffile_log.setLevel(logging.CRITICAL)
+
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+_UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
+_KINDS = {_UNSIGNED: "unsigned", _SIGNED: "signed", _FLOAT: "float", _VOID: "untyped"}
+_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
+_FAX, _OLD_JPEG, _JPEG = (2, 3, 4), 6, 7
+# These expand by no more than the size of a strip or tile, which its page states.
+_PLAIN = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
+_PLAIN |= {34925: "LZMA", 50000: "Zstandard"}
+# Whole images, whose own headers state their size.
+_PICTURES = {_JPEG: "JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000"}
+_PICTURES |= {50001: "WebP"}
+_BYTES_PER_PIXEL = 64  # of all bands together; the largest allowed image would take 11 GB
+
+
+def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
+    """Read the pages of a TIFF; overviews and masks (NewSubfileType 1 and 4) are no pages.
+
+    A page that can't be read doesn't affect the others.
+
+    Args:
+        content: a file, or its bytes.
+        reading: the limits.
+
+    Raises:
+        InputError: the file is no TIFF, is cut off between its pages, or holds more than
+            `MAX_PAGES` pages or no page at all.
+    """
+    import tifffile
+
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    with tifffile.TiffFile(file) as tif:
+        index, further = 0, 0
+        for number, offset in enumerate(_directories(tif)):
+            tif.filehandle.seek(offset)
+            try:
+                page = tifffile.TiffPage(tif, number)
+            except Exception as error:
+                yield Page(error, index)
+                index += 1
+                continue
+            if page.subfiletype & (_REDUCED | _MASK):
+                further += 1
+                continue
+            if index == MAX_PAGES:
+                raise InputError(
+                    f"this TIFF has more than {MAX_PAGES} frames: the others are skipped"
+                )
+            yield Page(attempt(partial(_page, page, number, file, reading)), index)
+            index += 1
+        if not index:
+            raise InputError(
+                f"this TIFF holds no image, only {further} overviews or thumbnails: if it is the "
+                "raw file of a camera, develop it first"
+            )
+        _check_stack(tif, index + further)
+
+
+def _directories(tif: Any) -> Iterator[int]:
+    """The offset of each directory.
+
+    Raises:
+        InputError: the file ends before the next one.
+    """
+    file, form, seen = tif.filehandle, tif.tiff, set[int]()
+    file.seek(8 if form.is_bigtiff else 4)
+    while True:
+        try:
+            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+            if offset == 0 or offset in seen:
+                return
+            seen.add(offset)
+            file.seek(offset)
+            (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+        except (struct.error, OSError, ValueError):
+            what = f"after {len(seen) - 1} directories" if len(seen) > 1 else "before its image"
+            raise InputError(f"this TIFF breaks off {what}: is it cut off?") from None
+        yield offset
+        file.seek(offset + form.tagnosize + tags * form.tagsize)
+
+
+def _check_stack(tif: Any, directories: int) -> None:
+    """Refuse the rest of a stack whose images share one directory, as ImageJ writes large ones."""
+    images = 0
+    if tif.is_imagej:
+        images = int((tif.imagej_metadata or {}).get("images", 0))
+    elif tif.is_shaped:
+        images = max(len(series) for series in tif.series)
+    if images > directories == 1:
+        raise InputError(
+            f"this TIFF stores {images} images in one directory, of which the first is read: save "
+            "it with a directory for each"
+        )
+
+
+def _page(page: Any, number: int, file: str | io.BytesIO, reading: Reading) -> Pixels:
+    reading.check(page.imagewidth, page.imagelength)
+    if page.photometric == _YCBCR or page.compression in (*_FAX, _OLD_JPEG):
+        return pillow_file.tiff_page(file, number, reading)
+    _check(page, reading)
+    samples = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # planes, height, width, samples
+    samples = samples[..., 0].transpose(1, 2, 0) if len(samples) > 1 else samples[0]
+    return np.ascontiguousarray(_upright(_colours(page, samples), page.tags.valueof(274)))
+
+
+def _check(page: Any, reading: Reading) -> None:
+    """Refuse what can't be decoded rightly, before it is decoded."""
+    what = _layout(page)
+    if page.imagedepth != 1:
+        raise InputError(f"a TIFF volume of {page.imagedepth} slices is not an image ({what})")
+    if not isinstance(page.bitspersample, int) or page.dtype is None:
+        raise InputError(f"its samples can't be read ({what})")
+    if page.sampleformat not in (_UNSIGNED, _FLOAT, _VOID) or (
+        page.sampleformat != _FLOAT and page.bitspersample > 16
+    ):
+        raise InputError(
+            "its samples must be unsigned integers of up to 16 bits, or floats from 0 to 1 "
+            f"({what})"
+        )
+    if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED):
+        raise InputError(f"its colours can't be read ({what}): save it as RGB")
+    _check_bands(page, what)
+    if page.compression not in _PLAIN | _PICTURES:
+        raise InputError(f"its compression can't be read ({what}): save it with deflate or LZW")
+    size = page.imagewidth * page.imagelength * page.samplesperpixel * page.dtype.itemsize
+    if size > _BYTES_PER_PIXEL * reading.limit:
+        raise TooLargeError(f"its bands take {size:,} bytes ({what})")
+    _check_segments(page)
+
+
+def _check_bands(page: Any, what: str) -> None:
+    """Refuse bands of which the file doesn't say which are red, green and blue."""
+    needed = {_RGB: 3, _SEPARATED: 4}.get(page.photometric, 1)
+    extra = page.samplesperpixel - needed
+    if extra < 0:
+        raise InputError(f"it has too few bands for its colours ({what})")
+    alphas = (_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA)
+    kinds = page.extrasamples[:extra]
+    if needed == 1 and (len(kinds) < extra or any(kind not in alphas for kind in kinds)):
+        raise InputError(
+            f"the file doesn't say which of its {page.samplesperpixel} bands are red, green and "
+            f"blue ({what}): save three of them with photometric RGB, or pass them as an array"
+        )
+
+
+def _check_segments(page: Any) -> None:
+    """Refuse missing strips and tiles, and embedded images larger than their strip or tile.
+
+    A strip of zero bytes is empty by intention: GDAL leaves out tiles without data.
+    """
+    counts, offsets = page.databytecounts, page.dataoffsets
+    expected = int(np.prod(page.chunked))
+    size = page.parent.filehandle.size
+    if len(offsets) < expected or len(counts) < expected:
+        raise InputError(f"{expected - min(len(offsets), len(counts))} of its strips are missing")
+    wanted = page.size * page.dtype.itemsize if page.is_contiguous else 0
+    if wanted and offsets[0] + wanted > size:
+        raise InputError("its pixels are cut off")
+    for offset, count in zip(offsets, counts, strict=False):
+        if count and offset + count > size and not wanted:
+            raise InputError("its pixels are cut off")
+        if count and page.compression in _PICTURES:
+            page.parent.filehandle.seek(offset)
+            _check_picture(page.parent.filehandle.read(count), page)
+
+
+def _check_picture(data: bytes, page: Any) -> None:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000", "WEBP")) as picture:
+        width, height = picture.size
+    if width > max(page.chunks[-2], page.imagewidth) or height > max(page.chunks[-3:-1]):
+        raise TooLargeError(f"a strip or tile of it states {width} x {height} pixels")
+
+
+def _colours(page: Any, samples: npt.NDArray[Any]) -> Pixels:
+    """Convert samples (H, W, bands) to BGR, by the photometric interpretation of the page."""
+    if page.photometric == _PALETTE:
+        colours = np.asarray(page.colormap)  # 16 bits, but some programs write 8
+        colours = colours >> 8 if colours.max() > 255 else colours
+        return from_array(colours.astype(np.uint8).T[samples[..., 0]][..., ::-1])
+    bits = page.bitspersample
+    bands = 3 if page.photometric == _RGB else 4 if page.photometric == _SEPARATED else 1
+    if page.extrasamples[:1] == (_ASSOCIATED_ALPHA,) and samples.shape[2] > bands:
+        samples = _unmultiplied(samples[..., :bands], samples[..., bands : bands + 1], page)
+    samples = samples[..., :bands]
+    if page.sampleformat == _FLOAT:
+        pixels = to_uint8(samples)
+    elif bits == 1:
+        pixels = to_uint8(samples.astype(np.bool_))
+    elif bits < 8:
+        pixels = np.rint(samples * (255 / (2**bits - 1))).astype(np.uint8)
+    else:
+        pixels = (samples >> (bits - 8)).astype(np.uint8)
+    if page.photometric == _WHITE_IS_ZERO:
+        pixels = 255 - pixels
+    if page.photometric == _SEPARATED:
+        cmyk = Image.fromarray(np.ascontiguousarray(pixels), "CMYK")
+        return from_array(np.asarray(cmyk.convert("RGB"))[..., ::-1])
+    return from_array(pixels[..., ::-1])
+
+
+def _unmultiplied(
+    samples: npt.NDArray[Any], alpha: npt.NDArray[Any], page: Any
+) -> npt.NDArray[Any]:
+    """Colours that were multiplied by their alpha, as before that."""
+    most = 1.0 if page.sampleformat == _FLOAT else 2.0**page.bitspersample - 1
+    scale = np.divide(most, alpha, out=np.ones(alpha.shape), where=alpha > 0)
+    return np.asarray(np.minimum(samples * scale, most), samples.dtype)
+
+
+def _upright(pixels: Pixels, orientation: object) -> Pixels:
+    """Apply the orientation tag."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _layout(page: Any) -> str:
+    """Bands, type and layout in words."""
+    bands, kind = page.samplesperpixel, _KINDS.get(page.sampleformat, "complex")
+    colours = getattr(page.photometric, "name", str(page.photometric)).lower()
+    compression = getattr(page.compression, "name", str(page.compression)).lower()
+    planes = "separate" if page.planarconfig == 2 else "contiguous"
+    return (
+        f"{bands} band{'s' * (bands != 1)} of {page.bitspersample} bits, {kind}, photometric "
+        f"{colours}, {planes}, compression {compression}"
+    )
