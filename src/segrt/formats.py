@@ -82,7 +82,7 @@ HEAD = 1024
 
 _IMAGE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|BM....\0\0\0\0"
-    rb"|P[1-6Ff]\s|....ftyp(?:avi[fs]|hei[cmsx]|hev[cmsx]|mi[af]1|msf1)|qoif|8BPS\0\1|DDS |icns"
+    rb"|P[1-6Ff]\s|....ftyp(?:avi[fs]|hei[cmsx]|hev[cmsx]|mi[af]1|msf1)|qoif|8BPS\x00\x01|DDS |icns"
     rb"|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|\x59\xa6\x6a\x95|\x01\xda[\x00\x01][\x01\x02]",
     re.DOTALL,
 )
