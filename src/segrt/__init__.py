@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segrt.backends.memory import limit_memory
+    from segrt.coco import to_coco
     from segrt.create import create_pipeline
     from segrt.errors import (
         ConfigError,
@@ -55,6 +56,7 @@ _MODULES = {
     "create_pipeline": "create",
     "limit_memory": "backends.memory",
     "save_overlay_video": "overlay_video",
+    "to_coco": "coco",
 }
 
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "create_pipeline",
     "limit_memory",
     "save_overlay_video",
+    "to_coco",
 ]
 
 

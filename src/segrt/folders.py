@@ -33,7 +33,9 @@ class Found:
     def warn(self, folder: str) -> None:
         """Log one line about the files that are left out, if there are both these and images."""
         if self.files and self.left_out:
-            log.warning("%s: left out %s", folder, self.summary())
+            videos = VIDEO_SUFFIXES & self.left_out.keys()
+            hint = " (videos are read when they are given by name)" if videos else ""
+            log.warning("%s: left out: %s%s", folder, self.summary(), hint)
 
 
 def find_images(folder: str, skip: Path | None = None) -> Found:

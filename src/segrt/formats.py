@@ -21,25 +21,26 @@ VIDEO_SUFFIXES = frozenset(
 )
 """Suffixes of video files that segrt reads."""
 
-# Pillow's formats that are recognised by the first bytes of a file, whatever its name.
+# Pillow's formats that are recognised by the first bytes of a file, whatever its name. Those that
+# Pillow loads at once come first.
 _BY_CONTENT = {
-    "AVIF": (".avif", ".avifs"),
-    "BMP": (".bmp",),
-    "DDS": (".dds",),
-    "GIF": (".gif",),
-    "HEIF": (".heic", ".heics", ".heif", ".heifs", ".hif"),
-    "ICNS": (".icns",),
     "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
-    "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
     "PNG": (".apng", ".png"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
     "PPM": (".pbm", ".pfm", ".pgm", ".pnm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "DDS": (".dds",),
+    "ICNS": (".icns",),
+    "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
     "PSD": (".psd",),
     "QOI": (".qoi",),
     "SGI": (".bw", ".rgb", ".rgba", ".sgi"),
     "SUN": (".ras", ".sr"),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
 }
+_PLUGIN = {"HEIF": (".heic", ".heics", ".heif", ".heifs", ".hif")}
 # Those whose first bytes other files may have as well: only their suffixes select them.
 _BY_SUFFIX = {
     "BLP": (".blp",),
@@ -71,7 +72,7 @@ NOT_READ = {
 }
 """Pillow's formats that segrt does not read, and why."""
 
-FORMATS = _BY_CONTENT | _BY_SUFFIX
+FORMATS = _BY_CONTENT | _PLUGIN | _BY_SUFFIX
 """Pillow's formats that segrt reads, with their suffixes."""
 
 READ_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
@@ -86,12 +87,13 @@ _IMAGE = re.compile(
     rb"|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|\x59\xa6\x6a\x95|\x01\xda[\x00\x01][\x01\x02]",
     re.DOTALL,
 )
-_HEIF = re.compile(rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mi[af]1|msf1)", re.DOTALL)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def pillow_formats(suffix: str) -> tuple[str, ...]:
-    """Pillow's formats that a file may have, given its suffix in lower case."""
+def pillow_formats(head: bytes, suffix: str) -> tuple[str, ...]:
+    """Pillow's formats that a file may have, given its first bytes and its suffix in lower case."""
+    if is_heif(head):
+        return (*_PLUGIN,)
     return (*_BY_CONTENT, *(name for name, own in _BY_SUFFIX.items() if suffix in own))
 
 
@@ -107,12 +109,14 @@ def is_tiff(head: bytes) -> bool:
 
 def is_avif(head: bytes) -> bool:
     """Whether a file is an AVIF image, which old versions of Pillow can't read."""
-    return head[4:12] in (b"ftypavif", b"ftypavis")
+    brands = head[8 : int.from_bytes(head[:4], "big")]
+    return head[4:8] == b"ftyp" and (b"avif" in brands or b"avis" in brands)
 
 
 def is_heif(head: bytes) -> bool:
     """Whether a file is a HEIC or HEIF image, for which Pillow requires a plugin."""
-    return _HEIF.match(head) is not None
+    brands = (b"mif1", b"msf1", b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevx")
+    return head[4:8] == b"ftyp" and head[8:12] in brands and not is_avif(head)
 
 
 def is_image(head: bytes) -> bool:

@@ -47,9 +47,10 @@ def images(content: str | bytes, head: bytes, reading: Reading) -> Iterator[Page
         MissingExtraError: Pillow needs a plugin for it.
     """
     suffix = Path(content).suffix.lower() if isinstance(content, str) else ""
+    formats = pillow_formats(head, suffix)
     _check_decoder(head)
     file = io.BytesIO(content) if isinstance(content, bytes) else content
-    with _opened(file, reading, suffix) as image:
+    with _opened(file, reading, formats) as image:
         if image.format in _SEVERAL and getattr(image, "is_animated", False):
             yield from _frames(image, content, reading)
         else:
@@ -87,7 +88,7 @@ def _is_cut_off(image: Any, content: str | bytes, frames: int) -> bool:
 
 def tiff_page(file: str | io.BytesIO, number: int, reading: Reading) -> Pixels:
     """Decode the page in a directory of a TIFF, given its position in the chain."""
-    with _opened(file, reading, ".tif") as image:
+    with _opened(file, reading, ("TIFF",)) as image:
         with _raised_limit(reading):
             image.seek(number)
             image.load()
@@ -105,9 +106,11 @@ def contents(content: str | bytes) -> Iterator[structure.Data]:
 
 
 @contextmanager
-def _opened(file: str | io.BytesIO, reading: Reading, suffix: str) -> Iterator[Image.Image]:
+def _opened(
+    file: str | io.BytesIO, reading: Reading, formats: tuple[str, ...]
+) -> Iterator[Image.Image]:
     with _raised_limit(reading):
-        image = Image.open(file, formats=pillow_formats(suffix))
+        image = Image.open(file, formats=formats)
     try:
         yield image
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,15 @@ from PIL import Image
 from segrt import encode, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import is_same_file, write_atomic
-from segrt.formats import IMAGE_SUFFIXES
+from segrt.formats import IMAGE_SUFFIXES, READ_SUFFIXES
 from segrt.names import file_name
 from segrt.types import LabelFormat, parse_label_format
 
 _LOSSY = frozenset((".jpeg", ".jpg"))
+_PIXELS = "pixels: x to the right, y down from the upper left corner of the image"
+# RFC 7946 knows degrees only; GDAL reads a crs of its predecessor, by name. "crs": null, which is
+# in the predecessor as well, means degrees to GDAL.
+_PIXELS_WKT = 'LOCAL_CS["pixels of the image",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",SOUTH]]'
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class SegResult(Mapping[str, Any]):
     whose name is given.
 
     It is also a mapping with PaddleX's keys: `input_path`, `page_index` and `pred` (int32, shape
-    (1, H, W)). Two results are equal only if they are the same object.
+    (1, H, W)); those of videos have `time` as well. Two results are equal only if they are the same
+    object.
 
     Example:
         >>> for result in pipeline.predict("road.png"):
@@ -113,19 +119,22 @@ class SegResult(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if key == "pred":
             return self.labels[None]
-        if key in ("input_path", "page_index"):
+        if key in self._keys():
             return getattr(self, key)
         raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("input_path", "page_index", "pred"))
+        return iter((*self._keys(), "pred"))
 
     def __len__(self) -> int:
-        return 3
+        return len(self._keys()) + 1
 
     @property
     def json(self) -> dict[str, dict[str, Any]]:
-        """`{"res": {"input_path": ..., "page_index": ..., "pred": nested list (1, H, W)}}`."""
+        """`{"res": {"input_path": ..., "page_index": ..., "pred": nested list (1, H, W)}}`.
+
+        Results with a time have the key `time` before `pred`.
+        """
         return {"res": {**self, "pred": self.labels[None].tolist()}}
 
     @property
@@ -169,34 +178,49 @@ class SegResult(Mapping[str, Any]):
         return render.legend(classes, self.class_names, self.palette, shares)
 
     def to_polygons(self) -> list[shapes.Polygon]:
-        """The exact outline of each connected region, ordered by class id.
+        """The exact outline of each connected region, ordered by class id, then from top to bottom.
+
+        The polygons are valid, and cover the image without overlaps.
 
         Example:
             >>> for polygon in result.to_polygons():
             ...     print(polygon.class_name, polygon.area, polygon.exterior.shape)
         """
         return [
-            shapes.Polygon(c, self.class_names[c], exterior, holes)
-            for c in sorted(self.shares()[0])
-            for exterior, holes in shapes.outlines(self.labels == c)
+            shapes.Polygon(label, self.class_names[label], exterior, holes)
+            for label, exterior, holes in shapes.regions(self.labels)
         ]
 
     def to_geojson(self) -> dict[str, Any]:
         """A GeoJSON FeatureCollection (RFC 7946) with one Polygon for each connected region.
 
         Coordinates are pixels, not degrees: x to the right and y **down** from the upper left
-        corner of the image.
+        corner of the image. Its member `crs` tells this to GDAL, and programs based on it: a local
+        coordinate system with the unit pixel. Its member `image` contains the image's `height` and
+        `width`, and says in words what the `coordinates` are.
 
         Example:
             >>> Path("regions.geojson").write_text(json.dumps(result.to_geojson()))
         """
+        height, width = self.labels.shape
         return {
             "type": "FeatureCollection",
+            "crs": {"type": "name", "properties": {"name": _PIXELS_WKT}},
+            "image": {"height": height, "width": width, "coordinates": _PIXELS},
             "features": [_feature(polygon) for polygon in self.to_polygons()],
         }
 
-    def to_coco_rle(self, compressed: bool = True) -> list[dict[str, Any]]:
+    def to_coco_rle(
+        self,
+        compressed: bool = True,
+        *,
+        per_region: bool = False,
+        image_id: int = 1,
+        first_id: int = 1,
+    ) -> list[dict[str, Any]]:
         """Each class present as a COCO annotation, ordered by class id, as read by pycocotools.
+
+        `segrt.to_coco` makes a complete COCO file of several results.
 
         Example:
             >>> from pycocotools import mask
@@ -204,26 +228,44 @@ class SegResult(Mapping[str, Any]):
 
         Args:
             compressed: whether the counts are pycocotools' text rather than a list of numbers.
+            per_region: whether to return an annotation for each connected region, as in
+                `to_polygons`, rather than for each class. Objects of one class that touch are one
+                region.
+            image_id: the `image_id` of all annotations.
+            first_id: the `id` of the first annotation; the others follow. pycocotools' evaluation
+                takes 0 for "no match".
 
         Returns:
-            list[dict]: `category_id`, `category_name`, `area` in pixels, `bbox` as
-                [x, y, width, height], and `segmentation` as {"size": [H, W], "counts": ...}.
+            list[dict]: `id`, `image_id`, `category_id`, `category_name`, `iscrowd` (0), `area` in
+                pixels, `bbox` as [x, y, width, height], `segmentation` as {"size": [H, W],
+                "counts": ...}, and `score`: the mean of `scores` there, 1.0 without them.
         """
+        height, width = self.labels.shape
+        parts = shapes.components(self.labels) if per_region else self.labels
+        scores = self._mean_scores(parts)
         annotations = []
-        for c, counts in shapes.rle_counts(self.labels).items():
-            left, top, right, bottom = shapes.bounds(self.labels == c)
+        for part, counts in shapes.rle_counts(parts).items():
+            column, row = divmod(counts[0], height)
+            category = int(self.labels[row, column])
             annotations.append(
                 {
-                    "category_id": c,
-                    "category_name": self.class_names[c],
+                    "id": first_id,
+                    "image_id": image_id,
+                    "category_id": category,
+                    "category_name": self.class_names[category],
+                    "iscrowd": 0,
                     "area": sum(counts[1::2]),
-                    "bbox": [left, top, right - left, bottom - top],
+                    "bbox": list(shapes.rle_box(counts, height)),
                     "segmentation": {
-                        "size": list(self.labels.shape),
+                        "size": [height, width],
                         "counts": shapes.rle_string(counts) if compressed else counts,
                     },
+                    "score": 1.0 if scores is None else scores[part],
                 }
             )
+        annotations.sort(key=lambda annotation: annotation["category_id"])
+        for number, annotation in enumerate(annotations, first_id):
+            annotation["id"] = number
         return annotations
 
     def to_supervision(self) -> Any:
@@ -317,13 +359,14 @@ class SegResult(Mapping[str, Any]):
             list[Path]: the files written.
 
         Raises:
-            ConfigError: `save_path` is the input itself or no valid path, or the PNG next to a
-                JPEG would replace a file of another origin; nothing is written.
+            ConfigError: `save_path` is the input itself, no valid path or of a format that can't be
+                written, or the PNG next to a JPEG would replace a file of another origin; nothing
+                is written.
             OSError: the disk is full, or the path can't be written.
         """
         suffix = Path(file_name(self.input_path)).suffix if self.input_path else ""
         own = suffix if suffix.lower() in IMAGE_SUFFIXES else ".png"
-        target = self._target(save_path, f"_res{own}", IMAGE_SUFFIXES)
+        target = self._picture_target(save_path, f"_res{own}")
         if target.suffix.lower() not in _LOSSY:
             self._write({target: self._encode(target.suffix.lower())})
             return [target]
@@ -373,7 +416,7 @@ class SegResult(Mapping[str, Any]):
                 path.
             OSError: the disk is full, or the path can't be written.
         """
-        data: dict[str, Any] = {"input_path": self.input_path, "page_index": self.page_index}
+        data: dict[str, Any] = {key: self[key] for key in self._keys()}
         if parse_label_format(label_format) != "list":
             data |= {
                 "label_format": label_format,
@@ -425,11 +468,11 @@ class SegResult(Mapping[str, Any]):
             Path: the file written.
 
         Raises:
-            ConfigError: alpha is not in [0, 1], or `save_path` is the input itself or no valid
-                path.
+            ConfigError: alpha is not in [0, 1], or `save_path` is the input itself, no valid path
+                or of a format that can't be written.
             OSError: the disk is full, or the path can't be written.
         """
-        target = self._target(save_path, "_overlay.png", IMAGE_SUFFIXES)
+        target = self._picture_target(save_path, "_overlay.png")
         picture = self.overlay(alpha, legend=legend)
         self._write({target: encode.rgb(picture, target.suffix.lower())})
         return target
@@ -447,6 +490,32 @@ class SegResult(Mapping[str, Any]):
     def label_png(self) -> bytes:
         """A PNG whose pixel values are the class ids; 16-bit grey for more than 256 classes."""
         return encode.label_png(self.labels, self.palette, len(self.class_names))
+
+    def _keys(self) -> tuple[str, ...]:
+        """The keys before "pred"."""
+        keys = ("input_path", "page_index")
+        return keys if self.time is None else (*keys, "time")
+
+    def _mean_scores(self, parts: npt.NDArray[np.int32]) -> list[float] | None:
+        """The mean score of each part of the image, given the part of each pixel."""
+        if self.scores is None:
+            return None
+        sums = np.bincount(parts.ravel(), self.scores.ravel())
+        means = sums / np.maximum(np.bincount(parts.ravel()), 1)
+        return [float(mean) for mean in np.nan_to_num(means)]
+
+    def _picture_target(self, save_path: str | Path, ending: str) -> Path:
+        """`_target` for a picture. Raises ConfigError for formats that can't be written."""
+        suffix = Path(save_path).suffix.lower()
+        is_folder = str(save_path).endswith(("/", os.sep)) or os.path.isdir(save_path)
+        if suffix not in IMAGE_SUFFIXES and not is_folder:
+            Image.init()
+            if suffix in READ_SUFFIXES or suffix in Image.EXTENSION:
+                raise ConfigError(
+                    f"can't write {Path(save_path).name!a}: use {', '.join(sorted(IMAGE_SUFFIXES))}"
+                    ", or the path of a folder"
+                )
+        return self._target(save_path, ending, IMAGE_SUFFIXES)
 
     def _target(self, save_path: str | Path, ending: str, suffixes: Collection[str]) -> Path:
         """`save_path` itself if it ends in one of `suffixes`; otherwise a file in that folder."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Ring = npt.NDArray[np.int32]
+_Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,10 +20,12 @@ class Polygon:
     """The outline of one connected region of one class, along the edges of its pixels.
 
     Coordinates refer to pixel corners: (0, 0) is the upper left corner of the image, (W, H) the
-    lower right one. Pixels that touch at a corner are connected.
+    lower right one. Pixels are connected if they share an edge; pixels that only touch at a corner
+    are not. Polygons are valid in the sense of OGC Simple Features, and those of one image cover it
+    without overlaps: no ring touches itself, and two rings touch at single points only.
 
     Example:
-        >>> for polygon in result.polygons():
+        >>> for polygon in result.to_polygons():
         ...     print(polygon.class_name, polygon.area, polygon.exterior.tolist())
 
     Attributes:
@@ -41,6 +46,20 @@ class Polygon:
         return abs(_signed_area(self.exterior)) - sum(
             abs(_signed_area(hole)) for hole in self.holes
         )
+
+
+class Region(NamedTuple):
+    """The outline of one connected region of a label map.
+
+    Attributes:
+        label: its label.
+        exterior: int32 (N, 2), as in `Polygon`.
+        holes: the outlines of the holes, in the same form.
+    """
+
+    label: int
+    exterior: Ring
+    holes: tuple[Ring, ...]
 
 
 def bounds(mask: Mask) -> tuple[int, int, int, int]:
@@ -69,29 +88,196 @@ def outlines(mask: Mask) -> list[tuple[Ring, tuple[Ring, ...]]]:
         list: exterior and holes of each connected region, as in `Polygon`. By the shoelace formula,
             the area of exteriors is positive and that of holes negative.
     """
-    import cv2
+    return [(exterior, holes) for label, exterior, holes in regions(mask.astype(np.int32)) if label]
 
-    # OpenCV's contours connect the centres of the border pixels. If each pixel is doubled, these
-    # centres lie a quarter of a pixel inside the corners of the true outline, so rounding away
-    # from the centre of the pixel yields the corners.
-    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    rings = [_corners((contour.reshape(-1, 2) + 1) // 2) for contour in contours]
-    if not rings:
+
+def regions(labels: Labels) -> list[Region]:
+    """Trace the outlines of all connected regions of a label map exactly.
+
+    Each edge between different labels is directed such that its pixel is on the right. At its end,
+    the outline of that pixel's region turns right around the pixel, goes straight on, or turns
+    left, whichever comes first: where pixels of one label touch only at a corner, it stays with its
+    pixel. A ring that passes through such a corner twice is split there.
+
+    Example:
+        >>> [(region.label, len(region.exterior)) for region in regions(np.eye(2, dtype=np.int32))]
+        [(0, 4), (0, 4), (1, 4), (1, 4)]
+
+    Args:
+        labels: int (H, W), not negative.
+
+    Returns:
+        list: the regions, ordered by label, then from top to bottom. By the shoelace formula, the
+            area of exteriors is positive and that of holes negative.
+    """
+    corners = _Corners.find(labels)
+    if not len(corners.side):
         return []
-    parents = hierarchy.reshape(-1, 4)[:, 3]
-    holes: dict[int, list[Ring]] = {index: [] for index in np.flatnonzero(parents < 0).tolist()}
-    for index in np.flatnonzero(parents >= 0).tolist():
-        holes[int(parents[index])].append(_turned(rings[index], -1))
-    return [(_turned(rings[index], 1), tuple(inner)) for index, inner in holes.items()]
+    rings = _rings(corners.after.tolist(), corners.partner.tolist())
+    order = np.fromiter(chain.from_iterable(rings), np.int64, len(corners.side))
+    lengths = np.array([len(ring) for ring in rings])
+    starts = np.cumsum(lengths) - lengths
+    ring_of = np.empty(len(order), np.int64)
+    ring_of[order] = np.repeat(np.arange(len(rings)), lengths)
+
+    points = corners.points[order]
+    following = np.arange(1, len(order) + 1)
+    following[starts + lengths - 1] = starts
+    x, y = points.astype(np.int64).T
+    is_hole = np.add.reduceat(x * y[following] - x[following] * y, starts) < 0
+    owner = _owners(corners, ring_of, is_hole)
+
+    pieces = np.split(points, starts[1:])
+    holes: dict[int, list[Ring]] = {}
+    for hole in np.flatnonzero(is_hole).tolist():
+        holes.setdefault(int(owner[hole]), []).append(pieces[hole])
+    label = corners.label[order[starts]]
+    exteriors = np.flatnonzero(~is_hole)
+    exteriors = exteriors[np.argsort(label[exteriors], kind="stable")]
+    return [
+        Region(value, pieces[ring], tuple(holes.get(ring, ())))
+        for ring, value in zip(exteriors.tolist(), label[exteriors].tolist(), strict=True)
+    ]
 
 
-def _corners(points: npt.NDArray[Any]) -> Ring:
-    """Remove points that repeat their predecessor or lie on the line through their neighbours."""
-    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
-    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
-    straight = before[:, 0] * after[:, 1] == before[:, 1] * after[:, 0]
-    return np.asarray(points[~straight], np.int32)
+class _Edges:
+    """The edges between different labels, in an order in which straight lines are contiguous.
+
+    Sides are numbered clockwise from the top: the top edge of a pixel runs to the right, its right
+    edge down. The edges of a side are sorted in that direction along rows or columns. Pixels are
+    numbered row by row in the label map with a border of -1 around it.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        padded = np.pad(np.asarray(labels, np.int32), 1, constant_values=-1)
+        self.height, self.width = padded.shape
+        self.flat = padded.ravel()
+        self.step = np.array([1, self.width, -1, -self.width])
+        self.vertical = padded[1:-1, 1:] != padded[1:-1, :-1]
+        across = padded[1:, 1:-1] != padded[:-1, 1:-1]
+        down = np.ascontiguousarray(self.vertical.T)
+        pixels = [
+            self._number(*np.nonzero(across[:-1])),
+            self._number(*np.nonzero(down[1:])[::-1]),
+            self._number(*np.nonzero(across[1:]))[::-1],
+            self._number(*np.nonzero(down[:-1])[::-1])[::-1],
+        ]
+        self.pixel = np.concatenate(pixels)
+        self.side = np.repeat(np.arange(4), [len(side) for side in pixels])
+        self._keys = self._key(self.pixel, self.side)
+
+    def index(self, pixel: _Indices, side: _Indices) -> _Indices:
+        """The position of edges."""
+        return np.searchsorted(self._keys, self._key(pixel, side))
+
+    def _number(self, row: _Indices, column: _Indices) -> _Indices:
+        return (row + 1) * self.width + column + 1
+
+    def _key(self, pixel: _Indices, side: _Indices) -> _Indices:
+        """Numbers that grow in the order of the edges."""
+        row, column = np.divmod(pixel, self.width)
+        along = np.where(side % 2 == 0, pixel, column * self.height + row)
+        return side * 2 * self.flat.size + np.where(side < 2, along, -along)
+
+
+class _Corners(NamedTuple):
+    """The edges at whose end an outline turns.
+
+    Attributes:
+        edges: all edges.
+        number: for each edge, the position of the corner at the end of its straight line.
+        side: the side of the edge.
+        pixel: its pixel.
+        label: the label of that pixel.
+        points: int32 (N, 2), x and y of its end.
+        after: the position of the next corner of the outline.
+        partner: where two pixels of one label touch only at this corner, the position of the other
+            pixel's corner; -1 elsewhere.
+    """
+
+    edges: _Edges
+    number: _Indices
+    side: _Indices
+    pixel: _Indices
+    label: Labels
+    points: Ring
+    after: _Indices
+    partner: _Indices
+
+    @staticmethod
+    def find(labels: Labels) -> _Corners:
+        edges = _Edges(labels)
+        own = edges.flat[edges.pixel]
+        ahead = edges.pixel + edges.step[edges.side]
+        diagonal = ahead + edges.step[edges.side - 1]
+        goes_on, is_left = edges.flat[ahead] == own, edges.flat[diagonal] == own
+        turns = ~goes_on | is_left
+        number = np.cumsum(turns) - turns
+
+        pixel, side, diagonal = edges.pixel[turns], edges.side[turns], diagonal[turns]
+        left = goes_on[turns]
+        after = edges.index(np.where(left, diagonal, pixel), (side + np.where(left, 3, 1)) % 4)
+        partner = np.full(len(side), -1)
+        saddle = np.flatnonzero(is_left[turns] & ~left)
+        partner[saddle] = number[edges.index(diagonal[saddle], (side[saddle] + 2) % 4)]
+        row, column = np.divmod(pixel, edges.width)
+        x, y = column - (side >= 2), row - (side % 3 == 0)
+        points = np.stack([x, y], axis=1).astype(np.int32)
+        return _Corners(edges, number, side, pixel, own[turns], points, number[after], partner)
+
+
+def _rings(after: list[int], partner: list[int]) -> list[list[int]]:
+    """Follow the outlines, and split them where they touch themselves.
+
+    Returns:
+        list: the corners of each ring in order. Each corner occurs in one ring.
+    """
+    rings = []
+    position = [-1] * len(after)  # in all rings before, and in the outline followed
+    done = 0
+    for first in range(len(after)):
+        if position[first] >= 0:
+            continue
+        outline: list[int] = []
+        corner = first
+        while position[corner] < 0:
+            position[corner] = done + len(outline)
+            outline.append(corner)
+            other = partner[corner]
+            # Contacts lie on one side of the outline, so they are nested like parentheses.
+            if other >= 0 and position[other] >= done:
+                start = position[other] + 1 - done
+                rings.append(outline[start:])
+                del outline[start:]
+            corner = after[corner]
+        rings.append(outline)
+        done += len(after)
+    return rings
+
+
+def _owners(corners: _Corners, ring_of: _Indices, is_hole: Mask) -> _Indices:
+    """The exterior of each ring's region.
+
+    To the left of a hole's leftmost edge, the region extends to an edge of another ring. That ring
+    reaches further to the left than the hole, so this leads to the exterior in the end.
+    """
+    owner = np.arange(len(is_hole))
+    right = np.flatnonzero((corners.side == 1) & is_hole[ring_of])
+    # The last assignment counts: the leftmost edge.
+    right = right[np.argsort(-corners.points[right, 0], kind="stable")]
+    leftmost = np.full(len(is_hole), -1)
+    leftmost[ring_of[right]] = right
+    holes = np.flatnonzero(is_hole)
+    pixel = corners.pixel[leftmost[holes]]
+
+    edges = corners.edges
+    row, column = np.nonzero(edges.vertical[:, :-1])
+    beginning = (row + 1) * edges.width + column + 1
+    start = beginning[np.searchsorted(beginning, pixel, "right") - 1]
+    owner[holes] = ring_of[corners.number[edges.index(start, np.full(len(start), 3))]]
+    while is_hole[owner].any():
+        owner = owner[owner]
+    return owner
 
 
 def _signed_area(ring: Ring) -> float:
@@ -99,11 +285,34 @@ def _signed_area(ring: Ring) -> float:
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
 
 
-def _turned(ring: Ring, sign: int) -> Ring:
-    return ring if _signed_area(ring) * sign > 0 else ring[::-1]
+def components(labels: Labels) -> Labels:
+    """Number the connected regions of a label map.
+
+    Example:
+        >>> components(np.array([[5, 5, 0], [0, 0, 5]], np.int32))
+        array([[0, 0, 1],
+               [2, 2, 3]], dtype=int32)
+
+    Args:
+        labels: int (H, W).
+
+    Returns:
+        np.ndarray: int32 (H, W), equal for pixels of one label that are connected through edges;
+            from 0, without gaps.
+    """
+    import cv2
+
+    # Pixels, and between them links to the next pixel of the same label: one call for all labels.
+    height, width = labels.shape
+    linked = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
+    linked[::2, ::2] = 1
+    linked[::2, 1::2] = labels[:, 1:] == labels[:, :-1]
+    linked[1::2, ::2] = labels[1:] == labels[:-1]
+    numbers = cv2.connectedComponents(linked, connectivity=4, ltype=cv2.CV_32S)[1]
+    return np.asarray(numbers[::2, ::2] - 1, np.int32)
 
 
-def rle_counts(labels: npt.NDArray[np.int32]) -> dict[int, list[int]]:
+def rle_counts(labels: Labels) -> dict[int, list[int]]:
     """COCO run lengths of each class: column by column, alternating, starting with background.
 
     Example:
@@ -119,13 +328,36 @@ def rle_counts(labels: npt.NDArray[np.int32]) -> dict[int, list[int]]:
     flat = labels.ravel(order="F")
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
     ends, values = np.append(starts[1:], flat.size), flat[starts]
-    counts = {}
-    for value in np.unique(values).tolist():
-        own = values == value
-        edges = np.stack([starts[own], ends[own]], axis=1).ravel()
-        runs = np.diff(edges, prepend=0, append=flat.size)
-        counts[value] = runs[: len(runs) - (runs[-1] == 0)].tolist()
-    return counts
+    order = np.argsort(values, kind="stable")
+    starts, ends, values = starts[order], ends[order], values[order]
+    first = np.concatenate(([0], np.flatnonzero(values[1:] != values[:-1]) + 1))
+    last = np.append(first[1:], len(values)) - 1
+
+    lengths = np.diff(np.stack([starts, ends], axis=1).ravel(), prepend=0)
+    lengths[2 * first] = starts[first]
+    runs, rest = lengths.tolist(), (flat.size - ends[last]).tolist()
+    groups = zip(values[first].tolist(), first.tolist(), last.tolist(), rest, strict=True)
+    return {
+        value: runs[2 * one : 2 * other + 2] + ([after] if after else [])
+        for value, one, other, after in groups
+    }
+
+
+def rle_box(counts: list[int], height: int) -> tuple[int, int, int, int]:
+    """The bounding box of COCO run lengths: left, top, width and height.
+
+    Example:
+        >>> rle_box([2, 2], 2)
+        (1, 0, 1, 2)
+    """
+    ends = np.cumsum(counts)
+    first, last = ends[:-1:2], ends[1::2] - 1  # the first and the last pixel of each run
+    left, right = int(first[0]) // height, int(last[-1]) // height
+    if (first // height != last // height).any():  # into the next column
+        top, bottom = 0, height - 1
+    else:
+        top, bottom = int((first % height).min()), int((last % height).max())
+    return left, top, right - left + 1, bottom - top + 1
 
 
 def rle_string(counts: list[int]) -> str:
