@@ -243,7 +243,7 @@ class SegResult(Mapping[str, Any]):
         height, width = self.labels.shape
         parts = shapes.components(self.labels) if per_region else self.labels
         scores = self._mean_scores(parts)
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for part, counts in shapes.rle_counts(parts).items():
             column, row = divmod(counts[0], height)
             category = int(self.labels[row, column])

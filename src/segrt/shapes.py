@@ -150,7 +150,8 @@ class _Edges:
 
     def __init__(self, labels: Labels) -> None:
         padded = np.pad(np.asarray(labels, np.int32), 1, constant_values=-1)
-        self.height, self.width = padded.shape
+        self.height: int = padded.shape[0]
+        self.width: int = padded.shape[1]
         self.flat = padded.ravel()
         self.step = np.array([1, self.width, -1, -self.width])
         self.vertical = padded[1:-1, 1:] != padded[1:-1, :-1]
@@ -233,7 +234,7 @@ def _rings(after: list[int], partner: list[int]) -> list[list[int]]:
         list: the corners of each ring in order. Each corner occurs in one ring.
     """
     rings = []
-    position = [-1] * len(after)  # in all rings before, and in the outline followed
+    position = [-1] * len(after)  # of visited corners, at least `done` in the current outline
     done = 0
     for first in range(len(after)):
         if position[first] >= 0:
@@ -251,7 +252,7 @@ def _rings(after: list[int], partner: list[int]) -> list[list[int]]:
                 del outline[start:]
             corner = after[corner]
         rings.append(outline)
-        done += len(after)
+        done += len(after)  # more than any position so far
     return rings
 
 
