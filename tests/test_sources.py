@@ -194,7 +194,8 @@ def test_tiff_frames_are_separate_images(tmp_path: Path) -> None:
 
 
 def test_too_many_frames_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrt.sources.MAX_PAGES", 2)
+    for module in ("tiff", "pdf"):
+        monkeypatch.setattr(f"segrt.{module}.MAX_PAGES", 2)
     pages = [Image.new("L", (5, 5)) for _ in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     pages[0].save(tmp_path / "a.pdf", save_all=True, append_images=pages[1:])
@@ -324,7 +325,7 @@ def test_bad_files_report_the_reason(
     assert "truncated" in _error(tmp_path / "cut.jpg")
     assert "is not an image of a known format" in _error(tmp_path / "text.png")
     assert "is empty" in _error(tmp_path / "zero.png")
-    assert "segrt reads 3gp asf avi bmp dib" in _error(tmp_path / "a.docx")
+    assert "segrt reads 3gp apng asf avi avif avifs blp bmp" in _error(tmp_path / "a.docx")
     assert "holds no image" in _error(tmp_path / "empty")
 
 

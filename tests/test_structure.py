@@ -169,7 +169,6 @@ HARMLESS: dict[str, Callable[[], bytes]] = {
     "profile in parts": lambda: with_segments(*[(0xE2, b"ICC_PROFILE\0" + bytes(60_000))] * 255),
     "damaged EXIF": lambda: with_segments((0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\0" + b"z" * 60)),
     "chunks": lambda: with_chunks(*[chunk(b"IDAT")] * 1000),
-    "animation": lambda: webp(1000),
     "tall": lambda: encoded("TIFF", (1, 30_000)),
     "compressed": lambda: encoded("TIFF", (300, 3000), compression="tiff_deflate"),
     "packed": lambda: encoded("BMP", (300, 300)),

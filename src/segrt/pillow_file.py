@@ -49,8 +49,7 @@ def images(content: str | bytes, head: bytes, reading: Reading) -> Iterator[Page
     suffix = Path(content).suffix.lower() if isinstance(content, str) else ""
     formats = pillow_formats(head, suffix)
     _check_decoder(head)
-    file = io.BytesIO(content) if isinstance(content, bytes) else content
-    with _opened(file, reading, formats) as image:
+    with _opened(content, reading, formats) as image:
         if image.format in _SEVERAL and getattr(image, "is_animated", False):
             yield from _frames(image, content, reading)
         else:
@@ -86,9 +85,9 @@ def _is_cut_off(image: Any, content: str | bytes, frames: int) -> bool:
     return bool(frames < image.n_frames)
 
 
-def tiff_page(file: str | io.BytesIO, number: int, reading: Reading) -> Pixels:
+def tiff_page(content: str | bytes, number: int, reading: Reading) -> Pixels:
     """Decode the page in a directory of a TIFF, given its position in the chain."""
-    with _opened(file, reading, ("TIFF",)) as image:
+    with _opened(content, reading, ("TIFF",)) as image:
         with _raised_limit(reading):
             image.seek(number)
             image.load()
@@ -107,8 +106,9 @@ def contents(content: str | bytes) -> Iterator[structure.Data]:
 
 @contextmanager
 def _opened(
-    file: str | io.BytesIO, reading: Reading, formats: tuple[str, ...]
+    content: str | bytes, reading: Reading, formats: tuple[str, ...]
 ) -> Iterator[Image.Image]:
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
     with _raised_limit(reading):
         image = Image.open(file, formats=formats)
     try:
@@ -196,6 +196,8 @@ def from_pil(image: Image.Image, reading: Reading) -> Pixels:
         return from_array(grey.astype(np.uint16))
     if image.mode == "F":
         return from_array(np.asarray(image))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of a conversion to RGB
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     width, height = rgb.size
     bgr = np.empty((height, width, 3), np.uint8)

@@ -74,7 +74,7 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
                 raise InputError(
                     f"this TIFF has more than {MAX_PAGES} frames: the others are skipped"
                 )
-            yield Page(attempt(partial(_page, page, number, file, reading)), index)
+            yield Page(attempt(partial(_page, page, number, content, reading)), index)
             index += 1
         if not index:
             raise InputError(
@@ -109,22 +109,24 @@ def _directories(tif: Any) -> Iterator[int]:
 
 def _check_stack(tif: Any, directories: int) -> None:
     """Refuse the rest of a stack whose images share one directory, as ImageJ writes large ones."""
-    images = 0
+    if directories != 1:
+        return
+    images = 1
     if tif.is_imagej:
-        images = int((tif.imagej_metadata or {}).get("images", 0))
-    elif tif.is_shaped:
-        images = max(len(series) for series in tif.series)
-    if images > directories == 1:
+        images = int((tif.imagej_metadata or {}).get("images", 1))
+    elif tif.is_shaped:  # written by tifffile
+        images = tif.series[0].size // max(1, tif.pages[0].size)
+    if images > 1:
         raise InputError(
             f"this TIFF stores {images} images in one directory, of which the first is read: save "
             "it with a directory for each"
         )
 
 
-def _page(page: Any, number: int, file: str | io.BytesIO, reading: Reading) -> Pixels:
+def _page(page: Any, number: int, content: str | bytes, reading: Reading) -> Pixels:
     reading.check(page.imagewidth, page.imagelength)
     if page.photometric == _YCBCR or page.compression in (*_FAX, _OLD_JPEG):
-        return pillow_file.tiff_page(file, number, reading)
+        return pillow_file.tiff_page(content, number, reading)
     _check(page, reading)
     samples = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # planes, height, width, samples
     samples = samples[..., 0].transpose(1, 2, 0) if len(samples) > 1 else samples[0]

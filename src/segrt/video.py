@@ -1,21 +1,30 @@
-"""Reads videos and cameras frame by frame, with OpenCV and the FFmpeg bundled in its wheel."""
+"""Reads videos frame by frame, with PyAV and the FFmpeg in its wheel; cameras with OpenCV."""
 
 from __future__ import annotations
 
-import os
+import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, BinaryIO
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segrt import camera
+from segrt.damage import Positions, judged
 from segrt.errors import InputError, TooLargeError
 from segrt.formats import VIDEO_SUFFIXES
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame
+    from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
+    from av.video.stream import VideoStream
 
 HEAD = 400
 """Number of bytes that `is_video` needs."""
@@ -23,18 +32,27 @@ HEAD = 400
 FRAME_RATE = 25.0
 """Frame rate of videos and cameras that don't state theirs."""
 
+LATE = 10.0
+"""Videos that start later than this, in seconds, count from their start: broadcasts, mostly."""
+
 _IMAGE_BRANDS = (
     *(b"avif", b"avis", b"heic", b"heim", b"heis"),
     *(b"heix", b"hevc", b"hevx", b"mif1", b"msf1"),
 )
-_MAGIC = (
-    b"\x1aE\xdf\xa3",
-    b"\0\0\1\xba",
-    b"\0\0\1\xb3",
-    b"FLV\1",
-    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
-    b"OggS",
-)
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free")
+_MAGIC = {
+    b"\x1aE\xdf\xa3": "matroska",
+    b"\0\0\1\xba": "mpeg",
+    b"\0\0\1\xb3": "mpegvideo",
+    b"FLV\1": "flv",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "asf",
+    b"OggS": "ogg",
+}
+# FFmpeg looks at the first frames when it opens a file. It must not allocate huge ones, but to
+# report the size of those that are merely over the limit, it has to know it.
+_SMALL = 1 << 25  # pixels
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_COVER = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 
 @dataclass(frozen=True)
@@ -42,34 +60,61 @@ class Clip:
     """The properties a video states.
 
     Attributes:
-        width: pixels.
-        height: pixels.
-        frame_rate: frames per second.
+        width: pixels, of upright frames.
+        height: pixels, of upright frames.
+        frame_rate: frames per second, on average.
         length: number of frames, which some formats only estimate; None if unknown, as for a
             camera.
+        pixel_aspect: width of a pixel divided by its height, of upright frames.
+        time_base: unit of the times, in seconds.
     """
 
     width: int
     height: int
     frame_rate: float
     length: int | None
+    pixel_aspect: Fraction = Fraction(1)
+    time_base: Fraction = field(default=Fraction(1, 90_000), compare=False)
 
 
-def is_video(head: bytes) -> bool:
-    """Whether a file is a video (MP4, MOV, AVI, Matroska, WebM, MPEG, ...), given its first bytes.
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One frame of a video.
+
+    Attributes:
+        image: uint8 (H, W, 3), BGR.
+        time: seconds from the start of the video or camera; increases strictly.
+    """
+
+    image: npt.NDArray[np.uint8]
+    time: float
+
+
+def demuxer(head: bytes) -> str | None:
+    """FFmpeg's name of a video's container format; None for anything but a video.
 
     FFmpeg itself would also accept playlists, which can refer to other files and hosts.
 
     Args:
         head: at least the first `HEAD` bytes of the file.
     """
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free"):
-        return not (head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS)
+    if head[4:8] in _BOXES:
+        return None if head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS else "mov"
     if head[:4] == b"RIFF":
-        return head[8:12] == b"AVI "
+        return "avi" if head[8:12] == b"AVI " else None
     # .ts packets, and .m2ts packets, which start with a time stamp
-    stream = any(head[at : at + 377 : 188] == b"GGG" for at in (0, 4))
-    return stream or head.startswith(_MAGIC)
+    if any(head[at : at + 377 : 188] == b"GGG" for at in (0, 4)):
+        return "mpegts"
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def is_video(head: bytes) -> bool:
+    """Whether a file is a video (MP4, MOV, AVI, Matroska, WebM, MPEG, ...), given its first bytes.
+
+    Args:
+        head: at least the first `HEAD` bytes of the file.
+    """
+    return demuxer(head) is not None
 
 
 def camera_index(source: object) -> int | None:
@@ -87,7 +132,7 @@ def is_video_name(source: str) -> bool:
 
 
 def probe(source: str | int) -> Clip:
-    """Read the properties of a video without decoding it.
+    """Read the properties of a video. Of its frames, only the first is decoded, for its rotation.
 
     Args:
         source: a file, or the index of a camera.
@@ -95,41 +140,131 @@ def probe(source: str | int) -> Clip:
     Raises:
         InputError: it can't be opened.
     """
-    with _opened(source, upright=True) as capture:
-        return _clip(capture)
+    import av
+
+    if isinstance(source, int):
+        width, height, rate = camera.properties(source)
+        return Clip(width, height, rate if 0.01 <= rate <= 1000 else FRAME_RATE, None)
+    with opened(source) as (container, stream):
+        clip, first = _clip(container, stream), None
+        with suppress(av.FFmpegError):
+            first = next(container.decode(stream), None)
+        if first is None or not _orientation(first)[0]:
+            return clip
+        return replace(
+            clip, width=clip.height, height=clip.width, pixel_aspect=1 / clip.pixel_aspect
+        )
 
 
 def read(
-    source: str | int, *, upright: bool = True, max_pixels: int | None = None
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Decode a video frame by frame: uint8 (H, W, 3), BGR.
+    source: str | bytes | int, *, upright: bool = True, max_pixels: int | None = None
+) -> Iterator[Picture | InputError]:
+    """Decode a video frame by frame.
 
     Args:
-        source: a file, or the index of a camera, which never ends on its own.
-        upright: whether to rotate frames as the video specifies.
+        source: a file, its bytes, or the index of a camera, which never ends on its own.
+        upright: whether to rotate and mirror frames as the video specifies.
         max_pixels: maximum number of pixels of a frame; None for no limit.
+
+    Yields:
+        Each frame in its position; an error for one that is damaged, or predicted from one that
+        is. Frames before the first that can be decoded, as in recordings of broadcasts, are left
+        out.
 
     Raises:
         InputError: it can't be opened, it has no frames, or it is truncated.
         TooLargeError: its frames have more than `max_pixels`.
     """
-    count = 0
-    with _opened(source, upright) as capture:
-        clip = _clip(capture)
-        _check_size(clip.width, clip.height, max_pixels)
-        while True:
-            found, frame = capture.read()
-            if not found:
-                break
-            _check_size(frame.shape[1], frame.shape[0], max_pixels)  # it may change
-            count += 1
-            yield np.asarray(frame, np.uint8)
     if isinstance(source, int):
-        raise InputError(f"camera {source} gave no more frames after {count}")
-    if not count:
-        raise InputError("this video holds no frame that can be decoded")
-    if clip.length and count < 0.95 * clip.length:  # some formats only estimate their length
-        raise InputError(f"this video breaks off after {count} of {clip.length} frames: damaged?")
+        for time, image in camera.read(source):
+            _check_size(image.shape[1], image.shape[0], max_pixels)
+            yield Picture(image, time)
+        return
+    count = 0
+    try:
+        for item in _File(source, upright, max_pixels, threads=True).items():
+            count += 1
+            yield item
+    except _Unclear:
+        again = _File(source, upright, max_pixels, threads=False)
+        yield from islice(again.items(), count, None)
+
+
+class _Unclear(Exception):  # noqa: N818: not an error
+    """With several frames in progress, FFmpeg does not tell which of them is damaged."""
+
+
+@contextmanager
+def opened(
+    source: str | bytes, max_pixels: int | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video, and nothing else it may refer to.
+
+    Yields:
+        The container, and its first stream of moving pictures.
+
+    Raises:
+        InputError: it can't be opened, or FFmpeg has no decoder for it.
+        TooLargeError: its frames have more than `max_pixels`.
+    """
+    import av
+
+    with _file(source) as file:
+        head = file.read(HEAD)
+        file.seek(0)
+        if (name := demuxer(head)) is None:
+            raise InputError("this is not a video of a known format")
+        options = {"protocol_whitelist": "none"}
+        if max_pixels is not None:
+            options["max_pixels"] = str(min(max(max_pixels, _SMALL), 2**31 - 1))
+        try:
+            container = av.open(file, "r", format=name, options=options, metadata_errors="ignore")
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError):
+                raise
+            raise InputError(
+                "this video can't be read: it is damaged, or there is no decoder for it"
+            ) from None
+        with container:
+            stream = next(filter(_moves, container.streams.video), None)
+            if stream is None:
+                raise InputError("this file holds no video that can be decoded")
+            _check_size(stream.width, stream.height, max_pixels)
+            stream.codec_context.options = {k: v for k, v in options.items() if k == "max_pixels"}
+            yield container, stream
+
+
+@contextmanager
+def _file(source: str | bytes) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    try:
+        file = open(source, "rb")
+    except OSError as error:
+        raise InputError(f"it can't be read: {error.strerror}") from None
+    with file:
+        yield file
+
+
+def _moves(stream: VideoStream) -> bool:
+    """Whether a stream can be decoded, and is not the cover of an album."""
+    return stream.codec_context is not None and not int(stream.disposition) & _COVER
+
+
+def start(container: InputContainer, first: Packet[VideoStream] | None = None) -> float:
+    """Seconds to subtract from the times of a video that starts very late; otherwise 0.
+
+    Args:
+        container: the video.
+        first: its first packet of pictures, for formats that don't state their start.
+    """
+    begin = 0.0
+    if container.start_time is not None:
+        begin = container.start_time / 1e6
+    elif first is not None and first.pts is not None:
+        begin = float(first.pts * first.time_base)
+    return begin if begin > LATE else 0.0
 
 
 def _check_size(width: int, height: int, max_pixels: int | None) -> None:
@@ -139,49 +274,166 @@ def _check_size(width: int, height: int, max_pixels: int | None) -> None:
         )
 
 
-@contextmanager
-def _opened(source: str | int, upright: bool) -> Iterator[Any]:
-    # Keep FFmpeg from printing its own messages in addition to our errors.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if isinstance(source, str):
-        try:
-            with open(source, "rb") as file:
-                head = file.read(HEAD)
-        except OSError as error:
-            raise InputError(f"it can't be read: {error.strerror}") from None
-        if not is_video(head):
-            raise InputError("this is not a video of a known format")
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        backend = cv2.CAP_ANY if isinstance(source, int) else cv2.CAP_FFMPEG
-        capture = cv2.VideoCapture(source, backend)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    try:
-        if not capture.isOpened():
-            if isinstance(source, int):
-                raise InputError(
-                    f"camera {source} can't be opened: is it connected, and not in use by another "
-                    "program?"
-                )
-            raise InputError(
-                "this video can't be read: it is damaged, or OpenCV has no decoder for it"
-            )
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, int(upright))
-        yield capture
-    finally:
-        capture.release()
-
-
-def _clip(capture: Any) -> Clip:
-    keys = (
-        cv2.CAP_PROP_FRAME_WIDTH,
-        cv2.CAP_PROP_FRAME_HEIGHT,
-        cv2.CAP_PROP_FPS,
-        cv2.CAP_PROP_FRAME_COUNT,
-    )
-    width, height, rate, length = (capture.get(key) for key in keys)
+def _clip(container: InputContainer, stream: VideoStream) -> Clip:
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    rate = rate if 0.01 <= rate <= 1000 else FRAME_RATE
+    length = stream.frames
+    if length and container.format.name == "avi":  # it repeats a frame by an empty one
+        length -= sum(entry.size == 0 for entry in stream.index_entries)
+    if not length and container.format.name != "mpegvideo":  # which has no times
+        length = round((_duration(container, stream) or 0) * rate)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    base = stream.time_base or Fraction(1, 90_000)
     known = 1 <= length < 1e9
-    frame_rate = rate if 0.01 <= rate <= 1000 else FRAME_RATE
-    return Clip(int(width), int(height), frame_rate, int(length) if known else None)
+    return Clip(stream.width, stream.height, rate, length if known else None, aspect, base)
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds, of the video alone if it states them."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if tag:  # Matroska
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    return None if container.duration is None else container.duration / 1e6
+
+
+class _File:
+    """One pass over a video file."""
+
+    def __init__(
+        self, source: str | bytes, upright: bool, max_pixels: int | None, *, threads: bool
+    ) -> None:
+        self._source, self._upright, self._max_pixels = source, upright, max_pixels
+        self._threads = threads  # decode several frames at once
+        self._cut = False  # whether the file ends within a frame
+        self._end = 0.0  # seconds, of the last packet of any stream
+        self._offset = 0.0  # seconds, subtracted from all times
+
+    def items(self) -> Iterator[Picture | InputError]:
+        """The frames, and errors for those that are damaged, in order."""
+        from av.video.reformatter import VideoReformatter
+
+        count, pending, time = 0, list[InputError](), None
+        converter = VideoReformatter()
+        with opened(self._source, self._max_pixels) as (container, stream):
+            clip = _clip(container, stream)
+            frames = self._frames(container, stream)
+            for frame in judged(frames, stream.codec_context.codec):
+                time = self._time(frame, time, clip)
+                if isinstance(frame, InputError):
+                    pending.append(frame)
+                    continue
+                _check_size(frame.width, frame.height, self._max_pixels)  # it may change
+                yield from pending
+                count += len(pending) + 1
+                pending.clear()
+                yield Picture(self._image(converter, frame), time)
+            if count and (self._cut or self._ends_early(container)):
+                of = "" if clip.length is None else f" of {clip.length}"
+                raise InputError(f"this video breaks off after {count}{of} frames: damaged?")
+        if not count:
+            raise InputError("this video holds no frame that can be decoded")
+        yield from pending
+
+    def _frames(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[VideoFrame | None]:
+        """The frames in display order; None for a lost one."""
+        import av
+
+        stream.thread_type = "AUTO" if self._threads else "SLICE"  # type: ignore[assignment]
+        positions = Positions(stream.codec_context.codec)
+        for packet in self._packets(container, stream):
+            if packet is not None:
+                positions.note(packet)
+            try:
+                frames = stream.codec_context.decode(packet)
+            except EOFError:
+                continue
+            except av.FFmpegError:
+                if self._threads:
+                    raise _Unclear from None
+                positions.fail(packet)
+                continue
+            for frame in frames:
+                yield from repeat(None, positions.lost_before(frame))
+                yield frame
+        lost = positions.lost_at_end()
+        if lost and self._threads:
+            raise _Unclear
+        yield from repeat(None, lost)
+
+    def _packets(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[Packet[VideoStream] | None]:
+        """The packets of the video, and None at the end, to get its last frames."""
+        import av
+
+        first = True
+        try:
+            for packet in container.demux():
+                if packet.pts is not None:
+                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    self._end = max(self._end, end)
+                if packet.stream_index != stream.index or not packet.size:
+                    continue  # an empty packet repeats a frame
+                if first:
+                    self._offset, first = start(container, packet), False
+                self._cut = packet.is_corrupt  # if no other follows
+                yield packet
+        except av.FFmpegError:
+            self._cut = True
+        yield None
+
+    def _ends_early(self, container: InputContainer) -> bool:
+        if container.duration is None or container.format.name == "mpegvideo":
+            return False
+        # Some formats only estimate their duration.
+        return self._end < ((container.start_time or 0) + 0.95 * container.duration) / 1e6
+
+    def _time(self, frame: VideoFrame | InputError, last: float | None, clip: Clip) -> float:
+        """Seconds. One frame after the last if the file states no time, or an earlier one."""
+        following = 0.0 if last is None else last + 1 / clip.frame_rate
+        if isinstance(frame, InputError) or frame.pts is None:
+            return following
+        time = float(frame.pts * clip.time_base) - self._offset
+        return time if last is None or time > last else following
+
+    def _image(self, converter: VideoReformatter, frame: VideoFrame) -> npt.NDArray[np.uint8]:
+        unmarked = frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb
+        matrix = colour_matrix(frame.width, frame.height) if unmarked else None
+        picture = converter.reformat(frame, format="bgr24", src_colorspace=matrix)
+        image = np.asarray(picture.to_ndarray(), np.uint8)
+        if self._upright:
+            transposed, mirrored, flipped = _orientation(frame)
+            image = image.transpose(1, 0, 2) if transposed else image
+            image = image[:, ::-1] if mirrored else image
+            image = image[::-1] if flipped else image
+        return np.ascontiguousarray(image)
+
+
+def colour_matrix(width: int, height: int) -> int:
+    """The matrix that players assume for YUV of this size, as a member of `Colorspace`.
+
+    FFmpeg assumes BT.601 for videos that don't state theirs, whatever their size. Players assume
+    BT.709 for high definition.
+    """
+    from av.video.reformatter import Colorspace
+
+    high = width >= 1280 or height > 576
+    return int(Colorspace.ITU709 if high else Colorspace.ITU601)
+
+
+def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """Whether to transpose a frame, then to mirror its columns, and its rows.
+
+    The display matrix (a, b, u, c, d, v, x, y, w) moves pixel (x, y) to (ax + cy, bx + dy).
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, False, False
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
+    if abs(b) > abs(a):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0
