@@ -162,7 +162,9 @@ def test_overlay_keeps_the_frames_and_the_rate_of_the_source(
     assert video.probe(str(written)) == video.Clip(128, 64, 12.5, 12)
     assert steps == [(i + 1, 12) for i in range(12)]
     # Class 2 (blue) is shown as (128, 128, 0).
-    for index, picture in enumerate(video.read(str(written))):
+    for index, frame in enumerate(video.read(str(written))):
+        assert isinstance(frame, video.Picture)
+        picture = frame.image
         assert float((picture[:, :, 1] > 64).mean() * 128) == pytest.approx(4 * index, abs=4)
 
 

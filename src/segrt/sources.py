@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -208,18 +206,14 @@ def _head(content: str | bytes) -> bytes:
 def _from_video(
     source: str | bytes | int, name: str | None, reading: Reading
 ) -> Iterator[Frame | SegFailure]:
-    index = 0
+    where = "" if name is None else f"{name}, "
     try:
-        with (
-            tempfile.TemporaryDirectory() if isinstance(source, bytes) else nullcontext() as folder
-        ):
-            if isinstance(source, bytes):
-                file = os.path.join(folder or "", "video")  # FFmpeg needs a file
-                Path(file).write_bytes(source)
-                source = file
-            for image in video.read(source, upright=reading.exif, max_pixels=reading.limit):
-                yield Frame(image, name, index)
-                index += 1
+        pictures = video.read(source, upright=reading.exif, max_pixels=reading.limit)
+        for index, picture in enumerate(pictures):
+            if isinstance(picture, InputError):
+                yield _failure(name, index, InputError(f"{where}frame {index}: {picture}"))
+            else:
+                yield Frame(picture.image, name, index, picture.time)
     except Exception as error:
         yield _failure(name, None, error)
 

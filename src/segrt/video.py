@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,7 @@ _MAGIC = {
 # FFmpeg looks at the first frames when it opens a file. It must not allocate huge ones, but to
 # report the size of those that are merely over the limit, it has to know it.
 _SMALL = 1 << 25  # pixels
+_UNREADABLE = "this video can't be read: it is damaged, it has no pictures, or none FFmpeg decodes"
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _COVER = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
@@ -190,7 +191,7 @@ def read(
         yield from islice(again.items(), count, None)
 
 
-class _Unclear(Exception):  # noqa: N818: not an error
+class _Unclear(Exception):
     """With several frames in progress, FFmpeg does not tell which of them is damaged."""
 
 
@@ -222,13 +223,11 @@ def opened(
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError):
                 raise
-            raise InputError(
-                "this video can't be read: it is damaged, or there is no decoder for it"
-            ) from None
+            raise InputError(_UNREADABLE) from None
         with container:
             stream = next(filter(_moves, container.streams.video), None)
             if stream is None:
-                raise InputError("this file holds no video that can be decoded")
+                raise InputError(_UNREADABLE)
             _check_size(stream.width, stream.height, max_pixels)
             stream.codec_context.options = {k: v for k, v in options.items() if k == "max_pixels"}
             yield container, stream
@@ -239,11 +238,11 @@ def _file(source: str | bytes) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
-    try:
-        file = open(source, "rb")
-    except OSError as error:
-        raise InputError(f"it can't be read: {error.strerror}") from None
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(source, "rb"))
+        except OSError as error:
+            raise InputError(f"it can't be read: {error.strerror}") from None
         yield file
 
 
@@ -252,7 +251,7 @@ def _moves(stream: VideoStream) -> bool:
     return stream.codec_context is not None and not int(stream.disposition) & _COVER
 
 
-def start(container: InputContainer, first: Packet[VideoStream] | None = None) -> float:
+def start(container: InputContainer, first: Packet[Any] | None = None) -> float:
     """Seconds to subtract from the times of a video that starts very late; otherwise 0.
 
     Args:
@@ -342,7 +341,7 @@ class _File:
         """The frames in display order; None for a lost one."""
         import av
 
-        stream.thread_type = "AUTO" if self._threads else "SLICE"  # type: ignore[assignment]
+        stream.thread_type = "AUTO" if self._threads else "SLICE"
         positions = Positions(stream.codec_context.codec)
         for packet in self._packets(container, stream):
             if packet is not None:
@@ -366,7 +365,7 @@ class _File:
 
     def _packets(
         self, container: InputContainer, stream: VideoStream
-    ) -> Iterator[Packet[VideoStream] | None]:
+    ) -> Iterator[Packet[Any] | None]:
         """The packets of the video, and None at the end, to get its last frames."""
         import av
 
@@ -430,7 +429,7 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
     The display matrix (a, b, u, c, d, v, x, y, w) moves pixel (x, y) to (ax + cy, bx + dy).
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return False, False, False
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
