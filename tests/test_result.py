@@ -9,15 +9,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segrt import shapes
 from segrt.errors import ConfigError, MissingExtraError
-from segrt.palette import voc_palette
+from segrt.formats import IMAGE_SUFFIXES
+from segrt.palette import parse_palette, voc_palette
 from segrt.result import SegResult, Timings
+from segrt.types import LabelFormat
 
 
 def _result(
@@ -48,6 +54,31 @@ def test_mapping_equals_that_of_paddlex() -> None:
     assert result.img["res"].size == (16, 12)
     with pytest.raises(KeyError):
         result["labels"]
+
+
+@pytest.mark.parametrize("label_format", ["list", "rle", "png"])
+def test_the_time_of_a_frame_is_saved_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], label_format: LabelFormat
+) -> None:
+    result = dataclasses.replace(_result("clip.mp4", 50), time=2.0)
+    assert list(result) == ["input_path", "page_index", "time", "pred"]
+    assert len(result) == 4
+    assert result["time"] == result.json["res"]["time"] == 2.0
+    saved = json.loads(result.save_to_json(tmp_path, label_format=label_format).read_text())
+    assert list(saved)[:3] == ["input_path", "page_index", "time"]
+    assert saved["time"] == 2.0
+    result.print()
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["res"] == {
+        "input_path": "clip.mp4",
+        "page_index": 50,
+        "time": 2.0,
+        "pred": "...",
+    }
+    result.print(format_json=False)
+    assert "'time': 2.0" in capsys.readouterr().out
+    with pytest.raises(KeyError):
+        _result()["time"]
 
 
 def test_print_formats(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +140,40 @@ def test_other_formats_are_lossless(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(
             np.asarray(image.convert("RGB")), np.asarray(result.img["res"])
         )
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.AVIF", "x.jp2", "x.heic", "x.pdf", "x.tga"])
+def test_picture_formats_that_are_not_written_are_refused(tmp_path: Path, name: str) -> None:
+    for save in (_result().save_to_img, _result().save_overlay):
+        with pytest.raises(
+            ConfigError, match=rf"can't write '{name}': use \.bmp, .*\.webp, or the"
+        ):
+            save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    assert _result().save_to_img(f"{tmp_path / name}/") == [tmp_path / name / "a_res.png"]
+    assert _result().save_to_img(tmp_path / name) == [tmp_path / name / "a_res.png"]  # exists
+    assert _result().save_to_img(tmp_path / "v1.0") == [tmp_path / "v1.0" / "a_res.png"]
+    assert _result().save_to_json(tmp_path / "x.txt") == tmp_path / "x.txt" / "a_res.json"
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.jfif", "a.avif", "a.tga"])
+def test_results_of_other_formats_are_saved_as_png(tmp_path: Path, name: str) -> None:
+    assert _result(name).save_to_img(tmp_path) == [tmp_path / "a_res.png"]
+
+
+@pytest.mark.parametrize("classes", [19, 256, 300, 1000])
+def test_distinct_classes_have_distinct_colours(classes: int) -> None:
+    labels = np.arange(classes, dtype=np.int32)[None]
+    result = dataclasses.replace(
+        _result(classes=classes),
+        labels=labels,
+        image=np.zeros((1, classes, 3), np.uint8),
+        palette=parse_palette("voc", classes),
+    )
+    assert len(np.unique(np.asarray(result.img["res"])[0], axis=0)) == classes
+    overlay = np.asarray(result.overlay(1, legend=False))
+    np.testing.assert_array_equal(overlay, np.asarray(result.img["res"]))
+    assert result.overlay().height > classes * 18
 
 
 def test_json_file_contains_the_labels(tmp_path: Path) -> None:
@@ -307,6 +372,14 @@ def test_outline_of_a_ring_is_two_rectangles() -> None:
     assert shapes.outlines(np.zeros((3, 3), np.bool_)) == []
 
 
+def test_geojson_says_that_it_is_in_pixels() -> None:
+    collection = _result(classes=4).to_geojson()
+    assert collection["image"]["height"] == 12
+    assert collection["image"]["width"] == 16
+    assert collection["image"]["coordinates"].startswith("pixels: x to the right, y down")
+    assert 'UNIT["pixel",1]' in collection["crs"]["properties"]["name"]
+
+
 def test_geojson_rings_are_closed_and_serializable() -> None:
     collection = json.loads(json.dumps(_result(classes=4).to_geojson()))
     assert collection["type"] == "FeatureCollection"
@@ -398,3 +471,133 @@ def test_classes_of_one_name_are_added_up() -> None:
     result = dataclasses.replace(_result(), class_names=("same",) * len(_result().class_names))
     assert result.areas() == {"same": pytest.approx(1)}
     assert result.masks()["same"].all()
+
+
+# Loading back what was saved, with decoders that know nothing of segrt.
+
+_class_counts = st.one_of(st.integers(1, 20), st.sampled_from([255, 256, 257, 300]))
+_names = st.one_of(
+    st.text(max_size=8), st.binary(max_size=8).map(os.fsdecode), st.sampled_from(['"', "\n", "😀"])
+)
+
+
+@st.composite
+def _results(draw: st.DrawFn) -> SegResult:
+    classes = draw(_class_counts)
+    shape = st.tuples(st.integers(1, 20), st.integers(1, 20))
+    elements = st.integers(0, classes - 1)
+    labels = draw(hnp.arrays(np.int32, shape, elements=elements, fill=elements))
+    return SegResult(
+        labels=labels,
+        image=np.zeros((*labels.shape, 3), np.uint8),
+        input_path=draw(st.none() | _names),
+        page_index=draw(st.none() | st.integers(0, 9)),
+        class_names=tuple(f"{draw(_names)}{i}" for i in range(min(classes, 3)))
+        + tuple(f"class_{i}" for i in range(3, classes)),
+        palette=parse_palette("voc", classes),
+        model_name="m",
+        provider="CPUExecutionProvider",
+        precision="fp32",
+        timings=Timings(1.0, 2.0, 3.0),
+        stem="a",
+        time=draw(st.none() | st.floats(0, 1e6)),
+    )
+
+
+def _from_colours(picture: Image.Image, palette: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
+    assert picture.mode == "RGB"
+    labels = {tuple(colour): index for index, colour in reversed([*enumerate(palette.tolist())])}
+    pixels = np.asarray(picture)
+    flat = [labels[tuple(pixel)] for pixel in pixels.reshape(-1, 3).tolist()]
+    return np.array(flat).reshape(pixels.shape[:2])
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+@settings(max_examples=15, deadline=None)
+@given(result=_results())
+def test_saved_pictures_contain_the_labels(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, result: SegResult
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "pictures"
+    path = result.save_to_img(folder / f"a{suffix}")[-1]
+    # By content alone, Pillow takes a Sun raster of one or two columns for a brush of GIMP.
+    with Image.open(path, formats=["SUN"] if suffix in (".ras", ".sr") else None) as picture:
+        if path.suffix == ".png":
+            assert picture.mode == ("P" if len(result.class_names) <= 256 else "I;16")
+            labels = np.asarray(picture)
+        else:
+            labels = _from_colours(picture, result.palette)
+    np.testing.assert_array_equal(labels, result.labels)
+    if path.suffix != ".png":
+        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        assert bgr is not None
+        np.testing.assert_array_equal(bgr[:, :, ::-1], result.palette[result.labels])
+
+
+@pytest.mark.parametrize("label_format", ["list", "rle", "png"])
+@settings(max_examples=40, deadline=None)
+@given(result=_results(), ensure_ascii=st.booleans(), indent=st.sampled_from([None, 0, 2]))
+def test_saved_json_contains_labels_and_names(
+    tmp_path_factory: pytest.TempPathFactory,
+    label_format: LabelFormat,
+    result: SegResult,
+    ensure_ascii: bool,
+    indent: int | None,
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "labels.json"
+    result.save_to_json(file, indent, ensure_ascii, label_format=label_format)
+    saved = json.loads(file.read_bytes())
+    assert saved["input_path"] == result.input_path
+    assert saved["page_index"] == result.page_index
+    assert saved.get("time") == result.time
+    assert ("time" in saved) == (result.time is not None)
+    if label_format == "list":
+        labels = np.array(saved["pred"])[0]
+    elif label_format == "png":
+        labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(saved["pred"]))))
+    else:
+        labels = np.full(saved["size"], -1)
+        for entry in saved["pred"]:
+            labels[_decode(entry["segmentation"])] = entry["category_id"]
+            assert entry["category_name"] == result.class_names[entry["category_id"]]
+    np.testing.assert_array_equal(labels, result.labels)
+    if label_format != "list":
+        assert saved["size"] == list(result.labels.shape)
+        assert saved["class_names"] == list(result.class_names)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_results())
+def test_geojson_contains_the_labels(result: SegResult) -> None:
+    collection = json.loads(json.dumps(result.to_geojson()))
+    shape = (collection["image"]["height"], collection["image"]["width"])
+    labels = np.full(shape, -1)
+    for feature in collection["features"]:
+        exterior, *holes = (np.array(r[:-1]) for r in feature["geometry"]["coordinates"])
+        known = feature["properties"]
+        inside = _fill(shapes.Polygon(0, "", exterior, tuple(holes)), shape)
+        assert inside.sum() == known["area"]
+        assert known["class_name"] == result.class_names[known["class_id"]]
+        labels[inside] = known["class_id"]
+    np.testing.assert_array_equal(labels, result.labels)
+
+
+def test_annotations_of_a_region_each() -> None:
+    labels = np.array([[0, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1]], np.int32)
+    scores = np.linspace(0.1, 1, 12, dtype=np.float32).reshape(3, 4)
+    result = dataclasses.replace(
+        _result(), labels=labels, image=np.zeros((3, 4, 3), np.uint8), scores=scores
+    )
+    found = result.to_coco_rle(False, per_region=True, image_id=7, first_id=5)
+    assert [one["id"] for one in found] == [5, 6, 7, 8, 9, 10]
+    assert [one["category_id"] for one in found] == [0, 0, 0, 1, 1, 1]
+    assert [one["area"] for one in found] == [3, 2, 1, 2, 3, 1]
+    assert {one["image_id"] for one in found} == {7}
+    masks = np.array([_decode(one["segmentation"]) for one in found])
+    assert (masks.sum(axis=0) == 1).all()
+    for one in found:
+        mask = _decode(one["segmentation"])
+        assert one["score"] == pytest.approx(scores[mask].mean())
+        assert len(shapes.outlines(mask)) == 1
+    broken = dataclasses.replace(result, scores=np.full_like(scores, np.nan))
+    assert {one["score"] for one in broken.to_coco_rle()} == {0.0}

@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segrt import shapes
 from segrt.shapes import Labels
+
+shapely = pytest.importorskip("shapely")
 
 sizes = st.tuples(st.integers(1, 8), st.integers(1, 8))
 label_maps = st.integers(1, 4).flatmap(

@@ -22,7 +22,7 @@ _HEADER = 33  # bytes of a PNG's signature and its first chunk
 _PIL_FORMATS = {
     ".jpg": "JPEG",
     ".tif": "TIFF",
-    ".dib": "DIB",
+    ".dib": "BMP",  # Pillow's DIB lacks the header by which OpenCV knows the format
     ".pbm": "PPM",
     ".pgm": "PPM",
     ".pnm": "PPM",
