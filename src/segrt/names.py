@@ -1,14 +1,32 @@
-"""Names of output files, derived from the names of the inputs."""
+"""Names of output files, derived from the names of the inputs.
+
+A result is saved as *stem*, *_page* and *ending*: page 3 of `photos/scan.pdf` as `scan_3_res.png`.
+
+- The stem is the name of the input without its suffix, as the file system has it: letters, blanks,
+  line breaks and bytes that are not UTF-8 are kept. Dots at the start belong to the stem: that of
+  `.jpg` is `.jpg`. Inputs without a name, such as arrays, are called `image`.
+- It is cut to 200 bytes, between two characters, and never in front of a combining mark: file
+  systems allow 255, and a result has a longer name than its input.
+- In names that come from URLs, and on Windows in all names, `_` replaces what Windows does not
+  allow (``< > : " | ? * \\`` and control characters) and follows a device name in front of a dot
+  (`NUL.tar` becomes `NUL_.tar`). Neither a mere `NUL` nor a dot or blank at the end does harm, as
+  an ending is added.
+- Inputs of one call never share a result. A stem that is taken is numbered, and a warning logged;
+  names that differ only in case or in their Unicode normalisation count as one, since there are
+  file systems that don't distinguish them.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
+from unicodedata import category, normalize
 from urllib.parse import unquote, urlsplit
 
 from segrt.frame import Frame, SegFailure
@@ -16,6 +34,11 @@ from segrt.frame import Frame, SegFailure
 log = logging.getLogger("segrt")
 
 _MAX_BYTES = 200  # of a stem; file systems allow 255, and "_10000_2_overlay.png" is added
+
+_ON_WINDOWS = os.name == "nt"
+_NOT_ALLOWED = re.compile(r'[\x00-\x1f<>:"|?*\\]')
+# Windows takes "NUL.tar.gz" for the device NUL; "NUL_res.png" is a file.
+_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])(?= *\.)", re.IGNORECASE)
 
 NamedBatch: TypeAlias = list[tuple[Frame | SegFailure, str]]
 """Images or failures, each with the name under which its result is saved."""
@@ -35,32 +58,54 @@ def file_name(input_path: str) -> str:
     """
     if input_path.startswith("camera:"):
         return input_path.replace(":", "_")
-    if not is_url(input_path):
-        return Path(input_path).name
-    name = PurePosixPath(unquote(urlsplit(input_path).path)).name
-    return re.sub(r'[\x00-\x1f<>:"|?*\\]', "_", name)[-100:]
+    if is_url(input_path):
+        name = PurePosixPath(unquote(urlsplit(input_path).path)).name
+    else:
+        name = Path(input_path).name
+    return _NOT_ALLOWED.sub("_", name) if _portable(input_path) else name
+
+
+def suffix(input_path: str) -> str:
+    """The suffix of an input's name, with its dot and in its own case; "" if it has none.
+
+    Example:
+        >>> suffix("photos/a.JPG"), suffix("https://host/b.png?x=1"), suffix("photos/.jpg")
+        ('.JPG', '.png', '')
+    """
+    # The rule of pathlib's suffixes, which Python 3.14 changed, in all versions.
+    _, end = os.path.splitext(file_name(input_path))
+    return "" if end == "." else end
 
 
 def short_stem(path: str) -> str:
-    """The name of an input without its suffix, cut to `_MAX_BYTES` where a character ends.
+    """The name of an input without its suffix, cut to 200 bytes; see the rule of `segrt.names`.
 
     Example:
         >>> short_stem("photos/road.jpg")
         'road'
     """
-    stem = Path(file_name(path)).stem
-    while len(stem.encode("utf-8", "surrogatepass")) > _MAX_BYTES:
-        stem = stem[:-1]
-    return stem
+    name = file_name(path)
+    stem = name[: len(name) - len(suffix(path))]
+    if _portable(path) and (device := _DEVICE.match(stem)):
+        stem = f"{device[0]}_{stem[device.end() :]}"
+    return _cut(stem)
+
+
+def same_name(stem: str) -> str:
+    """What is equal for names that some file system takes for one: in other case, NFC or NFD.
+
+    Example:
+        >>> same_name("Über") == same_name("u\\u0308ber")
+        True
+    """
+    return normalize("NFC", normalize("NFC", stem).casefold())
 
 
 class Stems:
     """Assigns a unique output name, without suffix, to each input of one call.
 
-    Names of more than 200 bytes are cut, because a result's name is longer than that of its input.
-
-    A series such as clip_0, clip_1, ... is remembered by its last number, so endless series need
-    no memory.
+    The names follow the rule of `segrt.names`. A series such as clip_0, clip_1, ... is remembered
+    by its last number, so endless series need no memory.
 
     Example:
         >>> stems = Stems()
@@ -77,10 +122,10 @@ class Stems:
         base = (short_stem(path) if path else "") or "image"
         stem = unique = base if page is None else f"{base}_{page}"
         if self._is_taken(stem):
-            number = max(2, self._last.get(stem.lower(), 0) + 1)
+            number = max(2, self._last.get(same_name(stem), 0) + 1)
             while self._is_taken(unique := f"{stem}_{number}"):
                 number += 1
-            self._last[stem.lower()] = number
+            self._last[same_name(stem)] = number
             if path:
                 log.warning(
                     "%s is saved as %s: another input of this call is saved as %s",
@@ -89,13 +134,13 @@ class Stems:
                     stem,
                 )
         elif page is None:
-            self._taken.add(stem.lower())
+            self._taken.add(same_name(stem))
         else:
-            self._last[base.lower()] = page
+            self._last[same_name(base)] = page
         return unique
 
     def _is_taken(self, stem: str) -> bool:
-        stem = stem.lower()  # some file systems ignore case
+        stem = same_name(stem)
         base, _, number = stem.rpartition("_")
         return stem in self._taken or (
             number.isdecimal() and int(number) <= self._last.get(base, -1)
@@ -110,3 +155,27 @@ def named_batches(
     with closing(items):
         while batch := list(islice(items, size)):
             yield [(item, stems.assign(item.input_path, item.page_index)) for item in batch]
+
+
+def _portable(path: str) -> bool:
+    """Whether the results of an input get names that Windows allows."""
+    return _ON_WINDOWS or is_url(path)
+
+
+def _cut(stem: str) -> str:
+    """The first characters of a stem, at most `_MAX_BYTES`."""
+    sizes = accumulate(map(_bytes, stem))
+    end = next((index for index, size in enumerate(sizes) if size > _MAX_BYTES), None)
+    if end is None:
+        return stem
+    whole = end
+    while whole and category(stem[whole]).startswith("M"):
+        whole -= 1
+    return stem[: whole or end]
+
+
+def _bytes(character: str) -> int:
+    """The size of a character in a file name."""
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
+        return 1
+    return len(character.encode("utf-8", "surrogatepass"))

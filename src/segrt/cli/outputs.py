@@ -11,7 +11,7 @@ from segrt.errors import InputError
 from segrt.files import is_same_file
 from segrt.folders import find_images
 from segrt.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from segrt.names import Stems, file_name, is_url, short_stem
+from segrt.names import Stems, is_url, same_name, short_stem, suffix
 from segrt.overlay_video import WRITTEN
 
 _PAGED = {".pdf", ".tif", ".tiff"}
@@ -117,16 +117,16 @@ def _source_of(result: Path, images: list[str]) -> str | None:
         return None
     full = match["stem"] + match["numbers"]
     stems = {name: short_stem(name) for name in images}
-    counts = Counter(stem.lower() for stem in stems.values())
+    counts = Counter(same_name(stem) for stem in stems.values())
     for name, stem in stems.items():
-        suffix = Path(file_name(name)).suffix
-        many = counts[stem.lower()] > 1 or is_url(name) or suffix.lower() in _PAGED
+        ending = suffix(name)
+        many = counts[same_name(stem)] > 1 or is_url(name) or ending.lower() in _PAGED
         number = full[len(stem) :]
         if not full.lower().startswith(stem.lower()) or not re.fullmatch(
             r"(_\d+){0,2}" if many else "", number
         ):
             continue
-        endings = (f"_res{suffix}", "_res.png", "_overlay.png")
+        endings = (f"_res{ending}", "_res.png", "_overlay.png")
         if any(is_same_file(result.with_name(stem + number + end), result) for end in endings):
             return name
     return None
