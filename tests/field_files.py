@@ -288,6 +288,10 @@ def refused_tiffs() -> Iterator[File]:
     yield File("volume.tif", volume, refused="a TIFF volume of 4 slices")
     whole = tiff((base[..., :3], {}))
     yield File("cut.tif", whole[: len(whole) - 200], refused="cut off")
+    short = bytearray(whole)
+    at = short.index(struct.pack("<I", 3 * HEIGHT * WIDTH))  # the size of the only strip
+    short[at : at + 4] = struct.pack("<I", 99)
+    yield File("short-strip.tif", bytes(short), refused="cut off")
     strips = tiff((base[..., :3], {"rowsperstrip": 5, "compression": "deflate"}))
     yield File("cut-strip.tif", strips[: len(strips) - 9], refused="cut off")
 

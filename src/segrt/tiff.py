@@ -38,6 +38,8 @@ _PLAIN |= {34925: "LZMA", 50000: "Zstandard"}
 # Whole images, whose own headers state their size.
 _PICTURES = {_JPEG: "JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000"}
 _PICTURES |= {50001: "WebP"}
+_NUMBERS = ("imagewidth", "imagelength", "imagedepth", "tilewidth", "tilelength", "rowsperstrip")
+_NUMBERS += ("samplesperpixel", "photometric", "compression", "planarconfig", "predictor")
 _BYTES_PER_PIXEL = 64  # of all bands together; the largest allowed image would take 11 GB
 
 
@@ -63,8 +65,8 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
             tif.filehandle.seek(offset)
             try:
                 page = tifffile.TiffPage(tif, number)
-            except Exception as error:
-                yield Page(error, index)
+            except Exception:
+                yield Page(InputError("its tags are damaged"), index)
                 index += 1
                 continue
             if page.subfiletype & (_REDUCED | _MASK):
@@ -101,7 +103,7 @@ def _directories(tif: Any) -> Iterator[int]:
             file.seek(offset)
             (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
         except (struct.error, OSError, ValueError):
-            what = f"after {len(seen) - 1} directories" if len(seen) > 1 else "before its image"
+            what = f"after page {len(seen) - 2}" if len(seen) > 1 else "before its first page"
             raise InputError(f"this TIFF breaks off {what}: is it cut off?") from None
         yield offset
         file.seek(offset + form.tagnosize + tags * form.tagsize)
@@ -124,6 +126,8 @@ def _check_stack(tif: Any, directories: int) -> None:
 
 
 def _page(page: Any, number: int, content: str | bytes, reading: Reading) -> Pixels:
+    if not all(isinstance(getattr(page, name), int) for name in _NUMBERS):
+        raise InputError("its tags are damaged")
     reading.check(page.imagewidth, page.imagelength)
     if page.photometric == _YCBCR or page.compression in (*_FAX, _OLD_JPEG):
         return pillow_file.tiff_page(content, number, reading)
@@ -184,7 +188,7 @@ def _check_segments(page: Any) -> None:
     if len(offsets) < expected or len(counts) < expected:
         raise InputError(f"{expected - min(len(offsets), len(counts))} of its strips are missing")
     wanted = page.size * page.dtype.itemsize if page.is_contiguous else 0
-    if wanted and offsets[0] + wanted > size:
+    if wanted and (offsets[0] + wanted > size or sum(counts) < wanted):
         raise InputError("its pixels are cut off")
     for offset, count in zip(offsets, counts, strict=False):
         if count and offset + count > size and not wanted:
