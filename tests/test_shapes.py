@@ -153,10 +153,11 @@ def test_components_are_those_of_a_flood_fill(labels: Labels) -> None:
 def test_run_lengths_and_boxes(labels: Labels) -> None:
     found = shapes.rle_counts(labels)
     assert list(found) == np.unique(labels).tolist()
-    for label, counts in found.items():
+    boxes = shapes.rle_boxes(found.values(), len(labels))
+    for (label, counts), box in zip(found.items(), boxes, strict=True):
         assert all(counts[1:])
         flat = np.repeat(np.arange(len(counts)) % 2, counts)
         mask = flat.reshape(labels.T.shape).T == 1
         np.testing.assert_array_equal(mask, labels == label)
         left, top, right, bottom = shapes.bounds(mask)
-        assert shapes.rle_box(counts, len(labels)) == (left, top, right - left, bottom - top)
+        assert box == (left, top, right - left, bottom - top)

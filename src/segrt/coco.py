@@ -19,7 +19,12 @@ log = logging.getLogger("segrt")
 def to_coco(
     results: Iterable[SegResult | SegFailure], *, compressed: bool = True, per_region: bool = False
 ) -> dict[str, Any]:
-    """Collect results in one COCO data set, as read by pycocotools.
+    """Collect the results of one model in a COCO data set, as read by pycocotools.
+
+    Images have `id` (from 1), `file_name`, `height` and `width`, and where they apply `page_index`,
+    `time` and `coco_url`. File names are relative to the folder that contains all files; images
+    from arrays are named after `stem`. The categories are all classes of the model, with the class
+    id as `id`. Annotations are those of `SegResult.to_coco_rle`, numbered from 1.
 
     Example:
         >>> data = segrt.to_coco(pipeline.predict("photos/"), per_region=True)
@@ -28,21 +33,12 @@ def to_coco(
         [1, 2, 3]
 
     Args:
-        results: the results of one model. Failures are left out, with a warning.
+        results: results of `predict`. Failures are left out, with a warning.
         compressed: as in `SegResult.to_coco_rle`.
-        per_region: whether to write an annotation for each connected region rather than for each
-            class of an image. Objects of one class that touch are one region.
+        per_region: likewise.
 
     Returns:
         dict: `info`, `images`, `categories` and `annotations`, ready for `json.dumps`.
-
-            - Ids of images and annotations start at 1.
-            - An image has `id`, `file_name`, `height` and `width`; one from a PDF, TIFF or video
-              also `page_index`, one with a time `time`, and one from a URL `coco_url`. File names
-              are relative to the folder that contains all files; images from arrays are named
-              after `stem`.
-            - The categories are all classes of the model; their ids are the class ids, from 0.
-            - The annotations are those of `SegResult.to_coco_rle`.
 
     Raises:
         ConfigError: the results have different classes.

@@ -243,23 +243,23 @@ class SegResult(Mapping[str, Any]):
         height, width = self.labels.shape
         parts = shapes.components(self.labels) if per_region else self.labels
         scores = self._mean_scores(parts)
+        runs = shapes.rle_counts(parts)
+        texts = shapes.rle_strings(runs.values()) if compressed else runs.values()
+        boxes = shapes.rle_boxes(runs.values(), height)
         annotations: list[dict[str, Any]] = []
-        for part, counts in shapes.rle_counts(parts).items():
+        for (part, counts), text, box in zip(runs.items(), texts, boxes, strict=True):
             column, row = divmod(counts[0], height)
             category = int(self.labels[row, column])
             annotations.append(
                 {
-                    "id": first_id,
+                    "id": 0,
                     "image_id": image_id,
                     "category_id": category,
                     "category_name": self.class_names[category],
                     "iscrowd": 0,
                     "area": sum(counts[1::2]),
-                    "bbox": list(shapes.rle_box(counts, height)),
-                    "segmentation": {
-                        "size": [height, width],
-                        "counts": shapes.rle_string(counts) if compressed else counts,
-                    },
+                    "bbox": list(box),
+                    "segmentation": {"size": [height, width], "counts": text},
                     "score": 1.0 if scores is None else scores[part],
                 }
             )

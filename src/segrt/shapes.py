@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
@@ -283,7 +284,7 @@ def _owners(corners: _Corners, ring_of: _Indices, is_hole: Mask) -> _Indices:
 
 def _signed_area(ring: Ring) -> float:
     x, y = ring.astype(np.int64).T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+    return float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]) / 2
 
 
 def components(labels: Labels) -> Labels:
@@ -344,36 +345,43 @@ def rle_counts(labels: Labels) -> dict[int, list[int]]:
     }
 
 
-def rle_box(counts: list[int], height: int) -> tuple[int, int, int, int]:
-    """The bounding box of COCO run lengths: left, top, width and height.
+def rle_boxes(runs: Collection[list[int]], height: int) -> list[tuple[int, int, int, int]]:
+    """The bounding boxes of COCO run lengths: left, top, width and height.
 
     Example:
-        >>> rle_box([2, 2], 2)
-        (1, 0, 1, 2)
+        >>> rle_boxes([[2, 2]], 2)
+        [(1, 0, 1, 2)]
     """
+    counts, lengths, starts = _joined(runs)
     ends = np.cumsum(counts)
-    first, last = ends[:-1:2], ends[1::2] - 1  # the first and the last pixel of each run
-    left, right = int(first[0]) // height, int(last[-1]) // height
-    if (first // height != last // height).any():  # into the next column
-        top, bottom = 0, height - 1
-    else:
-        top, bottom = int((first % height).min()), int((last % height).max())
-    return left, top, right - left + 1, bottom - top + 1
+    ends -= np.repeat(ends[starts] - counts[starts], lengths)
+    inside = _positions(lengths) % 2 == 1
+    first, last = (ends - counts)[inside], ends[inside] - 1
+    starts = np.cumsum(lengths // 2) - lengths // 2
+    left, right = (np.minimum.reduceat(first, starts), np.maximum.reduceat(last, starts))
+    left, right = left // height, right // height
+    spans = first // height != last // height  # into the next column
+    top = np.minimum.reduceat(np.where(spans, 0, first % height), starts)
+    bottom = np.maximum.reduceat(np.where(spans, height - 1, last % height), starts)
+    boxes = np.stack([left, top, right - left + 1, bottom - top + 1], axis=1)
+    return [(x, y, w, h) for x, y, w, h in boxes.tolist()]
 
 
-def rle_string(counts: list[int]) -> str:
-    """Compress run lengths to a string like pycocotools does (`rleToString` in its maskApi.c).
+def rle_strings(runs: Collection[list[int]]) -> list[str]:
+    """Compress run lengths to strings like pycocotools does (`rleToString` in its maskApi.c).
 
     From the fourth count on, the difference from the count two positions earlier is encoded. A
     number is split into digits of five bits, lowest first, and each digit becomes a character
     counted from "0"; 32 is added to all but the last digit.
 
     Example:
-        >>> rle_string([0, 2, 2])
-        '022'
+        >>> rle_strings([[0, 2, 2]])
+        ['022']
     """
-    rest = np.array(counts, np.int64)
-    rest[3:] -= np.array(counts, np.int64)[1:-2]
+    counts, lengths, starts = _joined(runs)
+    rest = counts.copy()
+    late = np.flatnonzero(_positions(lengths) > 2)
+    rest[late] -= counts[late - 2]
     digits, written = [], []
     alive = np.ones(len(rest), np.bool_)
     while alive.any():
@@ -382,9 +390,20 @@ def rle_string(counts: list[int]) -> str:
         digits.append(digit + 48 + 32 * more)
         written.append(alive)
         alive = alive & more
-    return (
-        np.stack(digits, axis=1)[np.stack(written, axis=1)]
-        .astype(np.uint8)
-        .tobytes()
-        .decode("ascii")
-    )
+    characters = np.stack(written, axis=1)
+    text = np.stack(digits, axis=1)[characters].astype(np.uint8).tobytes().decode("ascii")
+    ends = np.cumsum(np.add.reduceat(characters.sum(axis=1), starts)).tolist()
+    return [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _joined(runs: Collection[list[int]]) -> tuple[_Indices, _Indices, _Indices]:
+    """All counts, the number of counts of each list, and the position of its first one."""
+    lengths = np.array([len(counts) for counts in runs])
+    counts = np.fromiter(chain.from_iterable(runs), np.int64, lengths.sum())
+    return counts, lengths, np.cumsum(lengths) - lengths
+
+
+def _positions(lengths: _Indices) -> _Indices:
+    """0, 1, 2, ... for each of several lists, one after the other."""
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) - np.repeat(starts, lengths)
