@@ -19,7 +19,7 @@ import httpx
 import pytest
 from tars import MODEL, model_tar, tar_of
 
-from segrt import store, zoo
+from segrt import package_data, store, zoo
 from segrt.errors import ConfigError, DownloadError, ModelError
 from segrt.http import redirected
 from segrt.store import Limits
@@ -672,8 +672,17 @@ def test_require_reports_the_commands_to_run(mirror: Site, home: Path) -> None:
     assert store.require(spec) == store.locate(spec) == onnx
 
 
+def _move_models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged = package_data.path
+
+    def path(name: str) -> Path:
+        return folder / name if name.startswith("models/") else packaged(name)
+
+    monkeypatch.setattr(package_data, "path", path)
+
+
 def test_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_PACKAGE", tmp_path)
+    _move_models(tmp_path, monkeypatch)
     spec = zoo.get(zoo.DEFAULT_MODEL)
     assert store.locate(spec) is None
     with pytest.raises(ModelError, match="is missing: reinstall segrt"):
@@ -691,7 +700,7 @@ def test_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_downloaded_and_remove(
     mirror: Site, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_PACKAGE", tmp_path)
+    _move_models(tmp_path, monkeypatch)
     assert store.downloaded() == []
     with pytest.raises(
         ModelError,

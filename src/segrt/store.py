@@ -28,7 +28,7 @@ from urllib.request import url2pathname
 
 import platformdirs
 
-from segrt import zoo
+from segrt import package_data, zoo
 from segrt.archive import check_is_model, find_model_dir, unpack
 from segrt.errors import ConfigError, DownloadError, ModelError
 from segrt.files import commit, sha256
@@ -53,7 +53,6 @@ __all__ = [
 
 log = logging.getLogger("segrt")
 
-_PACKAGE = Path(__file__).parent
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -115,7 +114,7 @@ def archive_path(spec: ModelSpec) -> Path | None:
 
 def locate(spec: ModelSpec) -> Path | None:
     """The ONNX file of a model, bundled or exported; None if there is none."""
-    path = _PACKAGE / spec.bundled if spec.bundled else onnx_path(spec)
+    path = package_data.path(spec.bundled) if spec.bundled else onnx_path(spec)
     return path if path.is_file() else None
 
 
@@ -132,9 +131,8 @@ def require(spec: ModelSpec) -> Path:
     if path := locate(spec):
         return path
     if spec.bundled:
-        raise ModelError(
-            f"{_PACKAGE / spec.bundled}, which is part of segrt, is missing: reinstall segrt"
-        )
+        missing = package_data.path(spec.bundled)
+        raise ModelError(f"{missing}, which is part of segrt, is missing: reinstall segrt")
     export = f"run `pip install 'segrt[export]'` and then `segrt-export \"{spec.name}\"`"
     if archive_path(spec):
         raise ModelError(f"{spec.name} is downloaded but not yet converted to ONNX: {export}")

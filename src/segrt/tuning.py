@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import model_file
+from segrt import model_file, package_data
 from segrt.backends import cache
 from segrt.backends.catalog import read
 from segrt.backends.plan import Plan, every, plans
@@ -35,8 +35,6 @@ MARGIN = 0.03
 
 MAX_IMAGES = 8
 """The first photos of a folder suffice."""
-
-SAMPLE = Path(__file__).with_name("models") / "sample.png"
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -97,7 +95,7 @@ def tune_model(
     file = model_file.resolve(path=Path(model)) if is_file else model_file.resolve(model)
     if not file.is_file():
         raise ModelError(f"model file {file} does not exist")
-    images = _images(folder or SAMPLE)
+    images = _images(folder or package_data.path(package_data.SAMPLE))
     reference = plans(Device("cpu"), Mode.NORMAL, catalog)[0]
     candidates = every(where, catalog, cache=cache.engine_cache(file, catalog))
     measured = tune(

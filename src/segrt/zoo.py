@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from segrt import checked_yaml
+from segrt import checked_yaml, package_data
 from segrt.errors import ModelError
 from segrt.validation import did_you_mean
 
@@ -217,9 +217,9 @@ def load(path: Path | None = None) -> Zoo:
         ConfigError: the file can't be read or is invalid; the message names file, line and key.
     """
     if path is None:
-        path = Path(__file__).with_name("model_zoo.yaml")
+        path = package_data.path("model_zoo.yaml")
         if not path.exists():  # in a source checkout it is at the top level
-            path = Path(__file__).parents[2] / "model_zoo.yaml"
+            path = path.parents[2] / "model_zoo.yaml"
     return _load(path)
 
 

@@ -23,7 +23,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import segrt
-from segrt import zoo
+from segrt import package_data, zoo
 from segrt.backends import catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, every
 from segrt.bench import datasets, environment, plot
@@ -31,7 +31,6 @@ from segrt.bench.contender import read_image
 from segrt.bench.datasets import Layout, Truth
 from segrt.bench.job import Job
 from segrt.bench.measure import Settings, overhead_ms
-from segrt.bench.models import SAMPLE
 from segrt.bench.report import Format, Report
 from segrt.errors import ConfigError, InputError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
@@ -279,7 +278,7 @@ def _images(
     if folder is None and settings.pairs:
         return [pair.image for pair in settings.pairs[:MAX_IMAGES]]
     if folder is None:
-        with Image.open(SAMPLE) as image:
+        with Image.open(package_data.path(package_data.SAMPLE)) as image:
             image.resize((size[1], size[0]) if size else image.size).save(work / "sample.png")
         return [work / "sample.png"]
     files = (

@@ -14,13 +14,10 @@ from PIL import Image
 
 import segrt
 import segrt_export
-from segrt import archive, model_file, store, zoo
+from segrt import archive, model_file, package_data, store, zoo
 from segrt.bench.worker import Worker
 from segrt.errors import MissingExtraError, ModelError
 from segrt.zoo import ModelSpec
-
-SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
-"""The sample image of the package."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ class _Builder:
     def _export(self, name: str, folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
             image_file = Path(work) / "sample.png"
-            with Image.open(SAMPLE) as image:
+            with Image.open(package_data.path(package_data.SAMPLE)) as image:
                 # The size of the other case in the parity check: a change of size can make
                 # Paddle's oneDNN return wrong labels.
                 image.resize((480, 352)).save(image_file)

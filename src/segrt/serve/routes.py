@@ -6,7 +6,6 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import anyio
@@ -16,6 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
+from segrt import package_data
 from segrt.serve import docs_page, openapi, schema
 from segrt.serve.admission import Admission
 from segrt.serve.errors import ApiError
@@ -23,8 +23,7 @@ from segrt.serve.responses import SegmentationResponse
 from segrt.serve.service import Service
 
 PATH = "/semantic-segmentation"
-_PAGE = Path(__file__).with_name("page")
-_SAMPLE = Path(__file__).parents[1] / "models" / "sample.png"
+_PAGE = "serve/page"
 
 _Value = TypeVar("_Value")
 _bearer = HTTPBearer(auto_error=False, description="The token the server was started with.")
@@ -77,11 +76,11 @@ def add_routes(app: FastAPI, *, with_token: bool, public_page: bool) -> None:
     )
     app.add_api_route("/docs", docs, include_in_schema=False, dependencies=page)
     app.add_api_route("/openapi.json", document, include_in_schema=False, dependencies=page)
-    for file in sorted(path for path in _PAGE.rglob("*") if path.is_file()):
-        name = file.relative_to(_PAGE).as_posix()
-        path = "/" if name == "index.html" else f"/{name}"
-        app.add_api_route(path, _file(file), include_in_schema=False, dependencies=page)
-    app.add_api_route("/sample.png", _file(_SAMPLE), include_in_schema=False, dependencies=page)
+    served = {f"/{name}": f"{_PAGE}/{name}" for name in package_data.names(_PAGE)}
+    served["/"] = served.pop("/index.html")
+    served["/sample.png"] = package_data.SAMPLE
+    for path, name in served.items():
+        app.add_api_route(path, _file(name), include_in_schema=False, dependencies=page)
 
 
 def authorize(
@@ -162,9 +161,9 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _file(path: Path) -> Callable[[], Awaitable[FileResponse]]:
+def _file(name: str) -> Callable[[], Awaitable[FileResponse]]:
     async def read() -> FileResponse:
-        return FileResponse(path, headers={"Cache-Control": "no-cache"})
+        return FileResponse(package_data.path(name), headers={"Cache-Control": "no-cache"})
 
     return read
 
