@@ -76,9 +76,12 @@ def from_array(array: npt.NDArray[Any]) -> Pixels:
 
 def _advice(shape: tuple[int, ...]) -> str:
     if len(shape) == 3 and shape[0] in _CHANNELS:
-        return "its channels come first, np.moveaxis(array, 0, 2) moves them; "
+        return (
+            "its channels come first: pass np.moveaxis(np.asarray(array), 0, 2), with [..., ::-1] "
+            "after it if they are RGB; "
+        )
     if len(shape) == 4:
-        return "pass the images of a batch one by one, as list(array); "
+        return "it is a batch: pass its images one by one, as list(array); "
     return ""
 
 

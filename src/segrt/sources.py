@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,33 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
     elif callable(getattr(source, "read", None)):
         yield from _from_file(source, reading)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
-        for item in source:
-            yield from frames(item, reading)
+        yield from _from_items(source, reading)
     else:
         error = InputError(
             f"an input of type {type(source).__name__} can't be read: give a path, a folder, a "
             "URL, the number of a camera, bytes, an array, a PIL image or a list of these"
         )
         yield SegFailure(None, None, error)
+
+
+def _from_items(source: Iterable[object], reading: Reading) -> Iterator[Frame | SegFailure]:
+    if isinstance(source, (list, tuple)) and len(source) > 1 and _are_numbers(source[:2]):
+        error = InputError("a list of numbers can't be read: pass an array, as np.asarray(list)")
+        yield SegFailure(None, None, error)
+        return
+    try:
+        items = iter(source)
+    except Exception as error:
+        what = f"this {type(source).__name__} can't be iterated: {error}"
+        yield _failure(None, None, InputError(what))
+        return
+    for item in items:
+        yield from frames(item, reading)
+
+
+def _are_numbers(items: Iterable[object]) -> bool:
+    """Rows of pixels, say: one number alone is a camera, after whose frames nothing comes."""
+    return all(isinstance(item, Number) for item in items)
 
 
 def _framed(image: Pixels | Exception) -> Frame | SegFailure:
