@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _HELD = 8  # B-frames that wait for the frame they may be predicted from
 _B_FRAME = 3  # av.video.frame.PictureType.B
+_ONE_TO_ONE = ("h264", "hevc", "mpeg1video", "mpeg2video")  # unless they are interlaced
 _B_IS_FINAL = ("mpeg1video", "mpeg2video", "mpeg4")  # nothing is predicted from their B-frames
 
 
@@ -35,7 +36,7 @@ class Positions:
     """
 
     def __init__(self, codec: Codec) -> None:
-        self._all = codec.intra_only or codec.name in ("h264", "hevc")
+        self._all = codec.intra_only or codec.name in _ONE_TO_ONE
         self._expected: list[int] = []  # a heap of presentation times
         self._failed: set[int] = set()
         self._unplaced = 0  # failed packets without a time

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from segrt import video
 from segrt.errors import ConfigError, InputError, SegrtError
@@ -22,15 +20,12 @@ from segrt.pipeline import Pipeline
 from segrt.result import SegResult
 from segrt.schedule import behind
 from segrt.video import Clip
+from segrt.video_writer import FORMATS, VideoWriter
 
 log = logging.getLogger("segrt")
 
-WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
+WRITTEN = tuple(FORMATS)
 """Suffixes of overlay videos."""
-
-CODEC = "mp4v"
-"""MPEG-4 Part 2: of the encoders in OpenCV's wheel, which lacks H.264, the only fast one that all
-formats in `WRITTEN` support. VP9, which browsers would play, takes 50 times as long."""
 
 VideoProgress = Callable[[int, int | None], None]
 """Progress callback: frames done, and the total (None if unknown)."""
@@ -47,11 +42,13 @@ def save_overlay_video(
     alpha: float = 0.5,
     progress: VideoProgress | None = None,
 ) -> Path:
-    """Segment a video, and save it with the class colours over it, at the same frame rate.
+    """Segment a video, and save it with the class colours over it, at the same times.
 
     Decoding, the network and encoding run in parallel, a few frames apart, so memory does not
-    depend on the length. Sound is not copied; an odd width or height loses one pixel. After Ctrl-C,
-    or if the video is damaged, the file is playable and contains the frames done so far.
+    depend on the length. The pictures are H.264 (in .avi: MPEG-4 Part 2), upright, and an odd width
+    or height repeats the pixels of the edge once. Sound is copied. Damaged frames are left out.
+    After Ctrl-C, or if the video breaks off, the file is playable and contains the frames done so
+    far.
 
     Example:
         >>> pipeline = segrt.create_pipeline("semantic_segmentation")
@@ -74,7 +71,8 @@ def save_overlay_video(
 
     Raises:
         ConfigError: an argument is invalid, or `save_path` is the video itself.
-        InputError: the source can't be read as a video, or not to its end.
+        InputError: the source can't be read as a video, or not to its end; or some of its frames
+            are damaged, and the file contains the others.
         ModelError: the model can't run on it.
         OSError: the file can't be written.
     """
@@ -92,25 +90,34 @@ def save_overlay_video(
     )
     try:
         clip = video.probe(str(source) if index is None else index)
+        encoder = _Encoder(clip, alpha, progress)
+        _save(results, target, encoder, sound=name if index is None else None)
     except InputError as error:
+        if str(error).startswith(name):
+            raise
         raise InputError(f"{name}: {error}") from None
-    _save(results, target, _Encoder(clip, alpha, progress))
     return target
 
 
-def _save(results: Iterator[SegResult | SegFailure], target: Path, encoder: _Encoder) -> None:
+def _save(
+    results: Iterator[SegResult | SegFailure], target: Path, encoder: _Encoder, sound: str | None
+) -> None:
     """Encode to a temporary file, which becomes `target` if it contains any frame."""
-    with replacing(target, suffix=target.suffix) as temporary:
-        stopped = encoder.run(results, temporary)
-        written = _length(temporary)
-        if stopped is not None and not written:
+    with replacing(target, suffix=target.suffix.lower()) as temporary:
+        try:
+            with VideoWriter(temporary, encoder.clip, sound) as writer:
+                stopped = encoder.run(results, writer)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, f"{target} could not be written: {reason}") from error
+        if stopped is not None and not encoder.written:
             raise stopped
-        # OpenCV does not report failed writes, and AVI and MKV only estimate their length.
-        if written < 0.95 * encoder.done - 1:
-            raise OSError(f"{target} could not be written: is the disk full?")
     if stopped is not None:
-        log.warning("stopped early: %s holds the first %d frames", target, written)
+        log.warning("stopped early: %s holds the first %d frames", target, encoder.written)
         raise stopped
+    if encoder.damaged:
+        left_out = f"{target} contains all frames but the {encoder.damaged} that are damaged"
+        raise InputError(f"{encoder.first}; {left_out}")
 
 
 @dataclass
@@ -118,44 +125,35 @@ class _Encoder:
     clip: Clip
     alpha: float
     progress: VideoProgress | None
-    done: int = 0
+    written: int = 0
+    damaged: int = 0
+    first: InputError | None = None  # of the damaged frames
 
-    def run(self, results: Iterator[SegResult | SegFailure], file: Path) -> BaseException | None:
+    def run(
+        self, results: Iterator[SegResult | SegFailure], writer: VideoWriter
+    ) -> BaseException | None:
         """Write the overlays of all results; returns what stopped it early."""
-        size = self.clip.width, self.clip.height
-        codec = cv2.VideoWriter.fourcc(*CODEC)
-        writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, codec, self.clip.frame_rate, size)
+        stopped: BaseException | None = None
         try:
-            if not writer.isOpened():
-                raise InputError(f"a video of {size[0]} x {size[1]} can't be encoded as {CODEC}")
             # The encoder is the thread, not the network, so that Ctrl-C stops the network.
             with closing(behind(partial(self._write, writer), results, 1)) as written:
                 for done in written:
                     if self.progress is not None:
                         self.progress(done, self.clip.length)
         except (KeyboardInterrupt, SegrtError) as error:
-            return error
-        finally:
-            writer.release()
-        return None
+            stopped = error
+        writer.finish(whole=stopped is None)
+        return stopped
 
-    def _write(self, writer: cv2.VideoWriter, result: SegResult | SegFailure) -> int:
-        """Encode one frame; returns how many there are now."""
+    def _write(self, writer: VideoWriter, result: SegResult | SegFailure) -> int:
+        """Encode one frame; returns how many are done."""
         if isinstance(result, SegFailure):
-            raise result.error
-        writer.write(self._picture(result, (self.clip.width, self.clip.height)))
-        self.done += 1
-        return self.done
-
-    def _picture(self, result: SegResult, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        overlay = np.asarray(result.overlay(self.alpha, legend=False))
-        picture = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
-        picture = picture if picture.shape[1::-1] == size else cv2.resize(picture, size)
-        return np.asarray(picture, np.uint8)
-
-
-def _length(file: Path) -> int:
-    try:
-        return video.probe(str(file)).length or 0
-    except InputError:
-        return 0
+            if result.page_index is None or not isinstance(result.error, InputError):
+                raise result.error
+            self.damaged += 1
+            self.first = self.first or result.error
+        else:
+            picture = np.asarray(result.overlay(self.alpha, legend=False), np.uint8)
+            writer.write(picture, result.time or 0.0)
+            self.written += 1
+        return self.written + self.damaged

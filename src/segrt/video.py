@@ -68,6 +68,7 @@ class Clip:
             camera.
         pixel_aspect: width of a pixel divided by its height, of upright frames.
         time_base: unit of the times, in seconds.
+        end: seconds from the start, when the last frame ends; None if unknown.
     """
 
     width: int
@@ -76,6 +77,7 @@ class Clip:
     length: int | None
     pixel_aspect: Fraction = Fraction(1)
     time_base: Fraction = field(default=Fraction(1, 90_000), compare=False)
+    end: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +231,10 @@ def opened(
             if stream is None:
                 raise InputError(_UNREADABLE)
             _check_size(stream.width, stream.height, max_pixels)
-            stream.codec_context.options = {k: v for k, v in options.items() if k == "max_pixels"}
+            options.pop("protocol_whitelist")
+            if stream.codec_context.name == "mjpeg":  # which does not mark damaged frames
+                options["err_detect"] = "explode"
+            stream.codec_context.options = options
             yield container, stream
 
 
@@ -280,21 +285,44 @@ def _clip(container: InputContainer, stream: VideoStream) -> Clip:
     if length and container.format.name == "avi":  # it repeats a frame by an empty one
         length -= sum(entry.size == 0 for entry in stream.index_entries)
     if not length and container.format.name != "mpegvideo":  # which has no times
-        length = round((_duration(container, stream) or 0) * rate)
+        seconds = _duration(stream)
+        if seconds is None and container.duration is not None:
+            seconds = container.duration / 1e6
+        length = round((seconds or 0) * rate)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     base = stream.time_base or Fraction(1, 90_000)
     known = 1 <= length < 1e9
-    return Clip(stream.width, stream.height, rate, length if known else None, aspect, base)
+    end = _duration(stream)
+    if end is not None and stream.start_time is not None:
+        end += float(stream.start_time * base) - start(container)
+    size = stream.width, stream.height
+    return Clip(*size, rate, length if known else None, aspect, base, end)
 
 
-def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds, of the video alone if it states them."""
+def _duration(stream: VideoStream) -> float | None:
+    """Seconds, if the stream itself states them."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
+    # Matroska
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-    if tag:  # Matroska
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    return None if container.duration is None else container.duration / 1e6
+    return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else None
+
+
+def times(source: str) -> list[float]:
+    """The times of all frames of a video, in seconds, without decoding it.
+
+    Raises:
+        InputError: it can't be opened.
+    """
+    import av
+
+    found, offset = list[float](), None
+    with opened(source) as (container, stream), suppress(av.FFmpegError):
+        for packet in container.demux(stream):
+            if packet.size and packet.pts is not None:
+                offset = start(container, packet) if offset is None else offset
+                found.append(float(packet.pts * packet.time_base) - offset)
+    return sorted(found)
 
 
 class _File:
