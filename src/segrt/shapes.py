@@ -165,7 +165,7 @@ class _Edges:
             self._number(*np.nonzero(down[:-1])[::-1])[::-1],
         ]
         self.pixel = np.concatenate(pixels)
-        self.side = np.repeat(np.arange(4), [len(side) for side in pixels])
+        self.side = np.repeat(np.arange(4, dtype=np.int64), [len(side) for side in pixels])
         self._keys = self._key(self.pixel, self.side)
 
     def index(self, pixel: _Indices, side: _Indices) -> _Indices:
