@@ -22,11 +22,11 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from segrt import package_data
 from segrt.backends.catalog import usable_cores
 from segrt.backends.plan import MAX_THREADS
 from segrt.bench import environment
 from segrt.bench.measure import PAUSE_S
-from segrt.bench.models import SAMPLE
 from segrt.bench.pairs import Samples, interleave, ratio
 from segrt.files import write_atomic
 from segrt.types import parse_size
@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(f"{options.paddlex_python} does not exist: run  make bench-paddlex  to create it")
     threads = options.threads or min(MAX_THREADS, usable_cores())
     machine = environment.observe(environment.pin(threads))
-    images = [SAMPLE]
+    images = [package_data.path(package_data.SAMPLE)]
     if options.images:
         suffixes = (".png", ".jpg", ".jpeg")
         images = sorted(p for p in options.images.iterdir() if p.suffix.lower() in suffixes)
