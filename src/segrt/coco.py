@@ -61,19 +61,17 @@ def to_coco(
         models[result.model_name] = None
         paths.append(result.input_path)
         images.append(_image(result, len(images) + 1))
+        first = len(annotations) + 1
         annotations += result.to_coco_rle(
-            compressed,
-            per_region=per_region,
-            image_id=len(images),
-            first_id=len(annotations) + 1,
+            compressed, per_region=per_region, image_id=len(images), first_id=first
         )
     _name_files(images, paths)
     return {
         "info": {"description": f"Labels predicted by {', '.join(models) or 'no model'}"},
         "images": images,
         "categories": [
-            {"id": number, "name": name, "supercategory": ""}
-            for number, name in enumerate(names or ())
+            {"id": index, "name": name, "supercategory": ""}
+            for index, name in enumerate(names or ())
         ],
         "annotations": annotations,
     }
