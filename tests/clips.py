@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -28,4 +31,74 @@ def write_clip(
         picture[:, 4 * index :] = (10, 10, 230)
         writer.write(random.integers(0, 256, picture.shape, np.uint8) if noise else picture)
     writer.release()
+    return path
+
+
+def write_timed(
+    path: Path,
+    times: Sequence[float],
+    *,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    size: tuple[int, int] = (96, 64),
+    time_base: Fraction = Fraction(1, 90_000),
+    options: dict[str, str] | None = None,
+    sound: str | None = None,
+    rotate: tuple[float, bool] | None = None,
+    aspect: Fraction | None = None,
+) -> Path:
+    """Write a video whose frames turn from dark to bright at 2 s.
+
+    Args:
+        path: the file; its suffix sets the container.
+        times: of the frames, in seconds.
+        codec: name of the encoder.
+        pixels: pixel format.
+        size: width and height.
+        time_base: unit of the times.
+        options: of the encoder.
+        sound: codec of a tone as long as the video; None for no sound.
+        rotate: degrees, counter-clockwise, and whether to mirror, as the display matrix says.
+        aspect: width of a pixel divided by its height.
+    """
+    shape = size[1], size[0], 3
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        stream.time_base = stream.codec_context.time_base = time_base
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if rotate is not None:
+            stream.set_display_rotation(rotate[0], hflip=rotate[1])
+        tone = None if sound is None else container.add_stream(sound, rate=16_000, layout="mono")
+        for time in times:
+            picture = np.full(shape, 220 if time >= 2 else 40, np.uint8)
+            picture[:, : size[0] // 4] = (40, 60, 200)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = round(time / time_base), time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if isinstance(tone, av.AudioStream):
+            length = int(16_000 * (times[-1] - times[0] + 0.04))
+            wave = np.sin(np.arange(length) * 0.2) * 8000
+            samples = av.AudioFrame.from_ndarray(
+                wave.astype(np.int16)[None], format="s16", layout="mono"
+            )
+            samples.rate, samples.pts = 16_000, round(times[0] * 16_000)
+            samples.time_base = Fraction(1, 16_000)
+            container.mux(tone.encode(samples))
+            container.mux(tone.encode(None))
+    return path
+
+
+def damage(path: Path, number: int, *, part: slice = slice(None)) -> Path:
+    """Zero a part of the packet with this number in decoding order; all of it by default."""
+    with av.open(path) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        start, size = packets[number].pos, packets[number].size
+    assert start is not None
+    content = bytearray(path.read_bytes())
+    zeroed = range(start, start + size)[part]
+    content[zeroed.start : zeroed.stop] = bytes(len(zeroed))
+    path.write_bytes(content)
     return path

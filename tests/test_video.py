@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
-from clips import write_clip
+from clips import damage, write_clip, write_timed
 
 import segrt
 from segrt import video
@@ -230,3 +234,267 @@ def test_frame_numbers_in_names_need_no_memory(tmp_path: Path, pipeline: segrt.P
     results = pipeline.predict([clip, tmp_path / "a_1.png", tmp_path / "a_1.png", clip])
     stems = [r.stem for r in results if isinstance(r, segrt.SegResult)]
     assert stems == ["a_0", "a_1", "a_2", "a_1_2", "a_1_3", "a_0_2", "a_1_4", "a_2_2"]
+
+
+CONSTANT = [k / 10 for k in range(24)]
+PAL = [k / 25 for k in range(52)]
+VARIABLE = [k / 10 for k in range(20)] + [2 + k / 30 for k in range(10)]
+GAPS = [0, 0.4, 0.5, 1.9, 2.0, 2.04, 2.95]
+SLOW = {"deadline": "realtime", "cpu-used": "8"}
+
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "constant": ("a.mp4", {"times": CONSTANT}),
+    "variable": ("a.mp4", {"times": VARIABLE}),
+    "variable, MPEG-4": ("a.mov", {"times": VARIABLE, "codec": "mpeg4", "time_base": 1 / 3000}),
+    "gaps": ("a.mov", {"times": GAPS}),
+    "B-frames": ("a.mp4", {"times": CONSTANT, "options": {"bf": "4", "b-pyramid": "normal"}}),
+    "open GOPs": ("a.ts", {"times": CONSTANT, "options": {"x264-params": "open-gop=1:keyint=9"}}),
+    "Matroska": ("a.mkv", {"times": VARIABLE}),
+    "HEVC": (
+        "a.mkv",
+        {"times": VARIABLE, "codec": "libx265", "options": {"x265-params": "log-level=none"}},
+    ),
+    "WebM": ("a.webm", {"times": VARIABLE, "codec": "libvpx-vp9", "options": SLOW}),
+    "AVI": ("a.avi", {"times": CONSTANT, "codec": "mpeg4", "time_base": 1 / 10}),
+    "AVI with repeated frames": ("a.avi", {"times": GAPS, "codec": "mpeg4", "time_base": 1 / 100}),
+    "MJPEG": ("a.avi", {"times": CONSTANT, "codec": "mjpeg", "pixels": "yuvj422p"}),
+    "transport stream": ("a.ts", {"times": VARIABLE}),
+    "transport stream, MPEG-2": ("a.ts", {"times": PAL, "codec": "mpeg2video"}),
+    "program stream": (
+        "a.mpg",
+        {"times": PAL, "codec": "mpeg2video", "options": {"bf": "2"}},
+    ),
+    "late": ("a.mp4", {"times": [time + 1.52 for time in VARIABLE[:30]]}),
+    "rotated": ("a.mp4", {"times": CONSTANT, "rotate": (90, False)}),
+    "mirrored": ("a.mov", {"times": CONSTANT, "rotate": (180, True)}),
+    "sound": ("a.mp4", {"times": VARIABLE, "sound": "aac"}),
+    "MP3": ("a.mkv", {"times": VARIABLE, "sound": "libmp3lame"}),
+    "PCM": ("a.mov", {"times": VARIABLE, "sound": "pcm_s16le"}),
+    "sound in a transport stream": ("a.ts", {"times": VARIABLE, "sound": "aac"}),
+    "10 bits": ("a.mp4", {"times": CONSTANT, "pixels": "yuv420p10le"}),
+    "4:2:2, 10 bits": ("a.mov", {"times": CONSTANT, "pixels": "yuv422p10le"}),
+    "4:4:4": ("a.mkv", {"times": CONSTANT, "pixels": "yuv444p"}),
+    "grey": ("a.mkv", {"times": CONSTANT, "pixels": "gray"}),
+    "odd": (
+        "a.mp4",
+        {"times": CONSTANT, "codec": "mpeg4", "size": (97, 63), "time_base": 1 / 3000},
+    ),
+    "interlaced": ("a.ts", {"times": CONSTANT, "options": {"x264-params": "interlaced=1"}}),
+    "interlaced, MPEG-2": (
+        "a.mpg",
+        {"times": PAL, "codec": "mpeg2video", "options": {"flags": "+ildct+ilme"}},
+    ),
+    "wide pixels": ("a.mp4", {"times": CONSTANT, "aspect": Fraction(16, 11)}),
+}
+
+
+def _write(path: Path, form: str) -> Path:
+    name, options = FORMS[form]
+    options = dict(options)
+    if "time_base" in options:
+        options["time_base"] = Fraction(options["time_base"]).limit_denominator(100_000)
+    elif options["times"] is PAL:
+        options["time_base"] = Fraction(1, 25)
+    elif name.endswith("avi"):
+        options["time_base"] = Fraction(1, 10)
+    return write_timed(path / name, options.pop("times"), **options)
+
+
+def _times(path: Path) -> tuple[list[float], float]:
+    """The times of all frames, and of the first bright one, with PyAV alone."""
+    found, bright = list[float](), float("nan")
+    with av.open(path) as container:
+        for frame in container.decode(video=0):
+            assert frame.time is not None
+            found.append(float(frame.time))
+            grey = frame.to_ndarray(format="gray")[:, frame.width // 2 :]
+            if np.isnan(bright) and grey.mean() > 120:
+                bright = found[-1]
+    return found, bright
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_overlays_keep_the_times(tmp_path: Path, pipeline: segrt.Pipeline, form: str) -> None:
+    clip = _write(tmp_path, form)
+    expected, event = _times(clip)
+    results = [*pipeline.predict(clip)]
+    assert [result.time for result in results] == pytest.approx(expected, abs=1e-6)
+    written = segrt.save_overlay_video(pipeline, clip, tmp_path / "out", alpha=0)
+    found, bright = _times(written)
+    assert found == pytest.approx(expected, abs=0.001)
+    assert bright == pytest.approx(event, abs=0.001)
+    assert not event < event  # NaN: the event comes after the end
+    first = results[0]
+    assert isinstance(first, segrt.SegResult)
+    height, width = first.labels.shape
+    with av.open(written) as container:
+        (stream,) = container.streams.video
+        assert stream.codec_context.name == "h264"
+        assert (stream.width, stream.height) == (width + width % 2, height + height % 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("b.avi", "constant"), ("b.avi", "gaps"), ("b.mkv", "gaps"), ("b.m4v", "odd")],
+)
+def test_every_container_keeps_the_times(
+    tmp_path: Path, pipeline: segrt.Pipeline, name: str, form: str
+) -> None:
+    clip = _write(tmp_path, form)
+    written = segrt.save_overlay_video(pipeline, clip, tmp_path / name, alpha=0)
+    assert _times(written)[0] == pytest.approx(_times(clip)[0], abs=0.001)
+    with av.open(written) as container:
+        codec = container.streams.video[0].codec_context.name
+    assert codec == ("mpeg4" if name.endswith("avi") else "h264")
+    assert len([*video.read(str(written))]) == len(_times(clip)[0])
+    if not name.endswith("mkv"):  # which does not state it
+        assert video.probe(str(written)).length == len(_times(clip)[0])
+
+
+def test_avi_refuses_gaps_that_it_cannot_store(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+    clip = write_timed(tmp_path / "a.mp4", [0, 0.1, 0.2137, 15])
+    with pytest.raises(segrt.InputError, match=r"an \.avi can't show one frame for 10 seconds"):
+        segrt.save_overlay_video(pipeline, clip, tmp_path / "out" / "b.avi")
+    assert not [*(tmp_path / "out").iterdir()]
+
+
+def test_the_last_frame_keeps_its_duration(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+    clip = tmp_path / "a.mp4"
+    with av.open(clip, "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 96, 64
+        packets = []
+        for index in range(4):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 10)
+            packets += stream.encode(frame)
+        packets[-1].duration = 25
+        container.mux(packets)
+    written = segrt.save_overlay_video(pipeline, clip, tmp_path / "out")
+    for path in (clip, written):
+        with av.open(path) as container:
+            assert container.duration == pytest.approx(2_800_000, abs=1000)
+
+
+def test_very_late_videos_count_from_their_start(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+    start = 7200
+    for name in ("a.ts", "a.mkv"):
+        clip = write_timed(tmp_path / name, [start + k / 10 for k in range(5)], sound="aac")
+        stored = _times(clip)[0]
+        assert stored[0] >= start
+        expected = [time - stored[0] for time in stored]
+        found = [result.time for result in pipeline.predict(clip)]
+        assert found == pytest.approx(expected, abs=0.1)
+        assert np.diff(np.asarray(found, float)) == pytest.approx(0.1, abs=0.001)
+        written = segrt.save_overlay_video(pipeline, clip, tmp_path / name[2:])
+        assert _times(written)[0] == pytest.approx(found, abs=0.001)
+        with av.open(written) as container:
+            assert container.duration is not None
+            assert container.duration < 1_000_000
+
+
+def _loudest(path: Path) -> tuple[str, float, float, int]:
+    """Codec, beginning and end in seconds, and typical peak of the sound, with PyAV alone."""
+    times, peaks = list[float](), list[int]()
+    with av.open(path) as container:
+        (stream,) = container.streams.audio
+        resampler = av.AudioResampler(format="s16", layout="mono")
+        for frame in container.decode(stream):
+            assert frame.time is not None
+            times += [frame.time, frame.time + frame.samples / frame.sample_rate]
+            for part in resampler.resample(frame):
+                peaks.append(int(np.abs(part.to_ndarray().astype(int)).max()))
+        return (
+            stream.codec_context.codec.canonical_name,
+            min(times),
+            max(times),
+            sorted(peaks)[len(peaks) // 2],
+        )
+
+
+@pytest.mark.parametrize(
+    ("source", "sound", "name", "codec"),
+    [
+        ("a.mp4", "aac", "b.mp4", "aac"),
+        ("a.ts", "aac", "b.mp4", "aac"),
+        ("a.ts", "aac", "b.mkv", "aac"),
+        ("a.mkv", "pcm_s16le", "b.mp4", "aac"),
+        ("a.mkv", "pcm_s16le", "b.mov", "pcm_s16le"),
+        ("a.mkv", "flac", "b.mkv", "flac"),
+        ("a.mkv", "libopus", "b.mov", "aac"),
+        ("a.mkv", "libmp3lame", "b.avi", "mp3"),
+        ("a.mp4", "aac", "b.avi", "pcm_s16le"),
+    ],
+)
+def test_sound_is_copied_where_the_container_allows(
+    tmp_path: Path, pipeline: segrt.Pipeline, source: str, sound: str, name: str, codec: str
+) -> None:
+    clip = write_timed(tmp_path / source, CONSTANT, sound=sound)
+    written = segrt.save_overlay_video(pipeline, clip, tmp_path / name)
+    before, after = _loudest(clip), _loudest(written)
+    assert after[0] == codec
+    assert after[1:3] == pytest.approx(before[1:3], abs=0.12)
+    assert after[3] == pytest.approx(before[3], rel=0.1)
+    assert _times(written)[0] == pytest.approx(_times(clip)[0], abs=0.001)
+    if before[0] == codec and not codec.startswith("pcm"):
+        packets = []
+        for path in (clip, written):
+            with av.open(path) as container:
+                packets.append([p.size for p in container.demux(audio=0) if p.size])
+        assert len(packets[0]) == pytest.approx(len(packets[1]), abs=1)
+
+
+def test_all_sound_streams_are_copied(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+    one = write_timed(tmp_path / "one.mkv", CONSTANT, sound="aac")
+    both = tmp_path / "both.mkv"
+    with av.open(one) as source, av.open(both, "w") as target:
+        streams = [target.add_stream_from_template(s) for s in (*source.streams, source.streams[1])]
+        for packet in [*source.demux()]:
+            if packet.size:
+                content = bytes(packet)
+                for stream in streams[packet.stream_index :: 1 if packet.stream_index else 3]:
+                    copy = av.Packet(content)
+                    copy.pts, copy.dts = packet.pts, packet.dts
+                    copy.time_base, copy.stream = packet.time_base, stream
+                    copy.is_keyframe = packet.is_keyframe
+                    target.mux(copy)
+    written = segrt.save_overlay_video(pipeline, both, tmp_path / "out")
+    with av.open(written) as container:
+        assert len(container.streams.audio) == 2
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_frames_are_turned_as_players_turn_them(
+    tmp_path: Path, pipeline: segrt.Pipeline, degrees: int, mirror: bool
+) -> None:
+    clip = write_timed(
+        tmp_path / "a.mp4", [0, 0.1], rotate=(degrees, mirror), aspect=Fraction(4, 3)
+    )
+    (stored, *_), (upright, *_) = frames(clip, Reading(exif=False)), frames(clip)
+    assert isinstance(stored, Frame)
+    assert isinstance(upright, Frame)
+    # FFmpeg's display matrix: turned counter-clockwise, then mirrored.
+    expected = np.rot90(stored.image, degrees // 90)[:, :: -1 if mirror else 1]
+    assert (upright.image == expected).all()
+    written = segrt.save_overlay_video(pipeline, clip, tmp_path / "out")
+    with av.open(written) as container:
+        (stream,) = container.streams.video
+        ratio = Fraction(3, 4) if degrees % 180 else Fraction(4, 3)
+        assert stream.sample_aspect_ratio == ratio
+        assert (stream.height, stream.width) == expected.shape[:2]
+        assert "DISPLAYMATRIX" not in next(container.decode(stream)).side_data
+
+
+def test_odd_sizes_keep_all_pixels(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+    options = {"codec": "mpeg4", "size": (97, 63), "time_base": Fraction(1, 1000)}
+    clip = write_timed(tmp_path / "a.mp4", [0, 2], **options)  # type: ignore[arg-type]
+    *_, source = frames(clip)
+    assert isinstance(source, Frame)
+    assert source.image.shape == (63, 97, 3)
+    for name, size in (("b.mp4", (64, 98)), ("b.avi", (63, 97))):
+        *_, found = frames(segrt.save_overlay_video(pipeline, clip, tmp_path / name, alpha=0))
+        assert isinstance(found, Frame)
+        assert found.image.shape[:2] == size
+        difference = np.abs(found.image[:63, :97].astype(int) - source.image)
+        assert difference.mean() < 3

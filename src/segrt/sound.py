@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from segrt import video
@@ -25,8 +26,9 @@ _COPIED = {
 }
 """Codecs that players expect in each container; Matroska, which is not listed, allows all."""
 
-_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000)  # of AAC and MP3
+_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 11_025, 8000)  # of AAC
 _NEVER = -(2**62)
+_JITTER = 0.02  # seconds
 
 
 @dataclass
@@ -36,12 +38,13 @@ class _Track:
     target: AudioStream
     encoded: bool
     last: int = _NEVER  # decoding time of the last packet
+    position: int = _NEVER  # end of the last frame, in samples
 
 
 class Sound:
     """The sound of a video file, for another file of the same times.
 
-    What players expect in the new container is copied, the rest encoded as AAC, in AVI as MP3.
+    What players expect in the new container is copied, the rest encoded as AAC, in AVI as PCM.
 
     Example:
         >>> with closing(Sound("clip.mp4", container)) as sound:
@@ -100,7 +103,7 @@ class Sound:
                 return
         own = stream.codec_context.sample_rate
         rate = next((rate for rate in _RATES if rate <= own), _RATES[-1])
-        target = self._container.add_stream("libmp3lame" if name == "avi" else "aac", rate=rate)
+        target = self._container.add_stream("pcm_s16le" if name == "avi" else "aac", rate=rate)
         channels = stream.codec_context.layout.nb_channels
         target.layout = "mono" if channels == 1 else "stereo"
         target.bit_rate = 96_000 * min(channels, 2)
@@ -133,17 +136,27 @@ class Sound:
 
         track = self._tracks[packet.stream_index]
         if not track.encoded:
-            end = (packet.pts or 0) + (packet.duration or 0)
-            if end > 0 or self._container.format.name in ("mp4", "mov"):
-                self._mux(track, [packet])
+            self._mux(track, [packet])
             return
         with suppress(av.FFmpegError, ValueError):  # a damaged packet, or another format
             decoded: list[Any] = packet.decode()
             for frame in decoded:
+                # Rounded times, as in Matroska, would leave gaps between the samples.
+                unit = Fraction(1, frame.sample_rate)
+                time = round((frame.pts or 0) * frame.time_base / unit)
+                if abs(time - track.position) * unit > _JITTER:
+                    track.position = time
+                frame.pts, frame.time_base = track.position, unit
+                track.position += frame.samples
                 self._mux(track, track.target.encode(frame))
 
     def _mux(self, track: _Track, packets: list[Packet[Any]]) -> None:
         for packet in packets:
+            if self._container.format.name not in ("mp4", "mov") and packet.pts is not None:
+                # Encoders begin before zero. FFmpeg would delay everything, the pictures too.
+                if packet.pts + (packet.duration or 0) <= 0:
+                    continue
+                packet.pts = packet.dts = max(packet.pts, 0)
             time = packet.pts if packet.dts is None else packet.dts
             if time is None or time <= track.last:
                 continue  # containers want increasing times

@@ -52,6 +52,7 @@ _MAGIC = {
 # report the size of those that are merely over the limit, it has to know it.
 _SMALL = 1 << 25  # pixels
 _UNREADABLE = "this video can't be read: it is damaged, it has no pictures, or none FFmpeg decodes"
+_TIMED = ("asf", "flv", "matroska", "mov")  # they state their duration
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _COVER = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
@@ -149,7 +150,7 @@ def probe(source: str | int) -> Clip:
         width, height, rate = camera.properties(source)
         return Clip(width, height, rate if 0.01 <= rate <= 1000 else FRAME_RATE, None)
     with opened(source) as (container, stream):
-        clip, first = _clip(container, stream), None
+        clip, first = _clip(container, stream, _is_cut(source)), None
         with suppress(av.FFmpegError):
             first = next(container.decode(stream), None)
         if first is None or not _orientation(first)[0]:
@@ -278,12 +279,28 @@ def _check_size(width: int, height: int, max_pixels: int | None) -> None:
         )
 
 
-def _clip(container: InputContainer, stream: VideoStream) -> Clip:
+def _is_cut(source: str | bytes) -> bool:
+    """Whether the end of an AVI file is missing; it may be of several parts, each a RIFF file."""
+    with _file(source) as file:
+        size, at = file.seek(0, io.SEEK_END), 0
+        while at < size:
+            file.seek(at)
+            head = file.read(12)
+            if head[:4] != b"RIFF" or head[8:] not in (b"AVI ", b"AVIX"):
+                return False
+            at += 8 + int.from_bytes(head[4:8], "little")
+            at += at % 2
+            if at - size > 1:
+                return True
+    return False
+
+
+def _clip(container: InputContainer, stream: VideoStream, cut: bool) -> Clip:
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     rate = rate if 0.01 <= rate <= 1000 else FRAME_RATE
     length = stream.frames
-    if length and container.format.name == "avi":  # it repeats a frame by an empty one
-        length -= sum(entry.size == 0 for entry in stream.index_entries)
+    if container.format.name == "avi" and not cut:  # it repeats a frame by an empty one
+        length = len(stream.index_entries) or length
     if not length and container.format.name != "mpegvideo":  # which has no times
         seconds = _duration(stream)
         if seconds is None and container.duration is not None:
@@ -333,7 +350,8 @@ class _File:
     ) -> None:
         self._source, self._upright, self._max_pixels = source, upright, max_pixels
         self._threads = threads  # decode several frames at once
-        self._cut = False  # whether the file ends within a frame
+        self._cut = False  # whether the end of the file is missing
+        self._torn = False  # whether it ends within a frame
         self._end = 0.0  # seconds, of the last packet of any stream
         self._offset = 0.0  # seconds, subtracted from all times
 
@@ -344,7 +362,8 @@ class _File:
         count, pending, time = 0, list[InputError](), None
         converter = VideoReformatter()
         with opened(self._source, self._max_pixels) as (container, stream):
-            clip = _clip(container, stream)
+            self._cut = _is_cut(self._source)
+            clip = _clip(container, stream, self._cut)
             frames = self._frames(container, stream)
             for frame in judged(frames, stream.codec_context.codec):
                 time = self._time(frame, time, clip)
@@ -356,7 +375,7 @@ class _File:
                 count += len(pending) + 1
                 pending.clear()
                 yield Picture(self._image(converter, frame), time)
-            if count and (self._cut or self._ends_early(container)):
+            if count and (self._cut or self._torn or self._ends_early(container)):
                 of = "" if clip.length is None else f" of {clip.length}"
                 raise InputError(f"this video breaks off after {count}{of} frames: damaged?")
         if not count:
@@ -407,17 +426,20 @@ class _File:
                     continue  # an empty packet repeats a frame
                 if first:
                     self._offset, first = start(container, packet), False
-                self._cut = packet.is_corrupt  # if no other follows
+                self._torn = packet.is_corrupt  # if no other follows
                 yield packet
         except av.FFmpegError:
-            self._cut = True
+            self._torn = True
         yield None
 
     def _ends_early(self, container: InputContainer) -> bool:
-        if container.duration is None or container.format.name == "mpegvideo":
+        # An AVI file may end with repeated frames, which FFmpeg leaves out. Of the other formats it
+        # takes the duration from the last packet.
+        if container.duration is None or container.format.name.split(",")[0] not in _TIMED:
             return False
-        # Some formats only estimate their duration.
-        return self._end < ((container.start_time or 0) + 0.95 * container.duration) / 1e6
+        # Some files only estimate it, or include how long the last frame is shown.
+        begin, missing = container.start_time or 0, max(0.05 * container.duration, 200_000)
+        return self._end < (begin + container.duration - missing) / 1e6
 
     def _time(self, frame: VideoFrame | InputError, last: float | None, clip: Clip) -> float:
         """Seconds. One frame after the last if the file states no time, or an earlier one."""

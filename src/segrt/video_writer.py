@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".av
 _H264 = {"preset": "ultrafast", "crf": "20"}
 _MPEG4_QUALITY = 4 * 118  # a quantizer of 4, in FFmpeg's unit
 _FINEST = 1_000_000  # ticks per second; encoders don't support arbitrary ones
+_RATES = (24, 25, 30, 50, 60, 100, 120)
 _SPACES = {1: 1, 5: 6}  # from members of av's Colorspace to FFmpeg's AVColorSpace
 _TOO_LONG = (
     "an .avi can't show one frame for 10 seconds or longer: save as .mp4, .m4v, .mov or .mkv"
@@ -186,13 +188,16 @@ class VideoWriter:
 
 
 def _time_base(clip: Clip, container: str, source: str | None) -> Fraction:
-    """The unit of the times of a new video, in seconds, so that those of `clip` are kept."""
+    """The unit of the times of a new video, in seconds, so that those of `clip` are kept.
+
+    AVI stores no times, but a rate, and an empty frame for each unit without one.
+    """
     if container != "avi":
         return max(clip.time_base, Fraction(1, _FINEST))
-    rate = Fraction(clip.frame_rate).limit_denominator(1001)
     times = [] if source is None else video.times(source)
-    off = max((abs(time - round(time * rate) / rate) for time in times), default=1.0)
-    if off < 0.0005:
-        return 1 / rate
-    # Between its frames, FFmpeg writes an empty one for each tick.
+    steps = sorted(after - time for time, after in pairwise(times))
+    likely = steps[len(steps) // 2] if steps else 1 / clip.frame_rate
+    for rate in (Fraction(1 / likely).limit_denominator(1001), *map(Fraction, _RATES)):
+        if times and max(abs(time - round(time * rate) / rate) for time in times) < 0.0005:
+            return 1 / rate
     return Fraction(1, 1000)
