@@ -69,13 +69,13 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
 
 def _from_items(source: Iterable[object], reading: Reading) -> Iterator[Frame | SegFailure]:
     if isinstance(source, (list, tuple)) and len(source) > 1 and _are_numbers(source[:2]):
-        error = InputError("a list of numbers can't be read: pass an array, as np.asarray(list)")
-        yield SegFailure(None, None, error)
+        what = "a list of numbers can't be read: pass an array, as np.asarray(list)"
+        yield SegFailure(None, None, InputError(what))
         return
     try:
         items = iter(source)
-    except Exception as error:
-        what = f"this {type(source).__name__} can't be iterated: {error}"
+    except Exception as reason:
+        what = f"this {type(source).__name__} can't be iterated: {reason}"
         yield _failure(None, None, InputError(what))
         return
     for item in items:
@@ -141,9 +141,8 @@ def _from_folder(folder: str, reading: Reading) -> Iterator[Frame | SegFailure]:
         yield _failure(folder, None, error)
         return
     if not found.files:
-        what = f" (left out: {found.summary()})" if found.left_out else ""
-        error = InputError(f"the folder {folder} holds no image{what}")
-        yield SegFailure(folder, None, error)
+        others = f" (left out: {found.summary()})" if found.left_out else ""
+        yield SegFailure(folder, None, InputError(f"the folder {folder} holds no image{others}"))
     found.warn(folder)
     for file in found.files:
         yield from _from_path(file, reading)
@@ -249,6 +248,25 @@ def _failure(name: str | None, page: int | None, error: Exception) -> SegFailure
     if name is not None and name not in reason:
         reason = f"{name}: {reason}" if page is None else f"{name}, page {page}: {reason}"
     return SegFailure(name, page, kind(reason))
+
+
+def read_image(path: str | Path) -> Pixels:
+    """Read an image file; of several pages, the first.
+
+    Example:
+        >>> read_image("road.png").shape
+        (360, 480, 3)
+
+    Returns:
+        np.ndarray: uint8 (H, W, 3), BGR.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+    frame = next(frames(path))
+    if isinstance(frame, SegFailure):
+        raise frame.error
+    return frame.image
 
 
 def one_image(content: bytes, reading: Reading = Reading()) -> Pixels:

@@ -33,13 +33,13 @@ _KINDS = {_UNSIGNED: "unsigned", _SIGNED: "signed", _FLOAT: "float", _VOID: "unt
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 _FAX, _OLD_JPEG, _JPEG = (2, 3, 4), 6, 7
 # These expand by no more than the size of a strip or tile, which its page states.
-_PLAIN = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
-_PLAIN |= {34925: "LZMA", 50000: "Zstandard"}
-# Whole images, whose own headers state their size.
-_PICTURES = {_JPEG: "JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000"}
-_PICTURES |= {50001: "WebP"}
-_NUMBERS = ("imagewidth", "imagelength", "imagedepth", "tilewidth", "tilelength", "rowsperstrip")
-_NUMBERS += ("samplesperpixel", "photometric", "compression", "planarconfig", "predictor")
+_PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, PackBits, LZMA, Zstandard
+# Whole images, whose own headers state their size: JPEG, JPEG 2000, WebP.
+_PICTURES = (_JPEG, 33003, 33005, 34712, 50001)
+_NUMBERS = (
+    *("imagewidth", "imagelength", "imagedepth", "tilewidth", "tilelength", "rowsperstrip"),
+    *("samplesperpixel", "photometric", "compression", "planarconfig", "predictor"),
+)
 _BYTES_PER_PIXEL = 64  # of all bands together; the largest allowed image would take 11 GB
 
 
@@ -154,7 +154,7 @@ def _check(page: Any, reading: Reading) -> None:
     if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED):
         raise InputError(f"its colours can't be read ({what}): save it as RGB")
     _check_bands(page, what)
-    if page.compression not in _PLAIN | _PICTURES:
+    if page.compression not in (*_PLAIN, *_PICTURES):
         raise InputError(f"its compression can't be read ({what}): save it with deflate or LZW")
     size = page.imagewidth * page.imagelength * page.samplesperpixel * page.dtype.itemsize
     if size > _BYTES_PER_PIXEL * reading.limit:

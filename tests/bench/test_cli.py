@@ -142,7 +142,7 @@ def test_ctrl_c_prints_the_results_so_far(colour_model: Path, tmp_path: Path) ->
         (["--threads", "9999"], 2, "--threads 9999 is not valid"),
         (["--compare", "paddle", "--device", "gpu:0"], 2, "can't be compared"),
         (["--plot", "chart.bmp"], 2, "must end in .png"),
-        (["--images", os.devnull + "x"], 1, "contains no image"),
+        (["--images", os.devnull + "x"], 1, "does not exist"),
         (["--dataset", "nowhere"], 1, "nowhere contains no data set"),
     ],
 )

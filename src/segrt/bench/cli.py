@@ -27,15 +27,15 @@ from segrt import package_data, zoo
 from segrt.backends import catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, every
 from segrt.bench import datasets, environment, plot
-from segrt.bench.contender import read_image
 from segrt.bench.datasets import Layout, Truth
 from segrt.bench.job import Job
 from segrt.bench.measure import Settings, overhead_ms
 from segrt.bench.report import Format, Report
 from segrt.errors import ConfigError, InputError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
-from segrt.formats import IMAGE_SUFFIXES
+from segrt.folders import find_images
 from segrt.slide import parse_window
+from segrt.sources import read_image
 from segrt.types import Device, Mode, parse_size
 
 MAX_IMAGES = 32
@@ -281,10 +281,10 @@ def _images(
         with Image.open(package_data.path(package_data.SAMPLE)) as image:
             image.resize((size[1], size[0]) if size else image.size).save(work / "sample.png")
         return [work / "sample.png"]
+    if not folder.exists():
+        raise InputError(f"--images {folder} does not exist")
     files = (
-        [folder]
-        if folder.is_file()
-        else sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        [folder] if folder.is_file() else [Path(file) for file in find_images(str(folder)).files]
     )
     files = files[:MAX_IMAGES]
     if not files:

@@ -19,9 +19,8 @@ from segrt.bench.accuracy import ConfusionMatrix
 from segrt.bench.datasets import Pair, Truth
 from segrt.create import create_pipeline
 from segrt.errors import InputError, ModelError
-from segrt.frame import SegFailure
 from segrt.result import SegResult
-from segrt.sources import frames
+from segrt.sources import read_image
 from segrt.types import TargetSize
 
 Image = npt.NDArray[np.uint8]
@@ -203,18 +202,6 @@ def _plan_fields(plan: Plan) -> dict[str, Any]:
         "options": plan.options,
         "note": plan.note,
     }
-
-
-def read_image(path: Path) -> Image:
-    """Read an image file as uint8 (H, W, 3), BGR.
-
-    Raises:
-        InputError: the file can't be read.
-    """
-    frame = next(frames(path))
-    if isinstance(frame, SegFailure):
-        raise frame.error
-    return frame.image
 
 
 def peak_memory() -> int:

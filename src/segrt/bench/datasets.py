@@ -12,7 +12,7 @@ from PIL import Image
 
 from segrt import zoo
 from segrt.errors import InputError
-from segrt.formats import IMAGE_SUFFIXES
+from segrt.formats import READ_SUFFIXES
 
 
 class Layout(str, Enum):
@@ -115,7 +115,9 @@ def find(folder: Path, layout: Layout) -> list[Pair]:
             else ("images/validation", "annotations/validation")
         )
         images = sorted(
-            p for p in (folder / subfolders[0]).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES
+            file
+            for file in (folder / subfolders[0]).glob("*")
+            if file.suffix.lower() in READ_SUFFIXES and not file.name.startswith(".")
         )
         pairs = [Pair(image, folder / subfolders[1] / f"{image.stem}.png") for image in images]
         wanted = f"{subfolders[0]}/ and {subfolders[1]}/"

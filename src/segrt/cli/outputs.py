@@ -10,11 +10,13 @@ from pathlib import Path
 from segrt.errors import InputError
 from segrt.files import is_same_file
 from segrt.folders import find_images
-from segrt.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from segrt.formats import READ_SUFFIXES, VIDEO_SUFFIXES
 from segrt.names import Stems, is_url, same_name, short_stem, suffix
 from segrt.overlay_video import WRITTEN
 
-_PAGED = {".pdf", ".tif", ".tiff"}
+# Formats of several pages or frames, whose results are numbered.
+_PAGED = {".pdf", ".tif", ".tiff", ".gif", ".apng", ".webp", ".avif", ".avifs"}
+_PAGED |= {".dcx", ".flc", ".fli"}
 _RESULT = re.compile(
     r"(?P<stem>.*?)(?P<numbers>(_\d+){0,2})(_res\.[^.]+|_overlay\.png)", re.IGNORECASE | re.DOTALL
 )
@@ -72,7 +74,7 @@ def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:
             raise InputError(f"{target} is an input of this call: save to another folder or name")
     if images and (
         (save_path.exists() and not save_path.is_dir())
-        or save_path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".json"}
+        or save_path.suffix.lower() in READ_SUFFIXES | VIDEO_SUFFIXES | {".json"}
     ):
         raise InputError(f"--save_path {save_path} is a file name: images need a folder")
     for name in _inputs_in(save_path, inputs):
@@ -110,6 +112,16 @@ def _inputs_in(folder: Path, inputs: set[tuple[int, int] | None]) -> list[str]:
     return [name for name in sorted(os.listdir(folder)) if _identity(folder / name) in inputs]
 
 
+def _has_pages(name: str, suffix: str) -> bool:
+    if suffix != ".png":
+        return suffix in _PAGED
+    try:
+        with open(name, "rb") as file:
+            return b"acTL" in file.read(1 << 16)  # an animated PNG
+    except OSError:
+        return False
+
+
 def _source_of(result: Path, images: list[str]) -> str | None:
     """The input whose result would replace this file, with or without the number of a page."""
     match = _RESULT.fullmatch(result.name)
@@ -120,7 +132,7 @@ def _source_of(result: Path, images: list[str]) -> str | None:
     counts = Counter(same_name(stem) for stem in stems.values())
     for name, stem in stems.items():
         ending = suffix(name)
-        many = counts[same_name(stem)] > 1 or is_url(name) or ending.lower() in _PAGED
+        many = counts[same_name(stem)] > 1 or is_url(name) or _has_pages(name, ending.lower())
         number = full[len(stem) :]
         if not full.lower().startswith(stem.lower()) or not re.fullmatch(
             r"(_\d+){0,2}" if many else "", number

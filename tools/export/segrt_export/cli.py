@@ -29,6 +29,7 @@ import segrt
 import segrt_export
 from segrt import zoo
 from segrt.errors import ConfigError, ExportError, SegrtError
+from segrt.folders import find_images
 from segrt_export.convert import OPSET
 from segrt_export.source import distinct_target, open_source
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from segrt_export.exporter import Exported
 
 _MODELS = Group("Models", sort_key=1)
-_PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 console = Console(stderr=True)
 app = App(
@@ -146,8 +146,9 @@ def _check_passes(names: Collection[str]) -> None:
 def _photos(verify: Path | None) -> list[Path]:
     if verify is None:
         return []
-    files = [verify] if verify.is_file() else sorted(verify.glob("*"))
-    photos = [file for file in files if file.suffix.lower() in _PHOTO_SUFFIXES]
+    photos = (
+        [verify] if verify.is_file() else [Path(file) for file in find_images(str(verify)).files]
+    )
     if not photos:
         raise ConfigError(f"--verify {verify} contains no photo")
     return photos

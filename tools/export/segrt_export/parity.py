@@ -24,6 +24,7 @@ from segrt.errors import ExportError
 from segrt.metadata import KEY, ModelMeta
 from segrt.postprocess import labels_from_logits, resize_labels
 from segrt.preprocess import Transforms
+from segrt.sources import read_image
 from segrt_export.convert import failure_reason
 from segrt_export.onnx_model import OnnxModel, OnnxReference
 from segrt_export.program import PaddleModel, add_logits_output, output_kind, paddle3_program
@@ -316,7 +317,7 @@ def _cases(
     batch, _, height, width = (side if isinstance(side, int) else 0 for side in shape)
 
     def case(name: str, files: Sequence[Path], size: tuple[int, int] | None) -> _Case:
-        size = size or Image.open(files[0]).size[::-1]
+        size = size or read_image(files[0]).shape[:2]
         size = (height or size[0], width or size[1])
         return _Case(name, [_resized(file, size) for file in files])
 
@@ -332,7 +333,7 @@ def _cases(
 
 
 def _resized(file: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    image = Image.open(file).convert("RGB")
+    image = Image.fromarray(read_image(file)[:, :, ::-1])
     if image.size != size[::-1]:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(image, np.uint8)[:, :, ::-1])
