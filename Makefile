@@ -9,7 +9,7 @@ SAMPLE := src/segrt/models/sample.png
 COVERAGE ?= $(shell $(PYTHON) -c 'import sys; print("--cov" if sys.version_info >= (3, 12) else "")')
 
 .PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel \
-    browser-test clients-test frameworks-test bench bench-paddlex clean
+    browser-test clients-test frameworks-test pyinstaller-test bench bench-paddlex clean
 
 demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
@@ -65,6 +65,11 @@ clients-test: .venv/.ready
 frameworks-test: .venv-frameworks/.ready
 	.venv-frameworks/bin/python -m pytest -m frameworks -rs tests/frameworks
 
+# Programs frozen by PyInstaller with the hooks of the wheel. Minutes; needs objdump (binutils).
+pyinstaller-test: .venv/.ready .venv-pyinstaller/.ready
+	$(PYTHON) -m pip --python .venv-pyinstaller/bin/python install --quiet --no-deps --force-reinstall .
+	.venv/bin/python -m pytest -m pyinstaller -rs tests/packaging
+
 # The table of the 18 models on this CPU, compared with Paddle Inference. About half an hour.
 bench: .venv-bench/.ready
 	.venv-bench/bin/segrt-bench --all --untrained --device cpu --size 512x1024 --compare paddle \
@@ -112,6 +117,11 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 	$(INSTALL) --editable '.[openvino,dev,serve]'
 	touch $@
 
+# Not editable: what the wheel contains is tested.
+.venv-pyinstaller/.ready: pyproject.toml
+	$(INSTALL) '.[cpu,serve]' pyinstaller
+	touch $@
+
 .venv-gpu/.ready: pyproject.toml
 	$(INSTALL) --editable '.[dev,serve]' onnxruntime-gpu onnxruntime-ep-openvino
 	touch $@
@@ -122,4 +132,4 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 
 clean:
 	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-frameworks .venv-gpu \
-	    .venv-openvino .venv-package .venv-paddlex output dist site .coverage .hypothesis .*_cache
+	    .venv-openvino .venv-package .venv-paddlex .venv-pyinstaller output dist site .coverage .hypothesis .*_cache

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+import installed
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from segrt import create_pipeline, package_data
 from segrt.result import SegResult
-
-ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import sys
@@ -51,32 +48,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A zip file with what the wheel contains."""
     path = tmp_path_factory.mktemp("zip") / "segrt.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        for base in (ROOT / "src", ROOT / "tools" / "export"):
-            for file in sorted(base.rglob("*")):
-                if file.is_file() and file.suffix != ".pyc":
-                    target.write(file, file.relative_to(base))
-        target.write(ROOT / "model_zoo.yaml", "segrt/model_zoo.yaml")
+        for file, name in installed.files():
+            target.write(file, name)
     return path
 
 
 def _run(archive: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Without the module `site`, which would make the editable installation importable.
-    packages = [path for path in sys.path if Path(path).name == "site-packages"]
-    environment = {
-        "PYTHONPATH": os.pathsep.join([str(archive), *packages]),
-        "HOME": str(folder),
-        "TMPDIR": str(folder / "tmp"),
-    }
     (folder / "tmp").mkdir(exist_ok=True)
-    return subprocess.run(
-        [sys.executable, "-S", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    environment = {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+    return installed.run(archive, *arguments, cwd=folder, environment=environment)
 
 
 def _expected() -> npt.NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""The libraries of OpenVINO's plugin, which it opens by name, next to each other."""
+"""OpenVINO's plugin, with libraries that it opens by name."""
 
 from PyInstaller.utils.hooks import collect_data_files, collect_dynamic_libs
 
@@ -6,3 +6,7 @@ _LIBRARIES = ["*.dll", "*.so", "*.so.*"]
 
 binaries = collect_dynamic_libs("onnxruntime_ep_openvino", search_patterns=_LIBRARIES)
 datas = collect_data_files("onnxruntime_ep_openvino", excludes=_LIBRARIES)
+
+# OpenVINO looks for its devices next to the path through which it was loaded. Through a link to
+# libopenvino.so in another folder it would find none.
+bindepend_symlink_suppression = [f"**/onnxruntime_ep_openvino/{name}" for name in _LIBRARIES]

@@ -32,7 +32,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt.errors import InputError, TooLargeError
+from segrt.errors import ConfigError, InputError, TooLargeError
 from segrt.reading import Reading
 from segrt.sources import one_image
 
@@ -76,7 +76,15 @@ class Decoders:
             max_pixels: maximum pixels of an image.
             seconds: time limit for one image.
             module: what a worker runs; it calls `main`.
+
+        Raises:
+            ConfigError: this is a frozen program that can't run modules, but would start itself.
         """
+        if getattr(sys, "frozen", False) and not getattr(sys, "segrt_workers", False):
+            raise ConfigError(
+                "this frozen program can't start the workers that decode images: build it with "
+                "PyInstaller, which finds segrt's hooks by itself"
+            )
         self._free, self._seconds = workers, seconds
         self._start = partial(_Worker, module, max_pixels, seconds + _GRACE_SECONDS)
         self._idle: list[_Worker] = []  # the last one was used most recently

@@ -12,3 +12,5 @@ if sys.argv[1:3] == ["-m", "segrt.serve.decoding"]:
 
     decoding.main()
     sys.exit()
+
+sys.segrt_workers = True  # type: ignore[attr-defined]
