@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -46,6 +47,7 @@ def write_timed(
     sound: str | None = None,
     rotate: tuple[float, bool] | None = None,
     aspect: Fraction | None = None,
+    noise: bool = False,
 ) -> Path:
     """Write a video whose frames turn from dark to bright at 2 s.
 
@@ -60,10 +62,11 @@ def write_timed(
         sound: codec of a tone as long as the video; None for no sound.
         rotate: degrees, counter-clockwise, and whether to mirror, as the display matrix says.
         aspect: width of a pixel divided by its height.
+        noise: whether the right half is noise, so that no frame resembles the one before.
     """
-    shape = size[1], size[0], 3
+    shape, random = (size[1], size[0], 3), np.random.default_rng(0)
     with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options)
+        stream: Any = container.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         stream.time_base = stream.codec_context.time_base = time_base
         if aspect is not None:
@@ -74,6 +77,9 @@ def write_timed(
         for time in times:
             picture = np.full(shape, 220 if time >= 2 else 40, np.uint8)
             picture[:, : size[0] // 4] = (40, 60, 200)
+            if noise:
+                half = picture[:, size[0] // 2 :]
+                half[:] = random.integers(0, 256, half.shape)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = round(time / time_base), time_base
             container.mux(stream.encode(frame))

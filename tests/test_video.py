@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-
+import errno
+import io
+import os
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +321,8 @@ def test_overlays_keep_the_times(tmp_path: Path, pipeline: segrt.Pipeline, form:
     clip = _write(tmp_path, form)
     expected, event = _times(clip)
     results = [*pipeline.predict(clip)]
-    assert [result.time for result in results] == pytest.approx(expected, abs=1e-6)
+    times = [result.time for result in results if isinstance(result, segrt.SegResult)]
+    assert times == pytest.approx(expected, abs=1e-6)
     written = segrt.save_overlay_video(pipeline, clip, tmp_path / "out", alpha=0)
     found, bright = _times(written)
     assert found == pytest.approx(expected, abs=0.001)
@@ -352,8 +356,8 @@ def test_every_container_keeps_the_times(
 
 
 def test_avi_refuses_gaps_that_it_cannot_store(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
-    clip = write_timed(tmp_path / "a.mp4", [0, 0.1, 0.2137, 15])
-    with pytest.raises(segrt.InputError, match=r"an \.avi can't show one frame for 10 seconds"):
+    clip = write_timed(tmp_path / "a.mp4", [0, 0.1, 0.2137, 100])
+    with pytest.raises(segrt.InputError, match=r"an \.avi can't show one frame for longer"):
         segrt.save_overlay_video(pipeline, clip, tmp_path / "out" / "b.avi")
     assert not [*(tmp_path / "out").iterdir()]
 
@@ -383,7 +387,7 @@ def test_very_late_videos_count_from_their_start(tmp_path: Path, pipeline: segrt
         stored = _times(clip)[0]
         assert stored[0] >= start
         expected = [time - stored[0] for time in stored]
-        found = [result.time for result in pipeline.predict(clip)]
+        found = [frame.time for frame in frames(clip) if isinstance(frame, Frame)]
         assert found == pytest.approx(expected, abs=0.1)
         assert np.diff(np.asarray(found, float)) == pytest.approx(0.1, abs=0.001)
         written = segrt.save_overlay_video(pipeline, clip, tmp_path / name[2:])
@@ -498,3 +502,227 @@ def test_odd_sizes_keep_all_pixels(tmp_path: Path, pipeline: segrt.Pipeline) -> 
         assert found.image.shape[:2] == size
         difference = np.abs(found.image[:63, :97].astype(int) - source.image)
         assert difference.mean() < 3
+
+
+def _yuv(path: Path, codec: str, pixels: str, planes: list[int], **tags: int) -> Path:
+    """A lossless frame of one colour, and its tags: colorspace and color_range."""
+    size = tags.pop("width", 64), tags.pop("height", 48)
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"qp": "0"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        for tag, value in tags.items():
+            setattr(stream.codec_context, tag, value)
+        frame = av.VideoFrame(*size, pixels)
+        for plane, value in zip(frame.planes, planes, strict=True):
+            width = 2 if "10" in pixels else 1
+            plane.update(value.to_bytes(width, "little") * (plane.buffer_size // width))
+        for tag, value in tags.items():
+            setattr(frame, tag, value)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "tags", "red_blue", "full"),
+    [
+        ("libx264", "yuv420p", {}, (0.299, 0.114), False),
+        ("libx264", "yuv420p", {"width": 1280, "height": 64}, (0.2126, 0.0722), False),
+        ("libx264", "yuv420p", {"colorspace": 1}, (0.2126, 0.0722), False),
+        ("libx264", "yuv420p", {"colorspace": 5}, (0.299, 0.114), False),
+        ("libx264", "yuv420p", {"colorspace": 6, "color_range": 2}, (0.299, 0.114), True),
+        ("libx264", "yuv420p", {"colorspace": 1, "color_range": 2}, (0.2126, 0.0722), True),
+        ("libx264", "yuv422p10le", {"colorspace": 9}, (0.2627, 0.0593), False),
+        ("libx264", "yuv444p", {"colorspace": 1}, (0.2126, 0.0722), False),
+        ("ffv1", "yuv420p10le", {}, (0.299, 0.114), False),
+    ],
+)
+def test_colours_follow_the_matrix_and_the_range_of_the_video(
+    tmp_path: Path,
+    codec: str,
+    pixels: str,
+    tags: dict[str, int],
+    red_blue: tuple[float, float],
+    full: bool,
+) -> None:
+    scale = 4 if "10" in pixels else 1
+    red, blue = red_blue
+    for y, u, v in ((180, 100, 140), (90, 150, 110), (60, 120, 160), (200, 128, 128)):
+        planes = [y * scale, u * scale, v * scale]
+        (frame,) = frames(_yuv(tmp_path / "a.mkv", codec, pixels, planes, **tags))
+        assert isinstance(frame, Frame)
+        light = y / 255 if full else (y - 16) / 219
+        blueness, redness = ((value - 128) / (255 if full else 224) for value in (u, v))
+        r, b = light + 2 * (1 - red) * redness, light + 2 * (1 - blue) * blueness
+        g = (light - red * r - blue * b) / (1 - red - blue)
+        expected = np.clip(np.array([b, g, r]) * 255, 0, 255)
+        assert np.abs(frame.image.reshape(-1, 3) - expected).max() <= 3.5
+
+
+def test_grey_and_rgb_videos(tmp_path: Path) -> None:
+    for codec, pixels, planes in (("ffv1", "gray", [77]), ("libx264rgb", "bgr24", [77])):
+        (frame,) = frames(_yuv(tmp_path / "a.mkv", codec, pixels, planes))
+        assert isinstance(frame, Frame)
+        assert np.abs(frame.image.astype(int) - 77).max() <= 1
+
+
+KEYS = {"g": "6", "bf": "0", "sc_threshold": "0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", KEYS),
+        ("a.mp4", "libx264", {**KEYS, "bf": "2"}),
+        ("a.mp4", "mpeg4", KEYS),
+        ("a.avi", "mpeg4", KEYS),
+        ("a.mov", "mjpeg", {}),
+    ],
+)
+@pytest.mark.parametrize("part", [slice(None), slice(40, None)])
+def test_damaged_frames_are_errors_in_their_position(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], part: slice
+) -> None:
+    clip = write_timed(
+        tmp_path / name,
+        [k / 10 for k in range(24)],
+        codec=codec,
+        pixels="yuvj420p" if codec == "mjpeg" else "yuv420p",
+        time_base=Fraction(1, 10),
+        options=options,
+        noise=True,
+    )
+    before = [frame for frame in frames(clip) if isinstance(frame, Frame)]
+    assert len(before) == 24
+    found = list(frames(damage(clip, 13, part=part)))
+    assert [item.page_index for item in found] == list(range(24))
+    failed = [item for item in found if isinstance(item, SegFailure)]
+    numbers = [item.page_index for item in failed]
+    assert numbers
+    assert numbers == list(range(numbers[0] or 0, (numbers[-1] or 0) + 1))
+    assert 11 <= (numbers[0] or 0) <= 15
+    assert (numbers[-1] or 0) < 18  # the next key frame
+    assert len(failed) == 1 or codec != "mjpeg"
+    first = f"{clip}, frame {numbers[0]}: this frame is "
+    assert str(failed[0].error).startswith(first)
+    assert str(failed[-1].error).split(": ")[-1] in (
+        "this frame is damaged",
+        "this frame is predicted from a damaged one",
+    )
+    for one, other in zip(before, found, strict=True):
+        if isinstance(other, Frame):
+            assert other.time == one.time
+            assert (other.image == one.image).all()
+
+
+def test_overlays_leave_out_damaged_frames(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
+    clip = write_timed(
+        tmp_path / "a.mov", VARIABLE, codec="mjpeg", pixels="yuvj420p", sound="pcm_s16le"
+    )
+    expected = _times(clip)[0]
+    damage(damage(clip, 4), 20)
+    steps: list[int] = []
+    message = r"a\.mov, frame 4: this frame is damaged; .* all frames but the 2 that are damaged"
+    with pytest.raises(segrt.InputError, match=message):
+        segrt.save_overlay_video(
+            pipeline, clip, tmp_path / "out", progress=lambda done, of: steps.append(done)
+        )
+    written = tmp_path / "out" / "a_overlay.mp4"
+    del expected[20], expected[4]
+    assert _times(written)[0] == pytest.approx(expected, abs=0.001)
+    assert _loudest(written)[2] == pytest.approx(VARIABLE[-1], abs=0.1)
+    assert steps == list(range(1, 31))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_truncated_videos_end_with_an_error(
+    tmp_path: Path, pipeline: segrt.Pipeline, name: str
+) -> None:
+    codec = "mpeg4" if name == "a.avi" else "libx264"
+    clip = write_timed(
+        tmp_path / name,
+        CONSTANT,
+        codec=codec,
+        time_base=Fraction(1, 10),
+        options={"bf": "0", "movflags": "faststart"},
+        noise=True,
+    )
+    whole = [frame for frame in frames(clip) if isinstance(frame, Frame)]
+    content = clip.read_bytes()
+    if name == "a.mp4":  # its index is at the end: put it before the pictures
+        content = _with_index_first(content)
+    for tenths in (6, 8, 9.5):
+        clip.write_bytes(content[: int(len(content) * tenths / 10)])
+        *found, end = frames(clip)
+        assert isinstance(end, SegFailure)
+        assert f"this video breaks off after {len(found)} of " in str(end.error)
+        assert 3 < len(found) < 24
+        for one, other in zip(found, whole, strict=False):
+            assert isinstance(one, Frame)
+            assert one.time == other.time
+            assert (one.image == other.image).all()
+    with pytest.raises(segrt.InputError, match="breaks off after"):
+        segrt.save_overlay_video(pipeline, clip, tmp_path / "out")
+    overlay = tmp_path / "out" / "a_overlay.mp4"
+    assert _times(overlay)[0] == pytest.approx([frame.time for frame in found], abs=0.001)  # type: ignore[union-attr]
+
+
+def _with_index_first(content: bytes) -> bytes:
+    """Move the `moov` box of an MP4 file, at the end, to the front."""
+    at = content.index(b"moov") - 4
+    start = content.index(b"mdat") - 4
+    moov = bytearray(content[at:])
+    table = moov.index(b"stco") + 8
+    for index in range(int.from_bytes(moov[table : table + 4], "big")):
+        place = slice(table + 4 + 4 * index, table + 8 + 4 * index)
+        moov[place] = (int.from_bytes(moov[place], "big") + len(moov)).to_bytes(4, "big")
+    return content[:start] + bytes(moov) + content[start:at]
+
+
+def test_a_full_disk_leaves_no_file(
+    tmp_path: Path, pipeline: segrt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        room = 0
+
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > self.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    opened = Path.open
+
+    def open_full(self: Path, mode: str = "r", **options: Any) -> Any:
+        full = "w" in mode and self.name.startswith(".segrt-")
+        return Full(self, "wb") if full else opened(self, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_full)
+    clip = write_timed(tmp_path / "a.mp4", CONSTANT, sound="aac")
+    for name, room in product(("b.mp4", "b.mkv", "b.avi"), (0, 3000)):
+        monkeypatch.setattr(Full, "room", room)
+        with pytest.raises(OSError, match=f"{name} could not be written: No space left"):
+            segrt.save_overlay_video(pipeline, clip, tmp_path / "out" / name)
+    assert not [*(tmp_path / "out").iterdir()]
+
+
+def test_libav_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    clip = write_timed(tmp_path / "a.mp4", CONSTANT, noise=True)
+    capfd.readouterr()
+    for number in (3, 9):
+        list(frames(damage(clip, number, part=slice(20, None))))
+    (tmp_path / "b.mp4").write_bytes(clip.read_bytes()[:500])
+    list(frames(tmp_path / "b.mp4"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_but_the_file_is_opened(tmp_path: Path) -> None:
+    # An "MP4" whose content is a playlist, and names that FFmpeg would take for protocols.
+    playlist = b"ffconcat version 1.0\nfile /etc/hostname\n"
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x10ftypisom\0\0\0\0" + playlist)
+    (item,) = frames(tmp_path / "a.mp4")
+    assert isinstance(item, SegFailure)
+    assert "can't be read" in str(item.error)
+    clip = write_clip(tmp_path / "a.mp4", 2)
+    odd = clip.rename(tmp_path / "concat:x|y.mp4")
+    assert len(list(frames(odd))) == 2

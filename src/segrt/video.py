@@ -280,19 +280,35 @@ def _check_size(width: int, height: int, max_pixels: int | None) -> None:
 
 
 def _is_cut(source: str | bytes) -> bool:
-    """Whether the end of an AVI file is missing; it may be of several parts, each a RIFF file."""
+    """Whether the end of an AVI or Matroska file is missing, by the sizes at its beginning."""
     with _file(source) as file:
-        size, at = file.seek(0, io.SEEK_END), 0
-        while at < size:
-            file.seek(at)
-            head = file.read(12)
-            if head[:4] != b"RIFF" or head[8:] not in (b"AVI ", b"AVIX"):
-                return False
+        size, head = file.seek(0, io.SEEK_END), b""
+        file.seek(0)
+        head = file.read(HEAD)
+        if head.startswith(b"\x1aE\xdf\xa3"):
+            length, at = _ebml_size(head, 4)
+            segment = (length or 0) + at
+            length, at = _ebml_size(head, segment + 4)
+            return head[segment : segment + 4] == b"\x18S\x80g" and at + (length or 0) > size
+        at = 0  # a large AVI file has several parts
+        while head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"AVIX"):
             at += 8 + int.from_bytes(head[4:8], "little")
             at += at % 2
             if at - size > 1:
                 return True
+            file.seek(at)
+            head = file.read(12)
     return False
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
+    """The size of an element of Matroska, None if it is not known, and where its content begins."""
+    first = data[at] if at < len(data) else 0
+    length = 9 - first.bit_length()
+    value = int.from_bytes(data[at : at + length], "big")
+    unknown = (1 << 7 * length) - 1
+    value &= unknown
+    return None if value == unknown else value, at + length
 
 
 def _clip(container: InputContainer, stream: VideoStream, cut: bool) -> Clip:
@@ -301,28 +317,44 @@ def _clip(container: InputContainer, stream: VideoStream, cut: bool) -> Clip:
     length = stream.frames
     if container.format.name == "avi" and not cut:  # it repeats a frame by an empty one
         length = len(stream.index_entries) or length
-    if not length and container.format.name != "mpegvideo":  # which has no times
-        seconds = _duration(stream)
-        if seconds is None and container.duration is not None:
-            seconds = container.duration / 1e6
-        length = round((seconds or 0) * rate)
+    begin, end = _span(container, stream)
+    if not length and end is not None and container.format.name != "mpegvideo":  # without times
+        length = round((end - begin) * rate)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     base = stream.time_base or Fraction(1, 90_000)
     known = 1 <= length < 1e9
-    end = _duration(stream)
-    if end is not None and stream.start_time is not None:
-        end += float(stream.start_time * base) - start(container)
+    end = None if end is None or (end == _end(container) and container.streams.audio) else end
+    if end is not None:
+        end -= start(container)
     size = stream.width, stream.height
     return Clip(*size, rate, length if known else None, aspect, base, end)
 
 
-def _duration(stream: VideoStream) -> float | None:
-    """Seconds, if the stream itself states them."""
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    # Matroska
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-    return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else None
+def _span(container: InputContainer, stream: VideoStream) -> tuple[float, float | None]:
+    """Begin and end of a video, in seconds; the end is that of the sound if only this is known."""
+    base = stream.time_base or Fraction(1, 90_000)
+    begin = (container.start_time or 0) / 1e6
+    if stream.start_time is not None:
+        begin = float(stream.start_time * base)
+    if stream.duration is not None:
+        return begin, begin + float(stream.duration * base)
+    if _is_matroska(container):  # its durations count from zero, not from the start
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+        if tag:
+            return begin, int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    return begin, _end(container)
+
+
+def _end(container: InputContainer) -> float | None:
+    """Seconds."""
+    if container.duration is None:
+        return None
+    begin = 0 if _is_matroska(container) else container.start_time or 0
+    return (begin + container.duration) / 1e6
+
+
+def _is_matroska(container: InputContainer) -> bool:
+    return container.format.name.startswith("matroska")
 
 
 def times(source: str) -> list[float]:
@@ -435,11 +467,11 @@ class _File:
     def _ends_early(self, container: InputContainer) -> bool:
         # An AVI file may end with repeated frames, which FFmpeg leaves out. Of the other formats it
         # takes the duration from the last packet.
-        if container.duration is None or container.format.name.split(",")[0] not in _TIMED:
+        end, name = _end(container), container.format.name.split(",")[0]
+        if end is None or container.duration is None or name not in _TIMED:
             return False
         # Some files only estimate it, or include how long the last frame is shown.
-        begin, missing = container.start_time or 0, max(0.05 * container.duration, 200_000)
-        return self._end < (begin + container.duration - missing) / 1e6
+        return self._end < end - max(0.05 * container.duration / 1e6, 0.2)
 
     def _time(self, frame: VideoFrame | InputError, last: float | None, clip: Clip) -> float:
         """Seconds. One frame after the last if the file states no time, or an earlier one."""

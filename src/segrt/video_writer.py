@@ -31,7 +31,7 @@ _FINEST = 1_000_000  # ticks per second; encoders don't support arbitrary ones
 _RATES = (24, 25, 30, 50, 60, 100, 120)
 _SPACES = {1: 1, 5: 6}  # from members of av's Colorspace to FFmpeg's AVColorSpace
 _TOO_LONG = (
-    "an .avi can't show one frame for 10 seconds or longer: save as .mp4, .m4v, .mov or .mkv"
+    "an .avi can't show one frame for longer than a minute: save as .mp4, .m4v, .mov or .mkv"
 )
 
 
@@ -64,6 +64,7 @@ class VideoWriter:
         self._size = clip.width, clip.height
         self._held: Packet[Any] | None = None  # its duration is known when the next one comes
         self._last: int | None = None  # time of the last frame, in ticks
+        self._failed: Exception | None = None  # FFmpeg crashes if a file is written on after that
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -84,6 +85,8 @@ class VideoWriter:
         """
         import av
 
+        if self._failed is not None:
+            raise self._failed
         if self._stream is None:
             self._begin(picture.shape[1], picture.shape[0])
         assert self._stream is not None
@@ -112,6 +115,8 @@ class VideoWriter:
         Raises:
             OSError: the file can't be written.
         """
+        if self._failed is not None:
+            raise self._failed
         if self._stream is None or self._container is None:
             return
         self._encode(None)
@@ -177,14 +182,14 @@ class VideoWriter:
 
         assert self._container is not None
         packet.duration = max(1, duration)
-        if self._sound is not None:
-            self._sound.copy(float((packet.pts or 0) * packet.time_base))
         try:
+            if self._sound is not None:
+                self._sound.copy(float((packet.pts or 0) * packet.time_base))
             self._container.mux(packet)
-        except av.ArgumentError:
-            if self._format != "avi":
-                raise
-            raise InputError(_TOO_LONG) from None
+        except Exception as error:
+            long = isinstance(error, av.ArgumentError) and self._format == "avi"
+            self._failed = InputError(_TOO_LONG) if long else error
+            raise self._failed from None
 
 
 def _time_base(clip: Clip, container: str, source: str | None) -> Fraction:
