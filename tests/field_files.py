@@ -124,8 +124,8 @@ def layouts_of_tiffs() -> Iterator[File]:
             array = noise(HEIGHT, WIDTH, 3).astype(np.float32) / 255
             expected = np.rint(array.astype(np.float64) * 255)
         else:
-            array = noise(HEIGHT, WIDTH, 3, dtype=np.uint8 if bits == 8 else np.uint16)
-            expected = array >> (bits - 8)
+            whole = noise(HEIGHT, WIDTH, 3, dtype=np.uint8 if bits == 8 else np.uint16)
+            array, expected = whole, whole >> (bits - 8)
         options: dict[str, Any] = {"planarconfig": layout}
         options |= {"compression": packed} if packed != "none" else {}
         options |= {"predictor": True} if predictor else {}
@@ -217,20 +217,18 @@ def _alphas(eight: Array, sixteen: Array) -> Iterator[File]:
         yield File(f"rgb-and-{bands - 3}-bands.tif", tiff((more, extra)), (eight,))
 
 
+def turned(picture: Array) -> dict[int, Array]:
+    """A picture as shown, for each orientation in which it may be stored."""
+    right = np.rot90(picture, -1)
+    mirrored, transposed = picture[:, ::-1], picture.transpose(1, 0, 2)
+    order = (picture, mirrored, mirrored[::-1], picture[::-1])
+    return dict(enumerate((*order, transposed, right, right[::-1], np.rot90(picture)), 1))
+
+
 def turned_tiffs() -> Iterator[File]:
-    """All orientations, read by tifffile (RGB) and by Pillow (fax)."""
+    """All values of the orientation tag."""
     eight = noise(HEIGHT, WIDTH, 3)
-    turns = {
-        1: eight,
-        2: eight[:, ::-1],
-        3: eight[::-1, ::-1],
-        4: eight[::-1],
-        5: eight.transpose(1, 0, 2),
-        6: np.rot90(eight, -1),
-        7: np.rot90(eight, -1)[::-1],
-        8: np.rot90(eight),
-    }
-    for number, expected in turns.items():
+    for number, expected in turned(eight).items():
         tag = [(274, "H", 1, number)]
         for bits in (8, 16):
             array = eight.astype(np.uint16) * 257 if bits == 16 else eight
@@ -241,7 +239,8 @@ def turned_tiffs() -> Iterator[File]:
 def pages_of_tiffs() -> Iterator[File]:
     """Overviews, masks, pages of several kinds, and pages that can't be read."""
     one, two = noise(HEIGHT, WIDTH, 3), noise(HEIGHT, WIDTH + 2, 3)
-    full, small = (one, {}), (one[::2, ::2], {"subfiletype": 1})
+    full: tuple[Array, dict[str, Any]] = one, {}
+    small = (one[::2, ::2], {"subfiletype": 1})
     mask = (one[..., 0] > 9, {"subfiletype": 4, "photometric": "mask"})
     yield File("overviews.tif", tiff(full, small, small), (one,))
     yield File("overviews-and-mask.tif", tiff(full, mask, small), (one,))
@@ -249,10 +248,8 @@ def pages_of_tiffs() -> Iterator[File]:
     yield File("thumbnail-first.tif", tiff(small, full), (one,))
     yield File("only-thumbnails.tif", tiff(small, small), refused="holds no image")
     yield File("multi-page-flag.tif", tiff((one, {"subfiletype": 2}), full), (one, one))
-    wide = (two.astype(np.uint16) * 257, {})
-    yield File("mixed-pages.tif", tiff(full, wide, (one[..., 0], {"photometric": 1})), (
-        one, two, rgb(one[..., 0]),
-    ))  # fmt: skip
+    data = tiff(full, (two.astype(np.uint16) * 257, {}), (one[..., 0], {"photometric": 1}))
+    yield File("mixed-pages.tif", data, (one, two, rgb(one[..., 0])))
     signed = (one[..., 0].astype(np.int16), {"photometric": "minisblack"})
     yield File("bad-page-last.tif", tiff(full, (two, {}), signed), (one, two), "16 bits, signed")
     whole = tiff(full, (two, {}))
@@ -273,9 +270,8 @@ def refused_tiffs() -> Iterator[File]:
         yield File(f"{np.dtype(kind)}.tif", tiff((array, black)), refused=refused)
     for bands in (2, 3, 4, 10):
         extra = black | {"extrasamples": ["unspecified"] * (bands - 1)}
-        for kind in (np.uint8, np.uint16):
-            data = tiff((base[..., :bands].astype(kind), extra))
-            bits = 8 * np.dtype(kind).itemsize
+        for bits in (8, 16):
+            data = tiff((base[..., :bands].astype(f"u{bits // 8}"), extra))
             refused = f"{bands} bands of {bits} bits, unsigned, photometric minisblack"
             yield File(f"{bands}-bands-{bits}.tif", data, refused=refused)
     over = np.full((HEIGHT, WIDTH, 3), 1.5, np.float32)
@@ -372,10 +368,7 @@ def jpegs() -> Iterator[File]:
     second = Image.fromarray(picture[::-1])
     data = pillow(image, "MPO", save_all=True, append_images=[second], **high)
     yield File("stereo.mpo", data, (picture,), tolerance=3)
-    turns = (picture, picture[:, ::-1], picture[::-1, ::-1], picture[::-1])
-    turned = np.rot90(picture, -1)
-    turns += (picture.transpose(1, 0, 2), turned, turned[::-1], np.rot90(picture))
-    for number, expected in enumerate(turns, 1):
+    for number, expected in turned(picture).items():
         exif = Image.Exif()
         exif[274] = number
         data = pillow(image, "JPEG", exif=exif, **high)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +16,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from segrt import pdf
 from segrt.arrays import from_array
-from segrt.errors import ConfigError, InputError
+from segrt.errors import ConfigError, InputError, MissingExtraError
 from segrt.frame import Frame, SegFailure
 from segrt.reading import Reading
 from segrt.sources import frames
@@ -327,6 +330,195 @@ def test_bad_files_report_the_reason(
     assert "is empty" in _error(tmp_path / "zero.png")
     assert "segrt reads 3gp apng asf avi avif avifs blp bmp" in _error(tmp_path / "a.docx")
     assert "holds no image" in _error(tmp_path / "empty")
+
+
+class _ByMethod:
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self._array
+
+
+class _ByInterface:
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array  # keeps the memory
+        self.__array_interface__ = array.__array_interface__
+
+
+class _ByDLPack:
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
+
+class _OnGpu(_ByMethod):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
+
+
+class _Shape:
+    shape = (5, 7, 3)
+
+
+class _Scalar:
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("iteration over a 0-d tensor")
+
+
+@pytest.mark.parametrize("kind", [_ByMethod, _ByInterface, _ByDLPack, np.ma.masked_array])
+def test_arrays_of_other_libraries_are_one_image(
+    kind: Callable[[Any], object], tiles: npt.NDArray[np.uint8]
+) -> None:
+    for source in (kind(tiles), [kind(tiles)]):
+        (frame,) = _images(source)
+        np.testing.assert_array_equal(frame.image, tiles)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (_OnGpu(np.zeros(())), "_OnGpu can't be converted to a NumPy array: can't convert cuda:0"),
+        (_Shape(), "_Shape can't be converted to a NumPy array"),
+        (_Scalar(), "this _Scalar can't be iterated: iteration over a 0-d tensor"),
+        (np.zeros((3, 8, 9), np.uint8), "its channels come first: pass np.moveaxis"),
+        (np.zeros((2, 8, 9, 3), np.uint8), "it is a batch: pass its images one by one"),
+        (np.float32(3), r"shape () is not an image"),
+        ([0, 255, 3], "a list of numbers can't be read: pass an array"),
+        ([[0.5, 1.0], [0.2, 0.1]], "a list of numbers can't be read: pass an array"),
+        (io.StringIO("text"), "open the file in binary mode"),
+    ],
+)
+def test_an_item_that_can_not_be_read_is_an_error_of_its_own(
+    source: object, message: str, tiles: npt.NDArray[np.uint8]
+) -> None:
+    first, *errors, last = frames([tiles, source, tiles])
+    assert isinstance(first, Frame)
+    assert isinstance(last, Frame)
+    for item in errors:
+        assert isinstance(item, SegFailure)
+        assert message in str(item.error)
+
+
+def test_array_of_paths(save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
+    paths = [str(save_image("a.png", tiles)), str(save_image("b.png", tiles))]
+    for source in (np.array(paths), np.array(paths, object)):
+        assert [f.input_path for f in _images(source)] == paths
+
+
+def test_opened_files(save_image: Save, tiles: npt.NDArray[np.uint8]) -> None:
+    path = save_image("a.png", tiles)
+    with path.open("rb") as file:
+        (frame,) = _images(file)
+    np.testing.assert_array_equal(frame.image, tiles)
+    assert frame.input_path == str(path)
+    (frame,) = _images(io.BytesIO(path.read_bytes()))
+    assert frame.input_path is None
+
+
+def test_folder_tells_what_it_leaves_out(
+    save_image: Save,
+    tiles: npt.NDArray[np.uint8],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = ("a.jpg", "b.jfif", "c.jpe", "d.GIF", "e.avif", "f.jp2", "plain", "g.bin", "h.tga")
+    forms = ("JPEG", "JPEG", "JPEG", "GIF", "AVIF", "JPEG2000", "JPEG", "PNG", "TGA")
+    for name, form in zip(names, forms, strict=True):
+        Image.fromarray(tiles).save(tmp_path / name, form)
+    (tmp_path / "._a.jpg").write_bytes(b"\0\5\x16\7" + bytes(80))
+    (tmp_path / ".thumbnails").mkdir()
+    Image.fromarray(tiles).save(tmp_path / ".thumbnails" / "a.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("notes.txt", "more.txt", "clip.mp4", "readme"):
+        (tmp_path / name).write_text("text")
+    found = [Path(f.input_path or "").name for f in _images(tmp_path)]
+    assert found == sorted(names)
+    (line,) = caplog.messages
+    assert line == (
+        f"{tmp_path}: left out: 1 .mp4, 2 .txt, 2 hidden, 1 link to a folder, 1 without a suffix "
+        "(videos are read when they are given by name)"
+    )
+    for name in names:
+        assert len(_images(tmp_path / name)) == 1
+
+
+def test_folder_that_can_not_be_read_is_an_error(
+    save_image: Save, tiles: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("d/a.png", "d/b/secret.png", "d/c.png"):
+        save_image(name, tiles)
+    scan = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if Path(folder).name in refused:
+            raise PermissionError(13, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused = ["b"]
+    first, second, third = frames(tmp_path / "d")
+    assert isinstance(first, Frame)
+    assert isinstance(second, SegFailure)
+    assert second.input_path == str(tmp_path / "d" / "b")
+    assert "Permission denied" in str(second.error)
+    assert isinstance(third, Frame)
+    refused.append("d")
+    assert "Permission denied" in _error(tmp_path / "d")
+
+
+def test_frames_of_animations_have_a_time(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (12, 8), (40 * k, 0, 0)) for k in range(4)]
+    for form in ("GIF", "PNG", "WEBP", "AVIF"):
+        path = tmp_path / f"a.{form.lower()}"
+        pictures[0].save(path, form, save_all=True, append_images=pictures[1:], duration=250)
+        found = _images(path)
+        assert [(f.page_index, f.time) for f in found] == [(k, k / 4) for k in range(4)]
+    pictures[0].save(tmp_path / "still.gif")
+    assert [(f.page_index, f.time) for f in _images(tmp_path / "still.gif")] == [(None, None)]
+
+
+def test_heic_needs_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (item,) = frames([tmp_path])
+    assert isinstance(item, SegFailure)
+    assert isinstance(item.error, MissingExtraError)
+    assert "pip install 'segrt[heif]'" in str(item.error)
+
+
+def test_heic_photos(tmp_path: Path) -> None:
+    plugin = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    picture = np.full((64, 48, 3), (200, 90, 30), np.uint8)
+    plugin.from_pillow(Image.fromarray(picture)).save(tmp_path / "a.heic", quality=100)
+    (tmp_path / "a.heic").rename(tmp_path / "b.jpg")  # as phones and mail programs do
+    (frame,) = _images(tmp_path)
+    assert np.abs(frame.image[..., ::-1].astype(int) - picture).max() <= 4
+
+
+def test_a_damaged_page_of_a_pdf_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [Image.new("L", (30, 20), 9 * k) for k in range(3)]
+    pages[0].save(tmp_path / "a.pdf", save_all=True, append_images=pages[1:])
+    draw = pdf._page
+
+    def damaged(document: Any, index: int, reading: Reading) -> npt.NDArray[np.uint8]:
+        if index == 1:
+            raise RuntimeError("no such page")
+        return draw(document, index, reading)
+
+    monkeypatch.setattr(pdf, "_page", damaged)
+    first, second, third = frames(tmp_path / "a.pdf")
+    assert isinstance(first, Frame)
+    assert isinstance(second, SegFailure)
+    assert second.page_index == 1
+    assert isinstance(third, Frame)
 
 
 @pytest.mark.parametrize("source", [None, 5.0, {"a": 1}])
