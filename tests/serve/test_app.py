@@ -410,6 +410,7 @@ def test_a_client_that_disconnects_frees_its_queue_slot(
         requests = [asyncio.create_task(post()) for _ in range(5)]
         # One runs, two are queued, and there is no memory yet for the other two.
         while not (gate.entered.is_set() and service.batcher.waiting == 2):
+            assert not any(request.done() for request in requests)
             await asyncio.sleep(0.01)
         assert admission.slots == 5
         leave.set()
