@@ -115,11 +115,12 @@ class Pipeline:
 
         Args:
             input: a file or folder (str or Path), an http(s) URL, a camera (0, or "camera:0"), the
-                bytes of a file, a PIL image, an array, or an iterable of these, nested to any
-                depth. Folders are searched recursively for images and PDFs, sorted by path. Each
-                page of a PDF and each frame of a TIFF, video or camera gives a result, with its
-                zero-based `page_index`. An array is (H, W, 3) BGR, or grey, or with alpha, which is
-                dropped; uint8, uint16 (its upper 8 bits), bool, or float from 0 to 1.
+                bytes of a file, an opened file, a PIL image, an array of any library, or an
+                iterable of these, nested to any depth. Folders are searched recursively for images
+                and PDFs, sorted by path. Each page of a PDF and each frame of a TIFF, animation,
+                video or camera gives a result, with its zero-based `page_index`. An array is
+                (H, W, 3) BGR, or grey, or with alpha, which is dropped; uint8, uint16 (its upper 8
+                bits), bool, or float from 0 to 1.
             target_size: -1: the image's own size; N: fit inside N x N; (height, width): exactly
                 that size; None: the pipeline's setting, else the image's own size.
             device: "cpu", "gpu:0,1", ... where the model is loaded once; None: the pipeline's.
