@@ -15,8 +15,12 @@ demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
 	@echo "Look at output/sample_overlay.png and output/sample_res.png"
 
+# Most tests wait for programs they start, so that two processes take little more than half the time
+# of one, even on two cores. More need a core and 2 GB each: make test WORKERS=4
+WORKERS ?= 2
+
 test: .venv/.ready
-	.venv/bin/python -m pytest $(COVERAGE)
+	.venv/bin/python -m pytest $(COVERAGE) --numprocesses=$(WORKERS) --dist=loadfile
 
 lint: .venv/.ready
 	.venv/bin/ruff check .

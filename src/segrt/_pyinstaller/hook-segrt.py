@@ -25,12 +25,14 @@ hiddenimports = [
 excludedimports = ["paddle", "paddle2onnx", "paddleseg", "onnxslim", "matplotlib"]
 
 # The model zoo, the bundled model with its licence, and the pages of the server.
-datas = collect_data_files("segrt", excludes=["_pyinstaller"])
+datas = collect_data_files("segrt", excludes=["_pyinstaller", "**/__pycache__"])
 if not (_PACKAGE / "model_zoo.yaml").exists():  # in a source checkout it is at the top level
     datas.append((str(_PACKAGE.parents[1] / "model_zoo.yaml"), "segrt"))
 
 # `segrt doctor` tells which ONNX Runtime is installed.
-_installed = {str(dist.name) for dist in importlib.metadata.distributions()}
+_installed = {
+    str(dist.name).lower().replace("_", "-") for dist in importlib.metadata.distributions()
+}
 for _name in ("segrt", *_RUNTIMES):
     if _name in _installed:
         datas += copy_metadata(_name)
