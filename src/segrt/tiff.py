@@ -1,7 +1,8 @@
 """Reads the pages of TIFF files: any layout, with samples of 1 to 16 bits or floats.
 
 tifffile decodes what Pillow can't, or gets wrong: separate planes, more than 8 bits, floats,
-further bands. Pillow decodes what tifffile can't: subsampled YCbCr and fax pages.
+further bands. Pillow decodes what tifffile can't: subsampled YCbCr, separate planes as JPEGs,
+and fax pages.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3,
 _UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
 _KINDS = {_UNSIGNED: "unsigned", _SIGNED: "signed", _FLOAT: "float", _VOID: "untyped"}
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
+_SEPARATE = 2  # planes, of PlanarConfiguration
 _FAX, _OLD_JPEG, _JPEG = (2, 3, 4), 6, 7
 # These expand by no more than the size of a strip or tile, which its page states.
 _PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, PackBits, LZMA, Zstandard
@@ -129,7 +131,11 @@ def _page(page: Any, number: int, content: str | bytes, reading: Reading) -> Pix
     if not all(isinstance(getattr(page, name), int) for name in _NUMBERS):
         raise InputError("its tags are damaged")
     reading.check(page.imagewidth, page.imagelength)
-    if page.photometric == _YCBCR or page.compression in (*_FAX, _OLD_JPEG):
+    if (
+        page.photometric == _YCBCR
+        or page.compression in (*_FAX, _OLD_JPEG)
+        or (page.compression == _JPEG and page.planarconfig == _SEPARATE)
+    ):
         return pillow_file.tiff_page(content, number, reading)
     _check(page, reading)
     samples = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # planes, height, width, samples
@@ -257,7 +263,7 @@ def _layout(page: Any) -> str:
     bands, kind = page.samplesperpixel, _KINDS.get(page.sampleformat, "complex")
     colours = getattr(page.photometric, "name", str(page.photometric)).lower()
     compression = getattr(page.compression, "name", str(page.compression)).lower()
-    planes = "separate" if page.planarconfig == 2 else "contiguous"
+    planes = "separate" if page.planarconfig == _SEPARATE else "contiguous"
     return (
         f"{bands} band{'s' * (bands != 1)} of {page.bitspersample} bits, {kind}, photometric "
         f"{colours}, {planes}, compression {compression}"
