@@ -76,7 +76,7 @@ class VideoWriter:
         """Add a frame.
 
         Args:
-            picture: uint8 (H, W, 3), RGB. It is resized to the first, should its size differ.
+            picture: uint8 (H, W, 3), BGR. It is resized to the first, should its size differ.
             time: seconds; frames at the time of the one before, or earlier, follow it directly.
 
         Raises:
@@ -96,7 +96,7 @@ class VideoWriter:
         if right or below:
             edge = cv2.BORDER_REPLICATE
             picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, edge), np.uint8)
-        frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="rgb24")
+        frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="bgr24")
         frame = self._converter.reformat(
             frame, format="yuv420p", dst_colorspace=self._colours, dst_color_range="MPEG"
         )
