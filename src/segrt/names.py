@@ -1,6 +1,6 @@
 """Names of output files, derived from the names of the inputs.
 
-A result is saved as *stem*, *_page* and *ending*: page 3 of `photos/scan.pdf` as `scan_3_res.png`.
+A result is saved as *stem*, *_page* and *ending*: the first page of `scan.pdf` as `scan_0_res.png`.
 
 - The stem is the name of the input without its suffix, as the file system has it: letters, blanks,
   line breaks and bytes that are not UTF-8 are kept. Dots at the start belong to the stem: that of
