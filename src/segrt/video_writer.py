@@ -96,7 +96,9 @@ class VideoWriter:
         if right or below:
             edge = cv2.BORDER_REPLICATE
             picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, edge), np.uint8)
-        frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="bgr24")
+        # FFmpeg's short cut from BGR to YUV is off by up to 5 levels.
+        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+        frame = av.VideoFrame.from_numpy_buffer(picture, format="rgb24")
         frame = self._converter.reformat(
             frame, format="yuv420p", dst_colorspace=self._colours, dst_color_range="MPEG"
         )
