@@ -616,6 +616,21 @@ def test_damaged_frames_are_errors_in_their_position(
             assert (other.image == one.image).all()
 
 
+def test_cut_and_joined_recordings_are_not_damaged(tmp_path: Path) -> None:
+    options = {"g": "8", "bf": "2"}
+    clip = write_timed(tmp_path / "a.ts", CONSTANT, options=options, noise=True)
+    content = clip.read_bytes()
+    clip.write_bytes(content + content)
+    joined = [frame for frame in frames(clip) if isinstance(frame, Frame)]
+    assert len(joined) == len(list(frames(clip))) == 48
+    assert np.diff([frame.time or 0 for frame in joined]) == pytest.approx(0.1, abs=0.07)
+    clip.write_bytes(content[len(content) // 5 // 188 * 188 :])  # begins between two key frames
+    found = [frame for frame in frames(clip) if isinstance(frame, Frame)]
+    assert 10 < len(found) == len(list(frames(clip))) < 24
+    for one, other in zip(reversed(found), reversed(joined), strict=False):
+        assert (one.image == other.image).all()
+
+
 def test_overlays_leave_out_damaged_frames(tmp_path: Path, pipeline: segrt.Pipeline) -> None:
     clip = write_timed(
         tmp_path / "a.mov", VARIABLE, codec="mjpeg", pixels="yuvj420p", sound="pcm_s16le"

@@ -41,7 +41,7 @@ class Positions:
         self._failed: set[int] = set()
         self._unplaced = 0  # failed packets without a time
         self._begin: int | None = None  # time of the first key frame
-        self._began = False
+        self._shown: int | None = None  # time of the last frame
 
     def note(self, packet: Packet[VideoStream]) -> None:
         """Expect a frame of a packet."""
@@ -49,7 +49,9 @@ class Positions:
             return
         if packet.is_keyframe and self._begin is None:
             self._begin = packet.pts
-        if self._all and not packet.is_discard:
+        # Where times start again, as in recordings that were joined, some can't be compared.
+        again = self._shown is not None and packet.pts <= self._shown
+        if self._all and not packet.is_discard and not again:
             heapq.heappush(self._expected, packet.pts)
 
     def fail(self, packet: Packet[VideoStream] | None) -> None:
@@ -70,9 +72,9 @@ class Positions:
             time = heapq.heappop(self._expected)
             self._failed.discard(time)
             # What precedes the first key frame was never complete.
-            early = not self._began if self._begin is None else time < self._begin
+            early = self._shown is None if self._begin is None else time < self._begin
             lost += time < frame.pts and not early
-        self._began = True
+        self._shown = frame.pts
         return lost
 
     def lost_at_end(self) -> int:
