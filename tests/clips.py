@@ -45,7 +45,7 @@ def write_timed(
     time_base: Fraction = Fraction(1, 90_000),
     options: dict[str, str] | None = None,
     sound: str | None = None,
-    rotate: tuple[float, bool] | None = None,
+    rotate: tuple[int, bool] | None = None,
     aspect: Fraction | None = None,
     noise: bool = False,
 ) -> Path:
@@ -71,8 +71,6 @@ def write_timed(
         stream.time_base = stream.codec_context.time_base = time_base
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
-        if rotate is not None:
-            stream.set_display_rotation(rotate[0], hflip=rotate[1])
         tone = None if sound is None else container.add_stream(sound, rate=16_000, layout="mono")
         for time in times:
             picture = np.full(shape, 220 if time >= 2 else 40, np.uint8)
@@ -94,7 +92,24 @@ def write_timed(
             samples.time_base = Fraction(1, 16_000)
             container.mux(tone.encode(samples))
             container.mux(tone.encode(None))
+    if rotate is not None:
+        _rotate(path, *rotate)
     return path
+
+
+def _rotate(path: Path, degrees: int, mirror: bool) -> None:
+    """Write the display matrix of an MP4 or MOV file: pixel (x, y) moves to (ax + cy, bx + dy)."""
+    a, b, c, d = {0: (1, 0, 0, 1), 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}[
+        degrees
+    ]
+    side = -1 if mirror else 1
+    matrix = b"".join(
+        (value * 0x10000).to_bytes(4, "big", signed=True)
+        for value in (side * a, b, 0, side * c, d, 0)
+    )
+    content = path.read_bytes()
+    offset = content.index(b"tkhd") + 4 + 40
+    path.write_bytes(content[:offset] + matrix + content[offset + len(matrix) :])
 
 
 def damage(path: Path, number: int, *, part: slice = slice(None)) -> Path:

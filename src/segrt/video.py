@@ -52,9 +52,10 @@ _MAGIC = {
 # report the size of those that are merely over the limit, it has to know it.
 _SMALL = 1 << 25  # pixels
 _UNREADABLE = "this video can't be read: it is damaged, it has no pictures, or none FFmpeg decodes"
+# PyAV 17 crashes if it gets options for streams that are not listed in a header.
+_HEADED = ("asf", "avi", "matroska", "mov")
 _TIMED = ("asf", "flv", "matroska", "mov")  # they state their duration
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
-_COVER = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 
 @dataclass(frozen=True)
@@ -218,11 +219,18 @@ def opened(
         file.seek(0)
         if (name := demuxer(head)) is None:
             raise InputError("this is not a video of a known format")
-        options = {"protocol_whitelist": "none"}
+        options = {}
         if max_pixels is not None:
             options["max_pixels"] = str(min(max(max_pixels, _SMALL), 2**31 - 1))
         try:
-            container = av.open(file, "r", format=name, options=options, metadata_errors="ignore")
+            container = av.open(
+                file,
+                "r",
+                format=name,
+                container_options={"protocol_whitelist": "none"},
+                options=options if name in _HEADED else {},
+                metadata_errors="ignore",
+            )
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError):
                 raise
@@ -232,7 +240,6 @@ def opened(
             if stream is None:
                 raise InputError(_UNREADABLE)
             _check_size(stream.width, stream.height, max_pixels)
-            options.pop("protocol_whitelist")
             if stream.codec_context.name == "mjpeg":  # which does not mark damaged frames
                 options["err_detect"] = "explode"
             stream.codec_context.options = options
@@ -254,7 +261,9 @@ def _file(source: str | bytes) -> Iterator[BinaryIO]:
 
 def _moves(stream: VideoStream) -> bool:
     """Whether a stream can be decoded, and is not the cover of an album."""
-    return stream.codec_context is not None and not int(stream.disposition) & _COVER
+    from av.stream import Disposition
+
+    return stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
 
 
 def start(container: InputContainer, first: Packet[Any] | None = None) -> float:

@@ -26,7 +26,7 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".av
 """FFmpeg's container formats of the suffixes of videos that can be written."""
 
 _H264 = {"preset": "ultrafast", "crf": "20"}
-_MPEG4_QUALITY = 4 * 118  # a quantizer of 4, in FFmpeg's unit
+_MPEG4 = {"flags": "+qscale", "global_quality": str(4 * 118)}  # a quantizer of 4
 _FINEST = 1_000_000  # ticks per second; encoders don't support arbitrary ones
 _RATES = (24, 25, 30, 50, 60, 100, 120)
 _SPACES = {1: 1, 5: 6}  # from members of av's Colorspace to FFmpeg's AVColorSpace
@@ -142,7 +142,7 @@ class VideoWriter:
         h264 = self._format != "avi" and "libx264" in av.codecs_available
         rate = Fraction(self._clip.frame_rate).limit_denominator(1001)
         stream = self._container.add_stream(
-            "libx264" if h264 else "mpeg4", rate=rate, options=_H264 if h264 else {}
+            "libx264" if h264 else "mpeg4", rate=rate, options=_H264 if h264 else _MPEG4
         )
         context = stream.codec_context
         stream.time_base = context.time_base = self._base
@@ -153,8 +153,6 @@ class VideoWriter:
         context.colorspace, context.color_range = _SPACES[self._colours], 1  # limited range
         if self._clip.pixel_aspect != 1:
             context.sample_aspect_ratio = self._clip.pixel_aspect
-        if not h264:
-            context.qscale, context.global_quality = True, _MPEG4_QUALITY
         try:
             context.open()
         except av.FFmpegError:
