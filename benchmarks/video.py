@@ -7,7 +7,8 @@ A clip of each size is generated. Each round runs both checkouts, one after the 
 subprocesses with the same interpreter and packages, in alternating order. Each is measured twice:
 
 - function: `save_overlay_video`, after a first run that is not measured. Files are read, segmented
-  and written; the model is loaded before.
+  and written; the model is loaded before, and both processes stay. Once by the clock, and once by
+  the seconds of CPU, which other processes disturb less.
 - command: `segrt predict CLIP`, from the start of the process to its end.
 
 Ratios are computed within each round. First, it is checked that both write all frames.
@@ -30,14 +31,16 @@ import numpy as np
 from common import timed
 
 FUNCTION = """
-import sys, time, segrt
-clip, out, size, runs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+import resource, sys, time, segrt
+clip, out, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu")
-for run in range(runs + 1):
-    start = time.perf_counter()
+def used():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+for _ in sys.stdin:
+    start, before = time.perf_counter(), used()
     segrt.save_overlay_video(pipeline, clip, out, size)
-    if run:
-        print(time.perf_counter() - start)
+    print(time.perf_counter() - start, used() - before, flush=True)
 """
 COMMAND = "import sys; from segrt.cli import main; sys.exit(main())"
 
@@ -80,9 +83,32 @@ def run(checkout: Path, code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def function_rate(checkout: Path, clip: Path, out: Path, size: int, frames: int) -> float:
-    """Frames per second of `save_overlay_video`."""
-    return frames / float(run(checkout, FUNCTION, str(clip), str(out), str(size), "1"))
+class Worker:
+    """A process that calls `save_overlay_video` with the segrt of a checkout."""
+
+    def __init__(self, checkout: Path, clip: Path, out: Path, size: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", FUNCTION, str(clip), str(out), str(size)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.seconds()
+
+    def seconds(self) -> tuple[float, float]:
+        """Seconds of one call, by the clock and of CPU."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        wall, cpu = self._process.stdout.readline().split()
+        return float(wall), float(cpu)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
 
 
 def command_rate(checkout: Path, clip: Path, out: Path, size: int, frames: int) -> float:
@@ -115,16 +141,29 @@ def main() -> None:
             width, height = map(int, name.split("x"))
             clip = Path(temporary, f"{name}.mp4")
             write_clip(clip, width, height, frames)
-            for title, measure in (("function", function_rate), ("command", command_rate)):
-                rates = Rates()
-                for number in range(arguments.rounds):
-                    both = [(here, rates.ours, "ours"), (arguments.against, rates.theirs, "theirs")]
-                    for checkout, found, label in both[:: -1 if number % 2 else 1]:
-                        out = Path(temporary, label + name)
-                        found.append(measure(checkout, clip, out, size, frames))
-                        assert count(out) == frames
-                    print(f"{name} {title}: {rates.ours[-1]:.1f} and {rates.theirs[-1]:.1f}/s")
-                lines.append(rates.line(f"{name}, {title}"))
+            checkouts = (here, "ours"), (arguments.against, "theirs")
+            folders = {label: Path(temporary, label + name) for _, label in checkouts}
+            wall, cpu, command = Rates(), Rates(), Rates()
+            workers = {k: Worker(c, clip, folders[k], size) for c, k in checkouts}
+            for number in range(arguments.rounds):
+                for _, label in checkouts[:: -1 if number % 2 else 1]:
+                    seconds = workers[label].seconds()
+                    getattr(wall, label).append(frames / seconds[0])
+                    getattr(cpu, label).append(frames / seconds[1])
+                    assert count(folders[label]) == frames
+                print(f"{name} function: {wall.ours[-1]:.1f} and {wall.theirs[-1]:.1f}/s")
+            for worker in workers.values():
+                worker.close()
+            for number in range(arguments.rounds):
+                for checkout, label in checkouts[:: -1 if number % 2 else 1]:
+                    rate = command_rate(checkout, clip, folders[label], size, frames)
+                    getattr(command, label).append(rate)
+                print(f"{name} command: {command.ours[-1]:.1f} and {command.theirs[-1]:.1f}/s")
+            lines += [
+                wall.line(f"{name}, function"),
+                cpu.line(f"{name}, function, per second of CPU"),
+                command.line(f"{name}, command"),
+            ]
     title = (
         f"Clips of {frames} frames at --target-size {size} with the bundled model; "
         f"{platform.machine()}, {os.cpu_count()} cores, {arguments.rounds} interleaved rounds"
