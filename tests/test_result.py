@@ -361,18 +361,6 @@ def test_polygons_cover_exactly_their_pixels(seed: int, grain: int) -> None:
     np.testing.assert_array_equal(painted, [labels == c for c in range(3)])
 
 
-def test_outline_of_a_ring_is_two_rectangles() -> None:
-    mask = np.zeros((6, 7), np.bool_)
-    mask[1:5, 1:6] = True
-    mask[2:4, 3:4] = False
-    ((exterior, holes),) = shapes.outlines(mask)
-    assert sorted(map(tuple, exterior.tolist())) == [(1, 1), (1, 5), (6, 1), (6, 5)]
-    assert [sorted(map(tuple, hole.tolist())) for hole in holes] == [
-        [(3, 2), (3, 4), (4, 2), (4, 4)]
-    ]
-    assert shapes.outlines(np.zeros((3, 3), np.bool_)) == []
-
-
 def test_geojson_says_that_it_is_in_pixels() -> None:
     collection = _result(classes=4).to_geojson()
     assert collection["image"]["height"] == 12
@@ -599,6 +587,6 @@ def test_annotations_of_a_region_each() -> None:
     for one in found:
         mask = _decode(one["segmentation"])
         assert one["score"] == pytest.approx(scores[mask].mean())
-        assert len(shapes.outlines(mask)) == 1
+        assert [region.label for region in shapes.regions(mask.astype(np.int32))].count(1) == 1
     broken = dataclasses.replace(result, scores=np.full_like(scores, np.nan))
     assert {one["score"] for one in broken.to_coco_rle()} == {0.0}

@@ -116,23 +116,24 @@ def test_polygons_of_patterns(labels: Labels) -> None:
 
 
 def test_a_ring_that_touches_itself_becomes_an_exterior_and_a_hole() -> None:
-    mask = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], np.bool_)
-    ((exterior, holes),) = shapes.outlines(mask)
+    labels = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], np.int32)
+    (_, exterior, holes) = shapes.regions(labels)[-1]
     assert sorted(exterior.tolist()) == [[0, 0], [0, 3], [2, 2], [2, 3], [3, 0], [3, 2]]
     assert [sorted(hole.tolist()) for hole in holes] == [[[1, 1], [1, 2], [2, 1], [2, 2]]]
 
 
 def test_pixels_that_touch_at_a_corner_are_regions_of_their_own() -> None:
-    assert [len(exterior) for exterior, _ in shapes.outlines(np.eye(3, dtype=np.bool_))] == [4] * 3
+    found = [region for region in shapes.regions(np.eye(3, dtype=np.int32)) if region.label]
+    assert [len(region.exterior) for region in found] == [4] * 3
 
 
-@given(hnp.arrays(np.bool_, sizes))
-def test_outlines_are_the_regions_of_the_mask(mask: shapes.Mask) -> None:
-    found = [
-        _fill([one, *holes], (mask.shape[0], mask.shape[1])) for one, holes in shapes.outlines(mask)
-    ]
-    np.testing.assert_array_equal(np.any(found, axis=0) if found else mask & False, mask)
-    assert sum(one.sum() for one in found) == mask.sum()
+def test_outline_of_a_ring_is_two_rectangles() -> None:
+    labels = np.zeros((6, 7), np.int32)
+    labels[1:5, 1:6] = 1
+    labels[2:4, 3:4] = 0
+    (_, exterior, holes) = shapes.regions(labels)[-1]
+    assert sorted(exterior.tolist()) == [[1, 1], [1, 5], [6, 1], [6, 5]]
+    assert [sorted(hole.tolist()) for hole in holes] == [[[3, 2], [3, 4], [4, 2], [4, 4]]]
 
 
 @given(label_maps)

@@ -74,24 +74,6 @@ def bounds(mask: Mask) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def outlines(mask: Mask) -> list[tuple[Ring, tuple[Ring, ...]]]:
-    """Trace the outlines of the regions of a mask exactly.
-
-    Example:
-        >>> [(exterior, holes)] = outlines(np.ones((2, 3), bool))
-        >>> exterior.tolist()
-        [[3, 0], [3, 2], [0, 2], [0, 0]]
-
-    Args:
-        mask: bool (H, W).
-
-    Returns:
-        list: exterior and holes of each connected region, as in `Polygon`. By the shoelace formula,
-            the area of exteriors is positive and that of holes negative.
-    """
-    return [(exterior, holes) for label, exterior, holes in regions(mask.astype(np.int32)) if label]
-
-
 def regions(labels: Labels) -> list[Region]:
     """Trace the outlines of all connected regions of a label map exactly.
 
@@ -101,8 +83,9 @@ def regions(labels: Labels) -> list[Region]:
     pixel. A ring that passes through such a corner twice is split there.
 
     Example:
-        >>> [(region.label, len(region.exterior)) for region in regions(np.eye(2, dtype=np.int32))]
-        [(0, 4), (0, 4), (1, 4), (1, 4)]
+        >>> [region] = regions(np.ones((2, 3), np.int32))
+        >>> region.label, region.exterior.tolist()
+        (1, [[3, 0], [3, 2], [0, 2], [0, 0]])
 
     Args:
         labels: int (H, W), not negative.
