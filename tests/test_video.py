@@ -98,6 +98,15 @@ def test_oversized_frames_are_rejected(tmp_path: Path, monkeypatch: pytest.Monke
     assert "128 x 64 has more than 8,000 pixels a frame" in str(item.error)
 
 
+def test_names_of_videos(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4", 2).rename(tmp_path / "recording")
+    (tmp_path / "text").write_text("text")
+    assert video.names_video(str(clip))
+    assert all(video.names_video(name) for name in ("camera:0", "gone.MOV"))
+    for name in ("gone.png", "gone", str(tmp_path / "text"), str(tmp_path), "http://host/a.jpg"):
+        assert not video.names_video(name)
+
+
 def test_cameras_are_numbers() -> None:
     assert [video.camera_index(s) for s in (0, 7, "camera:1", "Camera:12")] == [0, 7, 1, 12]
     assert [video.camera_index(s) for s in (True, -1, "0", "camera:x", None)] == [None] * 5

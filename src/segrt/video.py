@@ -18,7 +18,7 @@ import numpy.typing as npt
 from segrt import camera
 from segrt.damage import Positions, judged
 from segrt.errors import InputError, TooLargeError
-from segrt.formats import VIDEO_SUFFIXES
+from segrt.formats import HEAD, VIDEO_SUFFIXES, is_avif, is_heif, is_image_name
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -26,19 +26,12 @@ if TYPE_CHECKING:
     from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
-HEAD = 400
-"""Number of bytes that `is_video` needs."""
-
 FRAME_RATE = 25.0
 """Frame rate of videos and cameras that don't state theirs."""
 
 LATE = 10.0
 """Videos that start later than this, in seconds, count from their start: broadcasts, mostly."""
 
-_IMAGE_BRANDS = (
-    *(b"avif", b"avis", b"heic", b"heim", b"heis"),
-    *(b"heix", b"hevc", b"hevx", b"mif1", b"msf1"),
-)
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free")
 _MAGIC = {
     b"\x1aE\xdf\xa3": "matroska",
@@ -101,10 +94,10 @@ def demuxer(head: bytes) -> str | None:
     FFmpeg itself would also accept playlists, which can refer to other files and hosts.
 
     Args:
-        head: at least the first `HEAD` bytes of the file.
+        head: at least the first 400 bytes of the file.
     """
     if head[4:8] in _BOXES:
-        return None if head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS else "mov"
+        return None if is_avif(head) or is_heif(head) else "mov"
     if head[:4] == b"RIFF":
         return "avi" if head[8:12] == b"AVI " else None
     # .ts packets, and .m2ts packets, which start with a time stamp
@@ -117,7 +110,7 @@ def is_video(head: bytes) -> bool:
     """Whether a file is a video (MP4, MOV, AVI, Matroska, WebM, MPEG, ...), given its first bytes.
 
     Args:
-        head: at least the first `HEAD` bytes of the file.
+        head: at least the first 400 bytes of the file.
     """
     return demuxer(head) is not None
 
@@ -131,9 +124,22 @@ def camera_index(source: object) -> int | None:
     return int(match[1]) if match else None
 
 
-def is_video_name(source: str) -> bool:
-    """Whether this text is a camera or a file name with the suffix of a video."""
-    return camera_index(source) is not None or Path(source).suffix.lower() in VIDEO_SUFFIXES
+def names_video(source: str) -> bool:
+    """Whether a text names a camera or a video.
+
+    The suffix of a file decides; with an unknown one, or none, its content.
+
+    Example:
+        >>> names_video("camera:0"), names_video("clip.mp4"), names_video("road.png")
+        (True, True, False)
+    """
+    if camera_index(source) is not None or Path(source).suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    if is_image_name(source) or not Path(source).is_file():
+        return False
+    with suppress(OSError), open(source, "rb") as file:
+        return is_video(file.read(HEAD))
+    return False
 
 
 def probe(source: str | int) -> Clip:

@@ -152,7 +152,7 @@ def test_a_client_that_reads_nothing_is_disconnected(
 ) -> None:
     connect = serve(timeout=1.0)
     client = connect()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
     request = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
     # The server stops reading, and then closes.
     _send_until_closed(client, request * 100)

@@ -29,7 +29,7 @@ from segrt.reading import Reading
 from segrt.result import SegResult
 from segrt.schedule import behind
 from segrt.types import parse_label_format
-from segrt.video import is_video_name
+from segrt.video import names_video
 
 SAVERS = 2
 """Threads that save results; they wait for the disk more than they compute."""
@@ -73,7 +73,7 @@ def predict(
     parse_label_format(output.label_format)
     save_path, videos = output.save_path, dict[str, Path]()
     if save_path is not None:
-        films = [name for name in input if is_video_name(name)]
+        films = [name for name in input if names_video(name)]
         input = outputs.expand([name for name in input if name not in films], save_path)
         videos = outputs.video_targets(films, save_path)
         outputs.check(input, videos, save_path)
