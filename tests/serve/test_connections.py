@@ -152,6 +152,7 @@ def test_a_client_that_reads_nothing_is_disconnected(
 ) -> None:
     connect = serve(timeout=1.0)
     client = connect()
+    # In a buffer smaller than a packet of the loopback, the kernel would drop acknowledgements too.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
     request = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
     # The server stops reading, and then closes.

@@ -20,6 +20,7 @@ from PIL import Image
 
 from segrt.errors import InputError, TooLargeError
 from segrt.reading import Reading
+from segrt.serve import decoding
 from segrt.serve.decoding import Decoders
 from segrt.sources import one_image
 
@@ -126,8 +127,13 @@ def test_a_decoder_that_hangs_is_killed(
 
 @pytest.mark.parametrize(("how", "status"), [(b"crash", "-11"), (b"kill", "-9"), (b"bug", "1")])
 def test_a_decoder_that_crashes_costs_one_image(
-    pool: Pool, how: bytes, status: str, caplog: pytest.LogCaptureFixture
+    pool: Pool,
+    how: bytes,
+    status: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(decoding, "_EXIT_SECONDS", 20)  # other tests may keep all cores busy
     caplog.set_level(logging.WARNING)
     decoders = pool()
     before = _process(decoders)
