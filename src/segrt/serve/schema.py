@@ -77,7 +77,7 @@ class SegmentRequest(Options):
     """An image, and how to segment it."""
 
     image: str = Field(
-        description="An image file (JPEG, PNG, WebP, BMP, TIFF, PNM, Sun raster) as base64 or as a "
+        description="An image file (JPEG, PNG, WebP, GIF, AVIF, BMP, TIFF, ...) as base64 or as a "
         "`data:` URI; or its http(s) URL, if the server allows URLs."
     )
 
