@@ -146,9 +146,12 @@ def _check_passes(names: Collection[str]) -> None:
 def _photos(verify: Path | None) -> list[Path]:
     if verify is None:
         return []
-    photos = (
-        [verify] if verify.is_file() else [Path(file) for file in find_images(str(verify)).files]
-    )
+    if verify.is_file():
+        return [verify]
+    try:
+        photos = [Path(file) for file in find_images(str(verify)).files]
+    except OSError as error:
+        raise ConfigError(f"--verify {verify} contains no photo: {error.strerror}") from None
     if not photos:
         raise ConfigError(f"--verify {verify} contains no photo")
     return photos
