@@ -17,7 +17,7 @@ from segrt import video
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.files import is_same_file, replacing
 from segrt.frame import SegFailure
-from segrt.names import file_name
+from segrt.names import short_stem
 from segrt.pipeline import Pipeline
 from segrt.result import SegResult
 from segrt.schedule import behind
@@ -84,7 +84,7 @@ def save_overlay_video(
     name = str(source) if index is None else f"camera:{index}"
     target = Path(save_path)
     if target.suffix.lower() not in WRITTEN:
-        target = target / f"{Path(file_name(name)).stem}_overlay.mp4"
+        target = target / f"{short_stem(name)}_overlay.mp4"
     if is_same_file(name, target):
         raise ConfigError(f"{target} is the input itself: save to another folder or name")
     results = pipeline.predict(

@@ -19,7 +19,7 @@ from segrt import encode, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import is_same_file, write_atomic
 from segrt.formats import IMAGE_SUFFIXES, READ_SUFFIXES
-from segrt.names import file_name
+from segrt.names import suffix
 from segrt.types import LabelFormat, parse_label_format
 
 _LOSSY = frozenset((".jpeg", ".jpg"))
@@ -364,8 +364,8 @@ class SegResult(Mapping[str, Any]):
                 is written.
             OSError: the disk is full, or the path can't be written.
         """
-        suffix = Path(file_name(self.input_path)).suffix if self.input_path else ""
-        own = suffix if suffix.lower() in IMAGE_SUFFIXES else ".png"
+        own = suffix(self.input_path) if self.input_path else ""
+        own = own if own.lower() in IMAGE_SUFFIXES else ".png"
         target = self._picture_target(save_path, f"_res{own}")
         if target.suffix.lower() not in _LOSSY:
             self._write({target: self._encode(target.suffix.lower())})
@@ -506,11 +506,11 @@ class SegResult(Mapping[str, Any]):
 
     def _picture_target(self, save_path: str | Path, ending: str) -> Path:
         """`_target` for a picture. Raises ConfigError for formats that can't be written."""
-        suffix = Path(save_path).suffix.lower()
+        kind = Path(save_path).suffix.lower()
         is_folder = str(save_path).endswith(("/", os.sep)) or os.path.isdir(save_path)
-        if suffix not in IMAGE_SUFFIXES and not is_folder:
+        if kind not in IMAGE_SUFFIXES and not is_folder:
             Image.init()
-            if suffix in READ_SUFFIXES or suffix in Image.EXTENSION:
+            if kind in READ_SUFFIXES or kind in Image.EXTENSION:
                 raise ConfigError(
                     f"can't write {Path(save_path).name!a}: use {', '.join(sorted(IMAGE_SUFFIXES))}"
                     ", or the path of a folder"
@@ -533,10 +533,8 @@ class SegResult(Mapping[str, Any]):
         except ValueError as error:  # a null character, or one that file names can't hold here
             raise ConfigError(f"{str(file)!a} can't be a file name here: {error}") from None
 
-    def _encode(self, suffix: str) -> bytes:
-        if suffix == ".png":
-            return self.label_png()
-        return encode.rgb(self.img["res"], suffix)
+    def _encode(self, kind: str) -> bytes:
+        return self.label_png() if kind == ".png" else encode.rgb(self.img["res"], kind)
 
 
 def _feature(polygon: shapes.Polygon) -> dict[str, Any]:
