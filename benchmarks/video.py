@@ -19,16 +19,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
-import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 import av
 import numpy as np
-from common import timed
+from common import Rates, Worker, run, timed
 
 FUNCTION = """
 import resource, sys, time, segrt
@@ -45,21 +41,6 @@ for _ in sys.stdin:
 COMMAND = "import sys; from segrt.cli import main; sys.exit(main())"
 
 
-@dataclass
-class Rates:
-    """Frames per second of each round."""
-
-    ours: list[float] = field(default_factory=list)
-    theirs: list[float] = field(default_factory=list)
-
-    def line(self, title: str) -> str:
-        """A row of the table."""
-        ratios = sorted(a / b for a, b in zip(self.ours, self.theirs, strict=True))
-        span = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
-        ours, theirs = median(self.ours), median(self.theirs)
-        return f"| {title} | {ours:.1f} | {theirs:.1f} | {median(ratios):.3f} ({span}) |"
-
-
 def write_clip(path: Path, width: int, height: int, frames: int) -> None:
     """Write an H.264 clip of a moving gradient with noise."""
     random = np.random.default_rng(0)
@@ -73,42 +54,6 @@ def write_clip(path: Path, width: int, height: int, frames: int) -> None:
             picture = av.VideoFrame.from_ndarray(waves.astype(np.uint8) + noise, format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-
-
-def run(checkout: Path, code: str, *arguments: str) -> str:
-    """Run code with the segrt of a checkout; returns its output."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return done.stdout
-
-
-class Worker:
-    """A process that calls `save_overlay_video` with the segrt of a checkout."""
-
-    def __init__(self, checkout: Path, clip: Path, out: Path, size: int) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", FUNCTION, str(clip), str(out), str(size)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.seconds()
-
-    def seconds(self) -> tuple[float, float]:
-        """Seconds of one call, by the clock and of CPU."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        wall, cpu = self._process.stdout.readline().split()
-        return float(wall), float(cpu)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
 
 
 def command_rate(checkout: Path, clip: Path, out: Path, size: int, frames: int) -> float:
@@ -144,10 +89,10 @@ def main() -> None:
             checkouts = (here, "ours"), (arguments.against, "theirs")
             folders = {label: Path(temporary, label + name) for _, label in checkouts}
             wall, cpu, command = Rates(), Rates(), Rates()
-            workers = {k: Worker(c, clip, folders[k], size) for c, k in checkouts}
+            workers = {k: Worker(c, FUNCTION, clip, folders[k], size) for c, k in checkouts}
             for number in range(arguments.rounds):
                 for _, label in checkouts[:: -1 if number % 2 else 1]:
-                    seconds = workers[label].seconds()
+                    seconds = workers[label].ask()
                     getattr(wall, label).append(frames / seconds[0])
                     getattr(cpu, label).append(frames / seconds[1])
                     assert count(folders[label]) == frames
