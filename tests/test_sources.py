@@ -492,13 +492,14 @@ def test_heic_needs_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install 'segrt[heif]'" in str(item.error)
 
 
-def test_heic_photos(tmp_path: Path) -> None:
+def test_heic_photos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plugin = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
     picture = np.full((64, 48, 3), (200, 90, 30), np.uint8)
     plugin.from_pillow(Image.fromarray(picture)).save(tmp_path / "a.heic", quality=100)
     (tmp_path / "a.heic").rename(tmp_path / "b.jpg")  # as phones and mail programs do
     (frame,) = _images(tmp_path)
     assert np.abs(frame.image[..., ::-1].astype(int) - picture).max() <= 4
+    assert not caplog.messages
 
 
 def test_a_damaged_page_of_a_pdf_fails_alone(

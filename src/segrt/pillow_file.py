@@ -168,7 +168,7 @@ def _turn_upright(image: Image.Image, reading: Reading) -> None:
     if "exif" not in info and "Raw profile type exif" in info:  # written by ImageMagick
         lines = info["Raw profile type exif"].split("\n")[3:]
         info["exif"] = bytes.fromhex("".join(lines))
-    data = info.get("exif", b"").removeprefix(b"Exif\0\0")
+    data = (info.get("exif") or b"").removeprefix(b"Exif\0\0")
     structure.check_tags(data, "EXIF data", reading.limit)
     image.getexif()  # keeps what it reads
     # Otherwise Pillow would read the data again, with all linked directories, to write it anew.
