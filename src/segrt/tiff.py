@@ -229,7 +229,7 @@ def _colours(page: Any, samples: npt.NDArray[Any]) -> Pixels:
     elif bits < 8:
         pixels = np.rint(samples * (255 / (2**bits - 1))).astype(np.uint8)
     else:
-        pixels = (samples >> (bits - 8)).astype(np.uint8)
+        pixels = (samples >> (bits - 8) if bits > 8 else samples).astype(np.uint8, copy=False)
     if page.photometric == _WHITE_IS_ZERO:
         pixels = 255 - pixels
     if page.photometric == _SEPARATED:
