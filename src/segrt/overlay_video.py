@@ -82,11 +82,7 @@ def save_overlay_video(
         raise ConfigError(f"alpha {alpha!r} is not valid: it must be from 0 to 1")
     index = video.camera_index(source)
     name = str(source) if index is None else f"camera:{index}"
-    target = Path(save_path)
-    if target.suffix.lower() not in WRITTEN:
-        target = target / f"{short_stem(name)}_overlay.mp4"
-    if is_same_file(name, target):
-        raise ConfigError(f"{target} is the input itself: save to another folder or name")
+    target = _target(name, Path(save_path))
     results = pipeline.predict(
         name, target_size, batch_size=batch_size, slide=slide, on_error="yield"
     )
@@ -98,6 +94,16 @@ def save_overlay_video(
         if str(error).startswith(name):
             raise
         raise InputError(f"{name}: {error}") from None
+    return target
+
+
+def _target(name: str, save_path: Path) -> Path:
+    if save_path.suffix.lower() in WRITTEN:
+        target = save_path
+    else:
+        target = save_path / f"{short_stem(name)}_overlay.mp4"
+    if is_same_file(name, target):
+        raise ConfigError(f"{target} is the input itself: save to another folder or name")
     return target
 
 
