@@ -14,9 +14,16 @@ import pytest
 from clips import write_clip
 from PIL import Image
 
+import segrt
 from segrt import video
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")  # where results are saved by default
 
 
 def _segrt(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -44,6 +51,49 @@ def test_the_paddlex_form(save_image: Save, tiles: npt.NDArray[np.uint8], tmp_pa
     )
     saved = json.loads((out / "photo_res.json").read_text())
     assert np.array_equal(np.array(saved["pred"])[0], np.asarray(Image.open(out / "photo_res.png")))
+
+
+def test_the_paddlex_form_saves_nothing_by_itself(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    photo = save_image("photo.png", tiles)
+    arguments = ["--pipeline", "semantic_segmentation", "--input", photo]
+    done = _segrt(*arguments, "--model_dir", colour_model)
+    _says(done, 0, "1 segmented, 0 failed")
+    assert done.stdout.startswith("{'res': ")
+    assert not [*Path().iterdir()]
+
+
+def test_predict_saves_to_output_and_prints_the_shares(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    photo = save_image("photo.png", tiles)
+    done = _segrt("predict", photo, "--model_dir", colour_model)
+    _says(done, 0, "1 segmented, 0 failed", "results in output")
+    assert sorted(p.name for p in Path("output").iterdir()) == [
+        "photo_overlay.png",
+        "photo_res.json",
+        "photo_res.png",
+    ]
+    (result,) = segrt.create_pipeline(model_dir=colour_model, device="cpu").predict(photo)
+    assert isinstance(result, segrt.SegResult)
+    name, share = next(iter(result.areas().items()))
+    assert done.stdout.startswith(f"{photo}: {name} {share:.1%}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_demo(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = _segrt("demo")
+    _says(done, 0, "segrt-demo/sample_overlay.png", "Next:", "segrt predict YOUR_PHOTO.jpg")
+    assert done.stdout.startswith("Road ")
+    assert ("█" in done.stdout) == (encoding == "utf-8")
+    assert "\\u" not in done.stdout
+    assert sorted(p.name for p in Path("segrt-demo").iterdir()) == [
+        "sample_overlay.png",
+        "sample_res.json",
+        "sample_res.png",
+    ]
 
 
 def test_predict_does_what_it_can_and_counts(
@@ -292,7 +342,8 @@ def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> Non
     )
     assert "moov atom" not in done.stderr  # FFmpeg says nothing beside
     assert sorted(p.name for p in out.iterdir()) == ["a_2_overlay.mp4", "a_overlay.mp4"]
-    assert _segrt("predict", clips[0], "--model_dir", colour_model).stdout.count("a.mp4") == 5
+    printed = _segrt("predict", clips[0], "--model_dir", colour_model, "--show", "paddlex").stdout
+    assert printed.count("a.mp4") == 5
 
 
 def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, colour_model: Path) -> None:

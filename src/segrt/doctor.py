@@ -70,6 +70,14 @@ def problems(machine: Catalog) -> list[str]:
             f"{' and '.join(names)} overwrite each other: run  pip uninstall -y {' '.join(names)}  "
             "and then pip install 'segrt[cpu]'  (or gpu, or openvino)"
         )
+    opencv = [name for name, _ in machine.versions if name.startswith("opencv-")]
+    if len(opencv) > 1:
+        keep = min(opencv, key=lambda name: "headless" in name)
+        messages.append(
+            f"{' and '.join(opencv)} overwrite each other, so that cv2.imshow may fail: run  "
+            f"pip uninstall -y {' '.join(opencv)}  and then  pip install {keep}  (segrt works with "
+            "any one of them)"
+        )
     for provider in machine.providers:
         messages += [
             f"{provider.name}: {library} is missing; {_fix(provider, library)}"

@@ -180,6 +180,14 @@ def test_doctor_reports_colliding_wheels() -> None:
     assert problems(one) == []
 
 
+def test_doctor_reports_two_wheels_of_opencv() -> None:
+    versions = (("opencv-python", "5.0.0"), ("opencv-python-headless", "5.0.0"))
+    (problem,) = problems(Catalog(m.PLAIN, (), m.OPENVINO.providers, versions))
+    assert "pip uninstall -y opencv-python opencv-python-headless" in problem
+    assert "pip install opencv-python  (" in problem
+    assert problems(Catalog(m.PLAIN, (), m.OPENVINO.providers, versions[1:])) == []
+
+
 def test_doctor_reports_unused_hardware_and_broken_plugins() -> None:
     (gpu, openvino) = problems(Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers))
     assert "Tesla T4 is not used" in gpu

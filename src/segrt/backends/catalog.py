@@ -390,12 +390,8 @@ def _gpus() -> tuple[Gpu, ...]:
 
 def _versions() -> tuple[tuple[str, str], ...]:
     prefixes = ("onnxruntime", "tensorrt", "nvidia-cudnn", "nvidia-cublas", "nvidia-cuda-runtime")
-    found = {
-        (str(dist.name), dist.version)
-        for dist in metadata.distributions()
-        if dist.name.startswith(prefixes)
-    }
-    return tuple(sorted(found))
+    named = [(str(dist.name).replace("_", "-"), dist.version) for dist in metadata.distributions()]
+    return tuple(sorted({pair for pair in named if pair[0].startswith((*prefixes, "opencv-"))}))
 
 
 def cpu_name() -> str:

@@ -37,6 +37,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for target, text in {
+    "demo:demo": "Segment a sample that comes with segrt, into ./segrt-demo.",
     "predict:predict": "Segment images, and save the results; videos become overlay videos.",
     "serve:serve": "Serve a pipeline over HTTP, with PaddleX's API.",
     "config:config": "Write a pipeline YAML to start from, or print it.",
@@ -59,8 +60,8 @@ def as_subcommand(tokens: Sequence[str]) -> list[str]:
     """Rewrite PaddleX's command line as a subcommand; return any other one unchanged.
 
     Example:
-        >>> as_subcommand(["--pipeline", "semantic_segmentation", "--input", "road.png"])
-        ['predict', '--pipeline', 'semantic_segmentation', '--input', 'road.png']
+        >>> as_subcommand(["--pipeline", "p.yaml", "--input", "road.png"])
+        ['predict', '--show', 'paddlex', '--pipeline', 'p.yaml', '--input', 'road.png']
 
     Raises:
         ConfigError: `--pipeline` comes without `--input`.
@@ -74,7 +75,7 @@ def as_subcommand(tokens: Sequence[str]) -> list[str]:
     if "--pipeline" in names and tokens[0].startswith("--"):
         if "--input" not in names:
             raise ConfigError("--pipeline needs --input: an image or a folder of images")
-        return ["predict", *tokens]
+        return ["predict", "--show", "paddlex", *tokens]
     return list(tokens)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from segrt.cli import interrupts, outputs
+from segrt.cli import interrupts, outputs, shares
 from segrt.cli.console import complain, progress_bar, say
 from segrt.cli.options import (
     DEVICE,
@@ -31,6 +31,9 @@ from segrt.schedule import behind
 from segrt.types import parse_label_format
 from segrt.video import names_video
 
+FOLDER = Path("output")
+"""Where results are saved by default."""
+
 SAVERS = 2
 """Threads that save results; they wait for the disk more than they compute."""
 
@@ -41,13 +44,22 @@ class OutputOptions:
     """What is saved, and where."""
 
     save_path: SavePath = None
-    """Folder for the results; created if missing. No input is ever overwritten."""
+    """Folder for the results; default: output, with overlays. No input is overwritten."""
 
     label_format: Annotated[str, Parameter(group=OUTPUT)] = "list"
     """Labels in the JSON: list (as PaddleX), rle (as COCO) or png."""
 
     overlay: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
     """Also save the photo with the class colours and a legend."""
+
+    show: Annotated[Literal["shares", "paddlex"], Parameter(group=OUTPUT)] = "shares"
+    """Print the share of each class, or what PaddleX prints."""
+
+    def completed(self) -> OutputOptions:
+        """With the default folder, except in PaddleX's form, which saves nothing by default."""
+        if self.save_path is not None or self.show == "paddlex":
+            return self
+        return replace(self, save_path=FOLDER, overlay=True)
 
 
 def predict(
@@ -71,6 +83,7 @@ def predict(
     if not input:
         raise ConfigError("predict needs an input: an image, a folder of images, a URL or a video")
     parse_label_format(output.label_format)
+    output = output.completed()
     save_path, videos = output.save_path, dict[str, Path]()
     if save_path is not None:
         films = [name for name in input if names_video(name)]
@@ -91,7 +104,7 @@ def predict(
                 complain(result.error)
             else:
                 done += 1
-                result.print(format_json=False)
+                _show(result, output.show)
     if videos:
         saved = _save_videos(pipeline, videos, inference)
         done, failed = done + saved, failed + len(videos) - saved
@@ -99,6 +112,14 @@ def predict(
     ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
     say(f"{done} segmented, {failed} failed ({ran}){where}")
     return 1 if failed else 0
+
+
+def _show(result: SegResult, form: str) -> None:
+    if form == "paddlex":
+        result.print(format_json=False)
+        return
+    index = "" if result.page_index is None else f", {result.page_index}"
+    print(f"{result.input_path}{index}: {shares.line(result.areas())}")
 
 
 def _results(

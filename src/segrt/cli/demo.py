@@ -1,0 +1,36 @@
+"""`segrt demo`: segment the bundled sample with the bundled model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from segrt import package_data
+from segrt.cli import shares
+from segrt.cli.console import say
+from segrt.create import create_pipeline
+from segrt.errors import SegrtError
+
+FOLDER = Path("segrt-demo")
+"""Where the results are saved."""
+
+NEXT = """\
+Next:
+  segrt predict YOUR_PHOTO.jpg       your own photo, into ./output
+  segrt models                       the models, with their accuracy
+  segrt doctor                       what makes it faster on this machine"""
+
+
+def demo() -> None:
+    """Segment a sample image that comes with segrt, into ./segrt-demo. No file is needed."""
+    pipeline = create_pipeline("semantic_segmentation")
+    result = next(iter(pipeline.predict(package_data.path(package_data.SAMPLE))))
+    if result.error is not None:
+        raise SegrtError(str(result.error))
+    files = [*result.save_to_img(FOLDER), result.save_to_json(FOLDER), result.save_overlay(FOLDER)]
+    print("\n".join(shares.bars(result.areas(), sys.stdout.encoding or "utf-8")))
+    session = pipeline.session
+    say(f"\n{pipeline.model_name} on {session.provider} {session.precision}, saved:")
+    for file in files:
+        say(f"  {file}")
+    say(f"\n{NEXT}")
