@@ -57,8 +57,8 @@ def test_the_paddlex_form_saves_nothing_by_itself(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
 ) -> None:
     photo = save_image("photo.png", tiles)
-    arguments = ["--pipeline", "semantic_segmentation", "--input", photo]
-    done = _segrt(*arguments, "--model_dir", colour_model)
+    form = ["--pipeline", "semantic_segmentation", "--input", str(photo)]
+    done = _segrt(*form, "--model_dir", colour_model)
     _says(done, 0, "1 segmented, 0 failed")
     assert done.stdout.startswith("{'res': ")
     assert not [*Path().iterdir()]
