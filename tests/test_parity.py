@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -425,8 +425,9 @@ def test_match_label_map_is_resized_by_nearest_neighbour(pipeline: segrt.Pipelin
 
 
 def test_match_res_is_a_mapping(result: SegResult) -> None:
-    assert isinstance(result, Mapping)
-    assert list(result) == ["input_path", "page_index", "pred"]
+    assert isinstance(result, MutableMapping)
+    assert list(result) == ["input_path", "page_index", "input_img", "pred"]
+    assert result["input_img"].shape == (64, 96, 3)
     assert result["pred"].shape == (1, 64, 96)
     assert result["pred"].dtype.kind == "i"
     assert result["page_index"] is None
@@ -446,12 +447,15 @@ def test_match_res_print(result: SegResult, capsys: pytest.CaptureFixture[str]) 
         "format_json": True,
         "indent": 4,
         "ensure_ascii": False,
+        "json_format": None,
     }
     printed = {"res": {"input_path": result["input_path"], "page_index": None, "pred": "..."}}
     result.print()
     assert capsys.readouterr().out == json.dumps(printed, indent=4, ensure_ascii=False) + "\n"
-    result.print(format_json=False)
-    assert capsys.readouterr().out == f"{printed}\n"
+    for name in ("format_json", "json_format"):  # the tutorial's and PaddleX 3.7.2's
+        result.print(**{name: False})
+        assert capsys.readouterr().out == f"{printed}\n"
+    assert result.str == printed
 
 
 def test_match_names_in_a_folder(

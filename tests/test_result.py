@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import io
 import json
 import os
+import pickle
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +50,12 @@ def _result(
 
 def test_mapping_equals_that_of_paddlex() -> None:
     result = _result()
-    assert dict(result).keys() == {"input_path", "page_index", "pred"}
+    assert list(dict(result)) == ["input_path", "page_index", "input_img", "pred"]
     assert result["pred"].shape == (1, 12, 16)
+    assert (
+        list(result.json["res"]) == list(result.str["res"]) == ["input_path", "page_index", "pred"]
+    )
+    assert result.str["res"]["pred"] == "..."
     assert result.json["res"]["pred"] == result.labels[None].tolist()
     assert result.img["res"].mode == "RGB"
     assert result.img["res"].size == (16, 12)
@@ -56,12 +63,140 @@ def test_mapping_equals_that_of_paddlex() -> None:
         result["labels"]
 
 
+def test_items_can_be_read_like_those_of_a_dict() -> None:
+    result = _result()
+    assert isinstance(result, MutableMapping)
+    assert "pred" in result
+    assert "labels" not in result
+    assert result.get("labels") is None
+    assert result.get("page_index", 7) is None
+    assert [key for key, _ in result.items()] == list(result) == list(result.keys())
+    assert len(result) == len([*result.values()]) == 4
+    result.image[0, 0] = 1, 2, 3  # BGR
+    assert result["input_img"][0, 0].tolist() == [3, 2, 1]
+    assert cv2.cvtColor(result["input_img"], cv2.COLOR_RGB2BGR).tolist() == result.image.tolist()
+    for other in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert {**other}.keys() == {**result}.keys()
+        assert other is not result
+
+
+def test_assigned_labels_are_those_of_everything(tmp_path: Path) -> None:
+    result = _result()
+    result["pred"] = np.full((1, 12, 16), 5, np.int64)
+    assert result.labels.dtype == np.int32
+    assert set(result.labels.ravel().tolist()) == {5}
+    assert result.areas() == {"class 5": 1}
+    assert result.json["res"]["pred"] == [[[5] * 16] * 12]
+    file = result.save_to_json(tmp_path / "a.json")
+    assert json.loads(file.read_text())["pred"] == [[[5] * 16] * 12]
+    (picture,) = result.save_to_img(tmp_path / "a.png")
+    assert set(np.asarray(Image.open(picture)).ravel()) == {5}
+    result["pred"][0][:] = 6  # in place, as in PaddleX
+    assert set(result.labels.ravel()) == {6}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("pred", np.zeros((12, 16), np.int32), r"shape \(12, 16\).* shape \(1, 12, 16\)"),
+        ("pred", np.zeros((1, 12, 16)), "type float64"),
+        ("pred", np.full((1, 12, 16), 255), "from 255 to 255 .* classes 0 to 18"),
+        ("pred", np.full((1, 12, 16), -1), "from -1"),
+        ("pred", None, "pred of shape"),
+        ("input_img", np.zeros((12, 16), np.uint8), "input_img of shape"),
+        ("input_img", np.zeros((12, 16, 3)), "float64"),
+        ("input_path", 3, "input_path 3 .* str"),
+        ("page_index", "3", "page_index '3' .* int"),
+        ("page_index", True, "page_index True"),
+        ("time", "noon", "time 'noon' .* int or float"),
+    ],
+)
+def test_items_that_cannot_be_assigned(key: str, value: Any, message: str) -> None:
+    result = _result()
+    before = {name: getattr(result, name) for name in ("labels", "image", "input_path", "stem")}
+    with pytest.raises(ConfigError, match=message):
+        result[key] = value
+    assert all(getattr(result, name) is value for name, value in before.items())
+
+
+def test_an_assigned_path_names_the_saved_files(tmp_path: Path) -> None:
+    result = _result(input_path=None, stem="image")
+    result["input_path"] = Path("frames/f1.jpg")
+    assert (result.input_path, result.stem) == ("frames/f1.jpg", "f1")
+    assert [file.name for file in result.save_to_img(tmp_path)] == ["f1_res.jpg", "f1_res.png"]
+    result["page_index"] = 3
+    assert result.save_to_json(tmp_path).name == "f1_3_res.json"
+    result["time"] = 0.5
+    assert (result.time, result.json["res"]["time"]) == (0.5, 0.5)
+    result["input_img"] = np.zeros((12, 16, 3), np.uint8)
+    assert not result.image.any()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.labels = result.labels  # type: ignore[misc]
+
+
+def test_further_items_are_printed_and_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = _result()
+    result.update({"note": None, "box": np.array([1, 2]), "file": Path("a/b"), "n": np.int64(3)})
+    more = {"note": None, "box": [1, 2], "file": "a/b", "n": 3}
+    assert result.json["res"].items() >= more.items()
+    file = result.save_to_json(tmp_path)
+    assert json.loads(file.read_text()) == result.json["res"]
+    result.print()
+    assert json.loads(capsys.readouterr().out)["res"].items() >= more.items()
+    result.setdefault("note", "none")
+    assert result.pop("note") is None
+    assert "note" not in result.json["res"]
+    result["odd"] = {1, 2}
+    for call in (result.print, lambda: result.save_to_json(tmp_path)):
+        with pytest.raises(ConfigError, match="item that can't be written as JSON"):
+            call()
+    result.print(json_format=False)
+    assert "{1, 2}" in capsys.readouterr().out
+
+
+def test_removed_items_are_neither_printed_nor_saved(tmp_path: Path) -> None:
+    result = _result()
+    assert result.pop("input_img").shape == (12, 16, 3)
+    del result["pred"]
+    with pytest.raises(KeyError):
+        result["pred"]
+    for label_format in ("list", "rle", "png"):
+        file = result.save_to_json(tmp_path, label_format=label_format)
+        assert "pred" not in json.loads(file.read_text())
+    assert result.json == result.str == {"res": {"input_path": "x/a.png", "page_index": None}}
+    assert result.areas()
+    result["pred"] = result.labels[None]
+    assert list(result)[-1] == "pred"
+
+
+def test_both_names_of_the_first_argument_of_print(capsys: pytest.CaptureFixture[str]) -> None:
+    result = _result()
+    printed = []
+    for arguments, keywords in (
+        ((), {}),
+        ((True,), {}),
+        ((), {"json_format": True}),
+        ((), {"format_json": True}),
+        ((False,), {}),
+        ((), {"json_format": False}),
+        ((), {"format_json": False}),
+    ):
+        result.print(*arguments, **keywords)
+        printed.append(capsys.readouterr().out)
+    assert printed[:4] == [json.dumps(result.str, indent=4) + "\n"] * 4
+    assert printed[4:] == [f"{result.str}\n"] * 3
+    result.print(json_format=True, indent=0)
+    assert '\n"res"' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("label_format", ["list", "rle", "png"])
 def test_the_time_of_a_frame_is_saved_and_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], label_format: LabelFormat
 ) -> None:
     result = dataclasses.replace(_result("clip.mp4", 50), time=2.0)
-    assert list(result) == ["input_path", "page_index", "time", "pred"]
+    assert list(result) == ["input_path", "page_index", "input_img", "time", "pred"]
     assert len(result) == 4
     assert result["time"] == result.json["res"]["time"] == 2.0
     saved = json.loads(result.save_to_json(tmp_path, label_format=label_format).read_text())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
-import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ from segrt import encode, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import is_same_file, write_atomic
 from segrt.formats import IMAGE_SUFFIXES, READ_SUFFIXES
-from segrt.names import suffix
-from segrt.types import LabelFormat, parse_label_format
+from segrt.names import short_stem, suffix
+from segrt.result_dict import IMAGE, LABELS, OWN, ResultDict, dump, plain
+from segrt.types import LabelFormat, parse_label_format, shown
 
 _LOSSY = frozenset((".jpeg", ".jpg"))
 _PIXELS = "pixels: x to the right, y down from the upper left corner of the image"
@@ -53,7 +52,7 @@ class Timings:
 
 
 @dataclass(frozen=True, eq=False)
-class SegResult(Mapping[str, Any]):
+class SegResult(ResultDict):
     """The labels of one image, with everything needed to show and save them.
 
     What is saved never replaces the image that was read: `save_to_img`, `save_to_json` and
@@ -61,9 +60,12 @@ class SegResult(Mapping[str, Any]):
     with the names of results are taken for results of an earlier run, and replaced; so is a file
     whose name is given.
 
-    It is also a mapping with PaddleX's keys: `input_path`, `page_index` and `pred` (int32, shape
-    (1, H, W)); those of videos have `time` as well. Two results are equal only if they are the same
-    object.
+    It is also a mutable mapping with PaddleX's keys: `input_path`, `page_index`, `input_img`
+    (uint8, RGB) and `pred` (int32, shape (1, H, W)); those of videos have `time` as well.
+    Attributes can't be assigned, items can: `result["pred"] = ...` replaces `labels`, and so
+    everything made of them; `scores` remain those of the network. A new `input_path` or
+    `page_index` gives a new `stem`. Further items are printed and saved as JSON. Two results are
+    equal only if they are the same object.
 
     Example:
         >>> for result in pipeline.predict("road.png"):
@@ -104,6 +106,7 @@ class SegResult(Mapping[str, Any]):
     scores: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     time: float | None = None
     error: None = None
+    _items: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.shape != self.image.shape[:2]:
@@ -111,31 +114,11 @@ class SegResult(Mapping[str, Any]):
                 f"labels of shape {self.labels.shape} don't fit an image of shape "
                 f"{self.image.shape}"
             )
+        self._items.update((key, None) for key in OWN if key != "time" or self.time is not None)
 
     # Mapping would compare the arrays, which has no truth value.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
-
-    def __getitem__(self, key: str) -> Any:
-        if key == "pred":
-            return self.labels[None]
-        if key in self._keys():
-            return getattr(self, key)
-        raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter((*self._keys(), "pred"))
-
-    def __len__(self) -> int:
-        return len(self._keys()) + 1
-
-    @property
-    def json(self) -> dict[str, dict[str, Any]]:
-        """`{"res": {"input_path": ..., "page_index": ..., "pred": nested list (1, H, W)}}`.
-
-        Results with a time have the key `time` before `pred`.
-        """
-        return {"res": {**self, "pred": self.labels[None].tolist()}}
 
     @property
     def img(self) -> dict[str, Image.Image]:
@@ -319,26 +302,6 @@ class SegResult(Mapping[str, Any]):
         classes, shares = self.shares()
         return render.with_legend(picture, classes, self.class_names, self.palette, shares)
 
-    def print(self, format_json: bool = True, indent: int = 4, ensure_ascii: bool = False) -> None:
-        """Print `{'res': {'input_path': ..., 'page_index': ..., 'pred': '...'}}`.
-
-        Args:
-            format_json: whether to print indented JSON rather than one line.
-            indent: spaces per level of the JSON.
-            ensure_ascii: whether the JSON escapes non-ASCII characters. They always are where
-                stdout can't represent them.
-        """
-        data = {"res": {**self, "pred": "..."}}
-        text = f"{data}"
-        if format_json:
-            text = json.dumps(data, indent=indent, ensure_ascii=ensure_ascii)
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        try:
-            text.encode(encoding)
-        except UnicodeEncodeError:
-            text = json.dumps(data, indent=indent) if format_json else ascii(data)
-        print(text)
-
     def save_to_img(self, save_path: str | Path) -> list[Path]:
         """Save the coloured label map.
 
@@ -412,28 +375,29 @@ class SegResult(Mapping[str, Any]):
             Path: the file written.
 
         Raises:
-            ConfigError: label_format is unknown, or `save_path` is the input itself or no valid
-                path.
+            ConfigError: label_format is unknown, `save_path` is the input itself or no valid path,
+                or an item that a script has added can't be JSON.
             OSError: the disk is full, or the path can't be written.
         """
-        data: dict[str, Any] = {key: self[key] for key in self._keys()}
+        data = {key: plain(self[key]) for key in self if key not in (IMAGE, LABELS)}
         if parse_label_format(label_format) != "list":
             data |= {
                 "label_format": label_format,
                 "size": self.labels.shape,
                 "class_names": self.class_names,
             }
-        if label_format == "rle":
-            data["pred"] = self.to_coco_rle()
-        elif label_format == "png":
-            data["pred"] = base64.b64encode(self.label_png()).decode()
-        else:
-            data["pred"] = None  # replaced below: json is slow on large lists
+        with_labels = LABELS in self
+        if with_labels and label_format == "rle":
+            data[LABELS] = self.to_coco_rle()
+        elif with_labels and label_format == "png":
+            data[LABELS] = base64.b64encode(self.label_png()).decode()
+        elif with_labels:
+            data[LABELS] = None  # the last one, replaced below: json is slow on large lists
         separators = (",", ":") if indent is None else None
-        text = json.dumps(
-            data, indent=indent, ensure_ascii=ensure_ascii, separators=separators
-        ).encode("utf-8", "backslashreplace")  # names that are not UTF-8: \\udcb5 is JSON as well
-        if label_format == "list":
+        text = dump(data, indent=indent, ensure_ascii=ensure_ascii, separators=separators).encode(
+            "utf-8", "backslashreplace"
+        )  # names that are not UTF-8: \\udcb5 is JSON as well
+        if with_labels and label_format == "list":
             before, _, after = text.rpartition(b"null")
             text = before + encode.nested_json(self.labels, indent) + after
         target = self._target(save_path, "_res.json", {".json"})
@@ -491,10 +455,52 @@ class SegResult(Mapping[str, Any]):
         """A PNG whose pixel values are the class ids; 16-bit grey for more than 256 classes."""
         return encode.label_png(self.labels, self.palette, len(self.class_names))
 
-    def _keys(self) -> tuple[str, ...]:
-        """The keys before "pred"."""
-        keys = ("input_path", "page_index")
-        return keys if self.time is None else (*keys, "time")
+    def _get_own(self, key: str) -> Any:
+        if key == LABELS:
+            return self.labels[None]
+        if key == IMAGE:
+            return np.ascontiguousarray(self.image[:, :, ::-1])
+        return getattr(self, key)
+
+    def _set_own(self, key: str, value: Any) -> None:
+        if key == LABELS:
+            changed: dict[str, Any] = {"labels": self._parse_labels(value)}
+        elif key == IMAGE:
+            changed = {"image": self._parse_image(value)}
+        else:
+            changed = {key: _parse_origin(key, value)}
+        for name, parsed in changed.items():
+            object.__setattr__(self, name, parsed)
+        if key in ("input_path", "page_index") and self.input_path:
+            page = "" if self.page_index is None else f"_{self.page_index}"
+            object.__setattr__(self, "stem", f"{short_stem(self.input_path) or 'image'}{page}")
+
+    def _parse_labels(self, value: Any) -> npt.NDArray[np.int32]:
+        """Check the labels that a script assigns to the key "pred"."""
+        labels, shape = np.asarray(value), (1, *self.labels.shape)
+        if labels.shape != shape or labels.dtype.kind not in "iub":
+            raise ConfigError(
+                f"pred of shape {labels.shape} and type {labels.dtype} is not valid: assign whole "
+                f"numbers of shape {shape}"
+            )
+        low, high, classes = int(labels.min()), int(labels.max()), len(self.class_names)
+        if low < 0 or high >= classes:
+            raise ConfigError(
+                f"pred with labels from {low} to {high} is not valid: {self.model_name} has the "
+                f"classes 0 to {classes - 1}"
+            )
+        checked: npt.NDArray[np.int32] = labels[0].astype(np.int32)
+        return checked
+
+    def _parse_image(self, value: Any) -> npt.NDArray[np.uint8]:
+        """Check the picture, RGB, that a script assigns to the key "input_img"."""
+        picture = np.asarray(value)
+        if picture.shape != self.image.shape or picture.dtype != np.uint8:
+            raise ConfigError(
+                f"input_img of shape {picture.shape} and type {picture.dtype} is not valid: assign "
+                f"a picture of shape {self.image.shape} and type uint8, RGB"
+            )
+        return np.ascontiguousarray(picture[:, :, ::-1])
 
     def _mean_scores(self, parts: npt.NDArray[np.int32]) -> list[float] | None:
         """The mean score of each part of the image, given the part of each pixel."""
@@ -535,6 +541,17 @@ class SegResult(Mapping[str, Any]):
 
     def _encode(self, kind: str) -> bytes:
         return self.label_png() if kind == ".png" else encode.rgb(self.img["res"], kind)
+
+
+def _parse_origin(key: str, value: Any) -> Any:
+    """Check what a script assigns to one of the keys "input_path", "page_index" and "time"."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    kinds = {"input_path": (str,), "page_index": (int,), "time": (int, float)}[key]
+    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigError(f"{key} {shown(value)} is not valid: assign {names}, or None")
+    return value
 
 
 def _feature(polygon: shapes.Polygon) -> dict[str, Any]:
