@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -227,6 +229,58 @@ def test_invalid_workers(colour_model: Path, workers: Any) -> None:
         segrt.ConfigError, match=r"workers .* is not valid: it must be a whole number from 1 to 64"
     ):
         segrt.create_pipeline(model_dir=colour_model, workers=workers)
+
+
+def test_calling_a_pipeline_is_predicting(pipeline: segrt.Pipeline, tiles: Image) -> None:
+    expected = _labels(pipeline.predict(tiles, 32))
+    assert np.array_equal(_labels(pipeline(tiles, 32)), expected)
+    assert np.array_equal(_labels(pipeline(input=tiles, target_size=32)), expected)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("topk", ""),
+        ("batchsize", r" \(did you mean 'batch_size'\?\)"),
+        ("targetSize", r" \(did you mean 'target_size'\?\)"),
+    ],
+)
+def test_unknown_arguments_are_one_clear_type_error(
+    pipeline: segrt.Pipeline, tiles: Image, word: str, hint: str
+) -> None:
+    calls: tuple[Any, ...] = pipeline.predict, pipeline
+    for call in calls:
+        with pytest.raises(
+            TypeError,
+            match=rf"^predict\(\) has no argument '{word}'{hint}: use input, target_size, device, "
+            "batch_size, on_error, scores, slide, progress, exif, pdf_scale, max_pixels$",
+        ):
+            call(tiles, **{word: 1})
+
+
+def test_a_closed_pipeline_is_one_clear_error(colour_model: Path, tiles: Image) -> None:
+    with segrt.create_pipeline(model_dir=colour_model, device="cpu") as pipeline:
+        session = weakref.ref(pipeline.session)
+        assert _labels(pipeline.predict([tiles] * 2, device="cpu"))
+        running = pipeline.predict([tiles] * 9, on_error="yield")
+        assert isinstance(next(running), SegResult)
+    for use in (
+        lambda: pipeline.predict(tiles),
+        lambda: pipeline(tiles, device="cpu"),
+        lambda: pipeline.predict(tiles, device="gpu:0"),
+        lambda: pipeline.session,
+        pipeline.describe,
+        pipeline.request,
+    ):
+        with pytest.raises(
+            segrt.ConfigError, match=r"^this pipeline is closed: create another one$"
+        ):
+            use()
+    assert isinstance(list(running)[-1], SegFailure)
+    gc.collect()  # the traceback of the error
+    assert session() is None
+    pipeline.close()
+    assert pipeline.class_names[0] == "red"
 
 
 def test_predict_on_another_device_starts_it_once_or_raises(

@@ -197,7 +197,7 @@ def test_the_time_of_a_frame_is_saved_and_printed(
 ) -> None:
     result = dataclasses.replace(_result("clip.mp4", 50), time=2.0)
     assert list(result) == ["input_path", "page_index", "input_img", "time", "pred"]
-    assert len(result) == 4
+    assert len(result) == 5
     assert result["time"] == result.json["res"]["time"] == 2.0
     saved = json.loads(result.save_to_json(tmp_path, label_format=label_format).read_text())
     assert list(saved)[:3] == ["input_path", "page_index", "time"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from segrt.validation import did_you_mean, first_problem
+from segrt.validation import did_you_mean, first_problem, refuse_unknown
 
 
 class Inner(BaseModel):
@@ -55,3 +55,15 @@ def test_first_problem_without_a_key() -> None:
     with pytest.raises(ValidationError) as caught:
         Inner.model_validate_json("{")
     assert first_problem(caught.value).startswith("Invalid JSON")
+
+
+def test_unknown_arguments_are_refused_with_those_that_exist() -> None:
+    def scale(image: object, *, factor: int = 1, **unknown: object) -> None:
+        refuse_unknown(scale, unknown)
+
+    scale(1, factor=2)
+    with pytest.raises(
+        TypeError,
+        match=r"^scale\(\) has no argument 'faktor' \(did you mean 'factor'\?\): use image, factor$",
+    ):
+        scale(1, faktor=2)

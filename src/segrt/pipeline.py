@@ -8,10 +8,11 @@ from contextlib import closing
 from itertools import chain
 from threading import Lock
 from time import perf_counter
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import cv2
 
+from segrt.backends.memory import release
 from segrt.backends.session import Session, device_of
 from segrt.errors import ConfigError, DeviceError, SegrtError
 from segrt.frame import Frame, SegFailure
@@ -26,6 +27,7 @@ from segrt.schedule import Acquire, in_order, read_ahead
 from segrt.slide import Crops, Progress, parse_window, run_window
 from segrt.sources import frames
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
+from segrt.validation import refuse_unknown
 
 log = logging.getLogger("segrt")
 
@@ -38,8 +40,15 @@ _Ready: TypeAlias = tuple[Frame, str, Layout]  # with the name under which the r
 class Pipeline:
     """A loaded model. Threads may share one.
 
+    Calling it is the same as `predict`. `close`, or the end of a `with` block, frees its memory.
+
+    Example:
+        >>> with segrt.create_pipeline("semantic_segmentation") as pipeline:
+        ...     for result in pipeline("road.png"):
+        ...         result.save_to_img("./output/")
+
     Attributes:
-        sessions: the sessions that share the work, at least one.
+        sessions: the sessions that share the work, at least one; empty once it is closed.
         model_name: the model's name.
         class_names: the name of each class id; `class_7` if the model has no names.
         batch_size: default number of images that run together.
@@ -60,7 +69,7 @@ class Pipeline:
         slide: object = None,
         mode: Mode = Mode.NORMAL,
     ) -> None:
-        self.sessions = sessions
+        self.sessions: Sequence[Session] = sessions
         meta = self.session.meta
         self.model_name, self.class_names = meta.name, meta.class_names
         self.batch_size, self.target_size, self.mode = batch_size, target_size, mode
@@ -76,8 +85,36 @@ class Pipeline:
 
     @property
     def session(self) -> Session:
-        """The first of `sessions`, with its provider, precision and plan."""
-        return self.sessions[0]
+        """The first of `sessions`, with its provider, precision and plan.
+
+        Raises:
+            ConfigError: the pipeline is closed.
+        """
+        sessions = self.sessions  # once: another thread may close the pipeline
+        if not sessions:
+            raise ConfigError("this pipeline is closed: create another one")
+        return sessions[0]
+
+    def close(self) -> None:
+        """Free the sessions on all devices. Closing twice does no harm.
+
+        What uses the pipeline afterwards raises ConfigError. So does, for the images that are not
+        yet in the network, a call of `predict` that is still in progress; its memory is freed when
+        it ends.
+
+        Example:
+            >>> pipeline.close()
+        """
+        with self._starting:
+            self.sessions, self._start = (), None
+            self._started.clear()
+        release()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def describe(self) -> dict[str, tuple[str, str]]:
         """Everything that decides a label, with its source.
@@ -106,6 +143,7 @@ class Pipeline:
         exif: bool = True,
         pdf_scale: float = 2.0,
         max_pixels: int | None = None,
+        **unknown: NoReturn,
     ) -> Iterator[SegResult | SegFailure]:
         """Segment images, lazily and in order. Threads read and finish batches next to the network.
 
@@ -137,6 +175,7 @@ class Pipeline:
             exif: apply the EXIF orientation of photos.
             pdf_scale: pixels per point (1/72 inch) of PDF pages; 2 is 144 dpi.
             max_pixels: limit on the pixels of an image, page or frame; None for 178,956,970.
+            unknown: other keyword arguments are a TypeError that lists these.
 
         Yields:
             SegResult: for each image, with labels at the size of the source image; or SegFailure.
@@ -146,7 +185,9 @@ class Pipeline:
             DeviceError: the device can't run here.
             InputError: an input can't be read, with `on_error="raise"`.
             ModelError: the model can't run on it.
+            TypeError: there is no such argument.
         """
+        refuse_unknown(Pipeline.predict, unknown)
         if on_error not in ("raise", "skip", "yield"):
             raise ConfigError(f"on_error {on_error!r} is not valid: use raise, skip or yield")
         request = self.request(
@@ -155,6 +196,8 @@ class Pipeline:
         sessions = self._sessions(device)
         items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels))
         return self._predict(items, request, sessions, on_error)
+
+    __call__ = predict
 
     def request(
         self,
@@ -185,7 +228,7 @@ class Pipeline:
 
     def _sessions(self, device: str | None) -> Sequence[Session]:
         if device is None:
-            return self.sessions
+            return self.sessions or (self.session,)  # which raises if the pipeline is closed
         parsed = Device.parse(device)
         with self._starting:
             if parsed not in self._started:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,6 +19,30 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     """
     close = get_close_matches(str(word), known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def refuse_unknown(function: Callable[..., object], unknown: Mapping[str, object]) -> None:
+    """Refuse keyword arguments that a function has collected because they are not its own.
+
+    Example:
+        >>> def scale(image, *, factor=1, **unknown):
+        ...     refuse_unknown(scale, unknown)
+        >>> scale(image, faktor=2)
+        TypeError: scale() has no argument 'faktor' (did you mean 'factor'?): use image, factor
+
+    Raises:
+        TypeError: there is one; the message lists the arguments of the function.
+    """
+    if not unknown:
+        return
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    parameters = inspect.signature(function).parameters.items()
+    known = [name for name, p in parameters if p.kind not in kinds and name != "self"]
+    word = next(iter(unknown))
+    raise TypeError(
+        f"{function.__name__}() has no argument {word!r}{did_you_mean(word, known)}: use "
+        f"{', '.join(known)}"
+    )
 
 
 def first_problem(error: ValidationError, known: Iterable[str] = ()) -> str:
