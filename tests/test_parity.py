@@ -144,12 +144,16 @@ def test_match_create_pipeline_accepts_the_arguments_of_paddlex(colour_model: Pa
         "pipeline": None,
         "config": None,
         "device": None,
-        "use_hpip": False,
+        "engine": None,
+        "engine_config": None,
+        "pp_option": None,
+        "use_hpip": None,
         "hpi_config": None,
     }
     assert {name: parameters[name].default for name in paddlex} == paddlex
     assert next(iter(parameters)) == "pipeline"
-    assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "pipeline")
+    named = {name: p for name, p in parameters.items() if name not in ("pipeline", "unknown")}
+    assert all(p.kind is p.KEYWORD_ONLY for p in named.values())
     assert {"mode", "model_name", "model_dir"} <= parameters.keys()
     fast = {"hpi_config": {"backend": "cpu", "threads": 1}, "model_dir": colour_model}
     for switch in ({"use_hpip": True}, {"mode": "high-performance"}):

@@ -80,6 +80,12 @@ def parse_class_names(value: object) -> tuple[str, ...] | None:
     return tuple(map(str, names))
 
 
+def _null(value: object) -> object:
+    """None for the text "None", which PaddleX's YAML files use."""
+    is_null = isinstance(value, str) and value.strip().lower() in ("none", "null", "")
+    return None if is_null else value
+
+
 class Module(BaseModel):
     """`SubModules.SemanticSegmentation`.
 
@@ -93,6 +99,10 @@ class Module(BaseModel):
         transforms: how images are prepared; None for the model's own, like the next two.
         class_names: the name of each class.
         output: name of the output to use.
+        use_hpip: as at the top of the file, which it overrides, like the next three.
+        hpi_config: its keys override single ones at the top of the file.
+        engine: see `segrt.paddle_settings`.
+        engine_config: its keys override single ones at the top of the file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -107,6 +117,10 @@ class Module(BaseModel):
     transforms: tuple[dict[str, Any], ...] | None = None
     class_names: tuple[str, ...] | None = None
     output: str | None = None
+    use_hpip: bool | None = None
+    hpi_config: dict[str, Any] | None = None
+    engine: str | None = None
+    engine_config: dict[str, Any] | None = None
 
     @field_validator("transforms", mode="before")
     @classmethod
@@ -118,14 +132,13 @@ class Module(BaseModel):
     def _class_names(cls, value: object) -> object:
         return parse_class_names(value)
 
-    @field_validator("model_name", "model_dir", mode="before")
+    @field_validator(
+        *("model_name", "model_dir", "use_hpip", "hpi_config", "engine", "engine_config"),
+        mode="before",
+    )
     @classmethod
     def _none(cls, value: object) -> object:
-        return (
-            None
-            if isinstance(value, str) and value.strip().lower() in ("none", "null", "")
-            else value
-        )
+        return _null(value)
 
     @field_validator("target_size")
     @classmethod
@@ -146,6 +159,22 @@ class SubModules(BaseModel):
     semantic_segmentation: Module = Field(Module(), alias="SemanticSegmentation")
 
 
+class Serving(BaseModel):
+    """`Serving`: defaults of the server.
+
+    Attributes:
+        visualize: whether responses contain a picture, unless the request says.
+        return_urls: PaddleX's setting for servers that store pictures; without effect.
+        extra: PaddleX's settings for other pipelines; without effect.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    visualize: bool = True
+    return_urls: bool | None = None
+    extra: dict[str, Any] | None = None
+
+
 class PipelineConfig(BaseModel):
     """A whole pipeline YAML.
 
@@ -153,7 +182,10 @@ class PipelineConfig(BaseModel):
         device: see `segrt.types.Device.parse`; None for the best available.
         mode: "normal" or "high-performance"; None leaves it to `use_hpip`.
         use_hpip: PaddleX's spelling of mode: high-performance.
-        hpi_config: settings of high-performance mode; see `segrt.backends.plan.HpiConfig`.
+        hpi_config: settings of high-performance mode; see `segrt.paddle_settings.parse_hpi`.
+        engine: PaddleX's name of what runs the model; see `segrt.paddle_settings`.
+        engine_config: settings of the engine.
+        serving: defaults of the server.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -162,8 +194,21 @@ class PipelineConfig(BaseModel):
     sub_modules: SubModules = Field(SubModules(), alias="SubModules")
     device: str | None = None
     mode: Mode | None = None
-    use_hpip: bool = False
+    use_hpip: bool | None = None
     hpi_config: dict[str, Any] | None = None
+    engine: str | None = None
+    engine_config: dict[str, Any] | None = None
+    serving: Serving = Field(Serving(), alias="Serving")
+
+    @field_validator("use_hpip", "hpi_config", "engine", "engine_config", "device", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return _null(value)
+
+    @field_validator("serving", mode="before")
+    @classmethod
+    def _no_serving(cls, value: object) -> object:
+        return Serving() if _null(value) is None else value
 
     @field_validator("pipeline_name")
     @classmethod

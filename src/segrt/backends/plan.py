@@ -76,6 +76,8 @@ BACKENDS = {
     )
 }
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+FAMILIES = {"onnxruntime": ("cuda", "cpu")}
+"""Names in `hpi_config` that stand for several backends: PaddleX's name of ONNX Runtime's own."""
 
 Choice: TypeAlias = tuple[Backend, str]
 """A backend and one of its precisions, written as "openvino fp32"."""
@@ -186,7 +188,7 @@ class HpiConfig(BaseModel):
     """Settings of high-performance mode fixed by the user; None leaves the choice to segrt.
 
     Attributes:
-        backend: a key of `BACKENDS`.
+        backend: a key of `BACKENDS` or `FAMILIES`.
         precision: one of `PRECISIONS`.
         threads: threads per operator.
         provider_options: options of the execution provider, as (name, value) pairs; they override
@@ -203,7 +205,7 @@ class HpiConfig(BaseModel):
     @field_validator("backend", "precision", mode="before")
     @classmethod
     def _known(cls, value: object, info: ValidationInfo) -> object:
-        known = tuple(BACKENDS) if info.field_name == "backend" else PRECISIONS
+        known = (*BACKENDS, *FAMILIES) if info.field_name == "backend" else PRECISIONS
         if value is not None and value not in known:
             hint = did_you_mean(value, known)
             raise ValueError(f"unknown {info.field_name} {value!r}{hint}: use {', '.join(known)}")
@@ -224,12 +226,19 @@ class HpiConfig(BaseModel):
     @model_validator(mode="after")
     def _precision_of_backend(self) -> HpiConfig:
         if self.backend and self.precision:
-            known = BACKENDS[self.backend].precisions
+            known = dict.fromkeys(p for name in self.backends for p in BACKENDS[name].precisions)
             if self.precision not in known:
                 raise ValueError(
                     f"{self.backend} has no {self.precision}: use {' or '.join(known)}"
                 )
         return self
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends it allows; all of them unless one is fixed."""
+        if self.backend is None:
+            return tuple(BACKENDS)
+        return FAMILIES.get(self.backend, (self.backend,))
 
     @classmethod
     def parse(cls, value: object) -> HpiConfig:
@@ -367,7 +376,7 @@ def _kinds(request: _Request) -> tuple[str, ...]:
     if request.device:
         return (request.device.kind,)
     if request.fixed.backend:
-        return (BACKENDS[request.fixed.backend].device,)
+        return tuple(dict.fromkeys(BACKENDS[name].device for name in request.fixed.backends))
     return "gpu", "cpu"
 
 
@@ -382,7 +391,7 @@ def _choices(
             (backend, precision)
             for backend in BACKENDS.values()
             for precision in backend.precisions
-            if fixed.backend in (None, backend.name) and fixed.precision in (None, precision)
+            if backend.name in fixed.backends and fixed.precision in (None, precision)
         ]
     # The measured plan comes first; normal mode's is the last resort if a model's list omits it.
     measured = [best] if best else []

@@ -60,6 +60,7 @@ class PipelineOptions:
         options = asdict(self)
         limit_memory(options.pop("max_memory"))
         model = options.pop("model")
+        options["use_hpip"] = options["use_hpip"] or None  # without it, the YAML decides
         return create_pipeline(model_name=model, workers=workers, **options)
 
 
