@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import io
 import json
 import logging
@@ -144,7 +145,9 @@ def test_labels_are_those_of_the_pipeline_for_all_options(
 JSON = {"Content-Type": "application/json"}
 BROKEN = [
     (400, {"json": {"image": "@@@@"}}, "not valid base64"),
-    (400, {"json": {"image": "abc"}}, "not valid base64"),
+    (400, {"json": {"image": "abc"}}, "not an image"),  # the padding is missing
+    (400, {"json": {"image": "abcde"}}, "not valid base64"),
+    (400, {"json": {"image": "ab=c"}}, "not valid base64"),
     (400, {"json": {"image": "ü"}}, "not valid base64"),
     (400, {"json": {"image": ""}}, "empty"),
     (400, {"json": {"image": b64(b"hello")}}, "not an image"),
@@ -170,6 +173,20 @@ BROKEN = [
     ),
     (415, {"content": b"a"}, "(none)"),
     (415, {"content": b"a", "headers": OCTETS | {"Content-Encoding": "gzip, gzip"}}, "gzip, gzip"),
+    (415, {"content": b"a", "headers": OCTETS | {"Content-Encoding": "br"}}, "or with gzip"),
+    (400, {"content": b"a", "headers": OCTETS | {"Content-Encoding": "gzip"}}, "not valid gzip"),
+    (415, {"content": b"aGVsbG8=", "headers": {"Content-Type": "text/plain"}}, "text/plain"),
+    (422, {"json": {"file": "abc", "fileType": 1}}, "'image' is missing"),
+    (422, {"json": {"images": "abc"}}, "no option 'images': use 'image'"),
+    (422, {"json": {"image": "", "target_size": 3}}, "no option 'target_size': use 'targetSize'"),
+    (
+        422,
+        {"json": {"image": "", "label-format": "png"}},
+        "no option 'label-format': use 'labelFormat'",
+    ),
+    (422, {"json": {"image": "", "targetSize": 256.5}}, "'targetSize'"),
+    (422, {"json": {"image": "", "targetSize": 1e300}}, "'targetSize'"),
+    (422, {"content": b'{"image": "", "targetSize": 1e999}', "headers": JSON}, "'targetSize'"),
     (422, {"json": {}}, "'image' is missing"),
     (422, {"json": []}, "JSON object"),
     (422, {"json": {"image": 3}}, "'image' is not valid"),
@@ -198,6 +215,153 @@ def test_client_errors(
     client: TestClient, status: int, request_: dict[str, Any], words: str
 ) -> None:
     _failure(client.post(PATH, **request_), status, words)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "application/json",
+        "APPLICATION/JSON; charset=UTF-8",
+        "application/x-www-form-urlencoded",  # axios and curl -d
+        "text/plain;charset=UTF-8",  # fetch in browsers
+        "text/json",
+        "application/problem+json",
+        "application/octet-stream",
+        "image/png",
+        "nonsense",
+    ],
+)
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\r\n \t"])
+def test_json_is_read_whatever_its_content_type(
+    client: TestClient, tiles: Picture, content_type: str | None, start: bytes
+) -> None:
+    text = start + json.dumps({"image": b64(png(tiles)), "labelFormat": "png"}).encode()
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = client.post(PATH, content=text, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["result"]["size"] == [64, 96]
+
+
+def test_forms_of_base64(client: TestClient, tiles: Picture) -> None:
+    data = next(
+        data
+        for data in (png(tiles) + bytes([255, 254, 253] * 3) + bytes(n) for n in (0, 1, 2))
+        if len(data) % 3 == 1
+    )
+    url_safe = base64.urlsafe_b64encode(data).decode()
+    assert {"-", "_"} & set(url_safe)
+    assert url_safe.endswith("==")
+    for text in (
+        b64(data),
+        base64.encodebytes(data).decode(),
+        base64.encodebytes(data).decode().replace("\n", "\r\n"),
+        b64(data).rstrip("="),
+        url_safe,
+        url_safe.rstrip("="),
+        f"data:image/png;base64,{b64(data)}",
+        f"DATA:image/png;name=a.png;charset=x;BASE64,{b64(data)}",
+        f"data:;base64,{url_safe}",
+        "data:image/png;base64," + b64(data).replace("+", "%2B").replace("=", "%3D"),
+    ):
+        answer = client.post(PATH, json={"image": text, "visualize": False})
+        assert answer.status_code == 200, (text[:40], answer.text)
+
+
+def test_gzip_within_the_limits(serve: Serve, tiles: Picture) -> None:
+    client = serve(max_body=20_000)
+    data = png(tiles)
+    text = json.dumps({"image": b64(data), "visualize": False}).encode()
+    expected = client.post(PATH, content=text).json()["result"]
+    for encoding in ("gzip", "x-gzip", " GZIP "):
+        for body, kind in ((text, "application/json"), (text, ""), (data, "image/png")):
+            headers = {"Content-Encoding": encoding, **({"Content-Type": kind} if kind else {})}
+            answer = client.post(PATH, content=gzip.compress(body), headers=headers)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["result"]["labelMap"] == expected["labelMap"]
+    headers = {"Content-Encoding": "gzip"}
+    bomb = gzip.compress(bytes(50 << 20))
+    for content, status, words in (
+        (gzip.compress(bytes(20_001)), 413, "larger than 20,000 bytes"),
+        (bomb[:20_000], 413, "larger than 20,000 bytes"),
+        (gzip.compress(text)[:-9], 400, "not valid gzip"),
+        (gzip.compress(text) + b"x", 400, "not valid gzip"),
+        (gzip.compress(text) * 2, 400, "not valid gzip"),
+        (gzip.compress(b""), 400, "not valid gzip"),
+        (text, 400, "not valid gzip"),
+    ):
+        _failure(client.post(PATH, content=content, headers=headers), status, words)
+    admission = client.app.state.admission  # type: ignore[attr-defined]
+    assert (admission.body_bytes, admission.slots) == (0, 0)
+
+
+def test_memory_of_decompressed_bodies_is_limited(serve: Serve, tiles: Picture) -> None:
+    client = serve(max_body=4000)
+    admission = client.app.state.admission  # type: ignore[attr-defined]
+    body = gzip.compress(png(tiles))
+    headers = {"Content-Encoding": "gzip", "Content-Type": "image/png"}
+    assert client.post(PATH, content=body, headers=headers).status_code == 200
+    admission.body_bytes = Settings(max_body=4000).body_memory - len(body) - 3999
+    _failure(client.post(PATH, content=body, headers=headers), 503, "too many bytes")
+
+
+def test_unknown_keys_are_ignored_like_in_paddlex(client: TestClient, tiles: Picture) -> None:
+    image = b64(png(tiles))
+    for more in (
+        {"logId": "abc"},
+        {"logId": None},
+        {"fileType": 1, "inferenceParams": {"x": 1}, "": 2, "useDoc": True, "log_id": 3},
+        {"images": [image]},  # image itself is there
+        {"targetSize": 64.0},
+        {"targetSize": [64.0, 96]},
+        {"targetSize": -1.0},
+        {"slide": {"crop": 32.0, "stride": [16.0, 32]}},
+    ):
+        answer = client.post(PATH, json={"image": image, **more})
+        assert answer.status_code == 200, (more, answer.text)
+        uuid.UUID(answer.json()["logId"])  # as in PaddleX, its own
+
+
+def test_failures_have_the_id_of_the_client(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "segrt.serve"):
+        for request in ({"image": "@"}, {"image": 3}, {}, {"imag": "a"}):
+            answer = client.post(PATH, json={"logId": "mine-7", **request})
+            assert answer.status_code in (400, 422)
+            assert answer.json()["logId"] == "mine-7"
+    assert "the client calls this request mine-7" in caplog.messages
+    for odd in ("", "x" * 101, "a\nb", 7, None, ["a"]):
+        uuid.UUID(client.post(PATH, json={"logId": odd, "image": "@"}).json()["logId"])
+    uuid.UUID(client.post(PATH, content=b'{"logId": "a"', headers=JSON).json()["logId"])
+
+
+def test_head_and_trailing_slashes(client: TestClient, serve: Serve, tiles: Picture) -> None:
+    for path in ("/health", "/ready", "/info", "/metrics", "/", "/docs", "/openapi.json"):
+        whole, head = client.get(path), client.head(path)
+        assert (head.status_code, whole.status_code) == (200, 200)
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    for path in ("/health/", "/ready/", "/info/", "/metrics/"):
+        for answer in (client.get(path), client.head(path)):
+            assert (answer.status_code, answer.history) == (200, [])
+    answer = client.post(f"{PATH}/", content=png(tiles), headers=OCTETS, follow_redirects=False)
+    assert answer.status_code == 200
+    assert f'route="{PATH}/"' not in client.get("/metrics").text
+    assert client.head(PATH).status_code == 405
+    guarded = serve(token="s3cret")
+    for path in ("/info", "/info/", "/metrics/", f"{PATH}/"):
+        method = guarded.post if path.startswith(PATH) else guarded.head
+        assert method(path).status_code == 401
+    assert guarded.head("/health/").status_code == 200
+
+
+def test_the_picture_is_the_default_of_the_server(serve: Serve, tiles: Picture) -> None:
+    image = b64(png(tiles))
+    for setting, expected in ((None, True), (True, True), (False, False)):
+        client = serve(visualize=setting)
+        for request, wanted in ((None, expected), (True, True), (False, False)):
+            answer = client.post(PATH, json={"image": image, "visualize": request}).json()
+            assert (answer["result"]["image"] is not None) == wanted
 
 
 def test_limits(serve: Serve, tiles: Picture) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from segrt import config
 from segrt.backends.memory import tune_malloc
 from segrt.cli import interrupts
 from segrt.cli.options import PipelineOptions
@@ -40,5 +42,7 @@ def serve(
     tune_malloc()
     interrupts.restore()  # the server handles signals itself
     logs.set_up(as_json=log_json)
+    if settings.visualize is None:
+        settings = replace(settings, visualize=config.load(model.pipeline, None).serving.visualize)
     sock = server.bind(host, port)
     server.run(model.create(), settings, sock)

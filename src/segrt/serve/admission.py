@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from io import BytesIO
@@ -10,7 +11,10 @@ import anyio
 from starlette.requests import Request
 
 from segrt.serve.errors import ApiError
+from segrt.serve.schema import GZIP
 from segrt.serve.settings import Settings
+
+_MAX_RATIO = 1032  # of bytes that a byte of gzip can stand for
 
 
 class Admission:
@@ -37,9 +41,11 @@ class Admission:
         Yields:
             bytes: the body.
 
+        A body with the Content-Encoding gzip is decompressed, within the same limits.
+
         Raises:
-            ApiError: 400 if the body is empty, 408 if it is slow, 413 if it is too large, 503 if
-                the server is full.
+            ApiError: 400 if the body is empty or no valid gzip, 408 if it is slow, 413 if it is too
+                large, 503 if the server is full.
             ClientDisconnect: the client is gone.
         """
         settings, size = self._settings, 0
@@ -64,6 +70,14 @@ class Admission:
             try:
                 body = received.getvalue()  # not a copy, and the only one once it is closed
                 received.close()
+                if request.headers.get("content-encoding", "").strip().lower() in GZIP:
+                    room = min(settings.max_body, _MAX_RATIO * size)
+                    if self.body_bytes + room > settings.body_memory:
+                        raise _full("too many bytes are being received")
+                    self.body_bytes += room
+                    size += room
+                    body = await anyio.to_thread.run_sync(_gunzip, body, settings.max_body)
+                    self._check_size(len(body))
                 yield body
             finally:
                 self.slots -= 1
@@ -78,6 +92,22 @@ class Admission:
                 f"The body is larger than {limit:,} bytes: send a smaller image, or JPEG instead "
                 "of PNG.",
             )
+
+
+def _gunzip(data: bytes, limit: int) -> bytes:
+    """Decompress gzip: at most `limit` bytes, and one more if there are more.
+
+    Raises:
+        ApiError: 400, it is not valid.
+    """
+    unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        body = unzip.decompress(data, limit + 1)
+    except zlib.error:
+        body = b""
+    if not body or (len(body) <= limit and (not unzip.eof or unzip.unused_data)):
+        raise ApiError(400, "The body is not valid gzip: send it uncompressed.")
+    return body
 
 
 @contextmanager

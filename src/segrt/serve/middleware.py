@@ -103,7 +103,7 @@ class RequestContextMiddleware:
             headers["Connection"] = "close"
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+        route = getattr(scope.get("route"), "path", "other").rstrip("/") or "/"
         self._metrics.requests.labels(route, status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         fields: dict[str, Any] = {

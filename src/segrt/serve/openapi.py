@@ -11,7 +11,8 @@ _DESCRIPTIONS = {
     401: "The token is missing or wrong.",
     408: "The body did not arrive in time.",
     413: "The body, the image or the inference size is too large.",
-    415: "The Content-Type is not one of those above, or the body is compressed.",
+    415: "The Content-Type is not one of those above and the body is not a JSON object, or its "
+    "compression is not gzip.",
     422: "An option is invalid, or the model can't run on the image.",
     424: "The URL can't be fetched.",
     500: "Internal error; see the server's log.",

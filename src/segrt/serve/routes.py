@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
@@ -24,6 +26,8 @@ from segrt.serve.service import Service
 
 PATH = "/semantic-segmentation"
 _PAGE = "serve/page"
+
+log = logging.getLogger("segrt.serve")
 
 _Value = TypeVar("_Value")
 _bearer = HTTPBearer(auto_error=False, description="The token the server was started with.")
@@ -81,6 +85,27 @@ def add_routes(app: FastAPI, *, with_token: bool, public_page: bool) -> None:
     served["/sample.png"] = package_data.SAMPLE
     for path, name in served.items():
         app.add_api_route(path, _file(name), include_in_schema=False, dependencies=page)
+    _add_aliases(app)
+
+
+def _add_aliases(app: FastAPI) -> None:
+    """Answer HEAD wherever GET is answered, and the endpoints of the API with a slash at the end.
+
+    Monitors ask with HEAD; some clients and proxies add the slash, and don't follow a redirect
+    after a POST.
+    """
+    for route in [route for route in app.routes if isinstance(route, APIRoute)]:
+        own = route.methods or set()
+        methods = {*own, *(["HEAD"] if "GET" in own else [])}
+        hidden: dict[str, Any] = {
+            "include_in_schema": False,
+            "dependencies": route.dependencies,
+            "response_model": route.response_model,
+        }
+        if methods != own:
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], **hidden)
+        if route.include_in_schema:
+            app.add_api_route(f"{route.path}/", route.endpoint, methods=[*methods], **hidden)
 
 
 def authorize(
@@ -114,7 +139,11 @@ async def segment(request: Request) -> Response:
         try:
             with anyio.fail_after(deadline - anyio.current_time()):
                 content = await _until_disconnect(request, work)
+        except ApiError:
+            await _answer_to(request, body, head)
+            raise
         except TimeoutError:
+            await _answer_to(request, body, head)
             raise ApiError(
                 504,
                 f"The result was not ready within {timeout:g} s: send a smaller image, or try "
@@ -166,6 +195,14 @@ def _file(name: str) -> Callable[[], Awaitable[FileResponse]]:
         return FileResponse(package_data.path(name), headers={"Cache-Control": "no-cache"})
 
     return read
+
+
+async def _answer_to(request: Request, body: bytes, head: schema.Head) -> None:
+    """Let the response to a failed request have the client's own id, as in PaddleX."""
+    found = await asyncio.to_thread(schema.client_log_id, body, head)
+    if found:
+        log.info("the client calls this request %s", found)
+        request.state.log_id = found
 
 
 async def _until_disconnect(request: Request, work: Awaitable[_Value]) -> _Value:

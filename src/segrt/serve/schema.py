@@ -7,12 +7,22 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 import numpy as np
 import orjson
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    field_validator,
+)
 from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
@@ -24,8 +34,27 @@ from segrt.slide import parse_window
 from segrt.types import LabelFormat, parse_target_size
 
 JSON, FORM = "application/json", "multipart/form-data"
+GZIP = ("gzip", "x-gzip")
+"""The values of Content-Encoding that mean gzip."""
 
-_Pair = Annotated[list[StrictInt], Field(min_length=2, max_length=2)]
+MAX_LOG_ID = 100
+"""Maximum characters of the id that a client gives a request."""
+
+_BOM = b"\xef\xbb\xbf"
+_SIMILAR = 0.8  # from here on, an unknown key is a misspelt option
+
+
+def _whole(value: object) -> object:
+    """256 for 256.0: JSON has one type for numbers, and PaddleX accepts both."""
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Int = Annotated[StrictInt, BeforeValidator(_whole)]
+_Pair = Annotated[list[_Int], Field(min_length=2, max_length=2)]
 
 
 class Options(BaseModel):
@@ -33,14 +62,16 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    targetSize: StrictInt | _Pair | str | None = Field(
+    targetSize: _Int | _Pair | str | None = Field(
         None,
         description="Inference size: -1, the size of the image; N, fit inside N x N; "
         "[height, width], exactly that size. As text, `512` or `512,1024`. "
         "Defaults to the server's setting.",
     )
     visualize: bool | None = Field(
-        None, description="Whether to include `image` in the result. Defaults to true."
+        None,
+        description="Whether to include `image` in the result. Defaults to the server's setting, "
+        "true if it has none.",
     )
     labelFormat: LabelFormat = Field(
         "list",
@@ -51,7 +82,7 @@ class Options(BaseModel):
     scores: bool = Field(
         False, description="Whether to include the softmax probability of each pixel's class."
     )
-    slide: dict[Literal["crop", "stride"], StrictInt | _Pair] | bool | str | None = Field(
+    slide: dict[Literal["crop", "stride"], _Int | _Pair] | bool | str | None = Field(
         None,
         description='Sliding window: {"crop": 1024, "stride": 768}, each a number or '
         "[height, width]; true, the model's own window; false, whole images. As text, "
@@ -69,16 +100,22 @@ class Options(BaseModel):
     def _slide(cls, value: Any) -> Any:
         if isinstance(value, str) and value.lower() in ("true", "false"):  # in a form or query
             value = value.lower() == "true"
+        value = _whole(value)
         parse_window(value)
         return value
 
 
 class SegmentRequest(Options):
-    """An image, and how to segment it."""
+    """An image, and how to segment it. Unknown keys are ignored, unless they are misspelt."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     image: str = Field(
         description="An image file (JPEG, PNG, WebP, GIF, AVIF, BMP, TIFF, ...) as base64 or as a "
         "`data:` URI; or its http(s) URL, if the server allows URLs."
+    )
+    logId: Any = Field(
+        None, description="The client's id of the request, text, returned if the request fails."
     )
 
 
@@ -194,51 +231,97 @@ def read_head(headers: Mapping[str, str], query: dict[str, str]) -> Head:
         query: the query string.
 
     Raises:
-        ApiError: 415 for a compressed body or a media type that can't contain an image, 422 for an
-            invalid option.
+        ApiError: 415 for a compression other than gzip, 422 for an invalid option.
     """
     encoding = headers.get("content-encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
+    if encoding not in ("", "identity", *GZIP):
         raise ApiError(
             415,
-            f"The Content-Encoding {encoding[:100]} is not supported: send the body uncompressed.",
-            {"Accept-Encoding": "identity"},
+            f"The Content-Encoding {encoding[:100]} is not supported: send the body uncompressed, "
+            "or with gzip.",
+            {"Accept-Encoding": "gzip, identity"},
         )
     content_type = headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
-    known = kind in (JSON, FORM, "application/octet-stream") or kind.startswith("image/")
-    if not known:
-        raise ApiError(
-            415,
-            f"The Content-Type {kind[:100] or '(none)'} is not supported: send {JSON}, {FORM}, or "
-            "an image file as image/* or application/octet-stream.",
-        )
     return Head(content_type, kind, query, _read_options(query))
 
 
 def read_body(body: bytes, head: Head) -> tuple[Options, bytes | str]:
     """Read the options, and the image: the bytes of a file, or base64 text, or a URL.
 
+    Apart from forms, a body that begins like a JSON object is one, whatever its Content-Type: many
+    clients send none, or that of a web form.
+
     Raises:
-        ApiError: 400 if the body can't be parsed, 422 if its content is invalid.
+        ApiError: 400 if the body can't be parsed, 415 for a media type that can't contain an image,
+            422 if its content is invalid.
     """
-    if head.media_type == JSON:
+    kind = head.media_type
+    if kind == FORM:
+        return _read_form(body, head)
+    if is_json(body, head):
         if head.query:
             raise ApiError(
                 422, "A JSON request has its options in the body: remove the query string."
             )
         return _read_json(body)
-    if head.media_type == FORM:
-        return _read_form(body, head)
+    if kind != "application/octet-stream" and not kind.startswith("image/"):
+        raise ApiError(
+            415,
+            f"The Content-Type {kind[:100] or '(none)'} is not supported: send {JSON}, {FORM}, or "
+            "an image file as image/* or application/octet-stream.",
+        )
     return head.options, body
 
 
-def _read_json(body: bytes) -> tuple[SegmentRequest, str]:
+def is_json(body: bytes, head: Head) -> bool:
+    """Whether a body is JSON, by its Content-Type or by its first character."""
+    kind = head.media_type
+    declared = kind in (JSON, "text/json") or kind.endswith("+json")
+    start = body[:64].removeprefix(_BOM).lstrip()
+    return kind != FORM and (declared or start[:1] == b"{")
+
+
+def client_log_id(body: bytes, head: Head) -> str | None:
+    """The id that a client gives a JSON request, for the response to a request that failed."""
     try:
-        request = SegmentRequest.model_validate_json(body)
+        data = orjson.loads(body.removeprefix(_BOM)) if is_json(body, head) else None
+    except orjson.JSONDecodeError:
+        return None
+    found = data.get("logId") if isinstance(data, dict) else None
+    fits = isinstance(found, str) and 0 < len(found) <= MAX_LOG_ID and found.isprintable()
+    return found if fits else None
+
+
+def _read_json(body: bytes) -> tuple[SegmentRequest, str]:
+    text = body.removeprefix(_BOM)
+    try:
+        request = SegmentRequest.model_validate_json(text)
     except ValidationError as error:
+        _refuse_misspelt(text)  # which may be why another key is missing
         raise _invalid(error) from None
+    _refuse_misspelt(text)
     return request, request.image
+
+
+def _refuse_misspelt(text: bytes) -> None:
+    """Refuse an unknown key that is similar to an option that the JSON object does not have.
+
+    Raises:
+        ApiError: 422, there is one.
+    """
+    try:
+        data = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return
+    if not isinstance(data, dict):
+        return
+    known = SegmentRequest.model_fields.keys()
+    options = {name.lower(): name for name in known - {"logId"} if name not in data}
+    for key in data.keys() - known:
+        plain = key[:60].lower().replace("_", "").replace("-", "")
+        if close := get_close_matches(plain, options, n=1, cutoff=_SIMILAR):
+            raise ApiError(422, f"There is no option {key[:60]!r}: use {options[close[0]]!r}.")
 
 
 def _read_form(body: bytes, head: Head) -> tuple[Options, bytes | str]:
@@ -300,7 +383,10 @@ def _read_options(options: dict[str, str]) -> Options:
 
 
 def from_base64(text: str) -> bytes:
-    """Decode base64, with or without line breaks, also in a `data:` URI.
+    """Decode base64, also in a `data:` URI.
+
+    Line breaks may be anywhere, the padding may be missing, and the alphabet may be the one for
+    URLs (`-` and `_`).
 
     Example:
         >>> from_base64("data:image/png;base64,iVBORw==")
@@ -315,12 +401,18 @@ def from_base64(text: str) -> bytes:
             raise ApiError(
                 400, "The data: URI in 'image' is not base64: it must be data:image/...;base64,...."
             )
+        if "%" in text:
+            text = unquote(text)
     elif scheme := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", text):
         raise ApiError(
             400, f"'image' is a {scheme[1][:20]}: URL, which is not fetched: send base64."
         )
+    text = "".join(text.split())
+    if "-" in text or "_" in text:
+        text = text.replace("-", "+").replace("_", "/")
+    text += "=" * (-len(text) % 4)
     try:
-        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
         raise ApiError(400, f"'image' is not valid base64: {_sentence(error)}") from None
 

@@ -224,4 +224,6 @@ class Service:
 
     def _encode(self, result: SegResult, options: schema.Options, log_id: str) -> bytes:
         with self.metrics.encoding.time():
+            if options.visualize is None:
+                options = options.model_copy(update={"visualize": self.settings.visualize})
             return schema.encode(result, options, log_id)

@@ -13,6 +13,7 @@ from segrt.errors import ConfigError
 _LIMITS = Parameter(group=Group("Limits", sort_key=21))
 _BATCHING = Parameter(group=Group("Batching", sort_key=22))
 _ACCESS = Group("Access", sort_key=23)
+_RESPONSES = Group("Responses", sort_key=24)
 
 
 @Parameter(name="*")  # each field is an option of `segrt serve`
@@ -49,6 +50,11 @@ class Settings:
 
     workers: Annotated[int, _BATCHING] = 1
     """number of batches that run in parallel, on one model."""
+
+    visualize: Annotated[
+        bool | None, Parameter(group=_RESPONSES, negative="--no-visualize", show_default=False)
+    ] = None
+    """include the picture unless the request says; default: the YAML's."""
 
     token: Annotated[str | None, Parameter(group=_ACCESS, env_var="SEGRT_TOKEN")] = None
     """require this bearer token; safer in the environment."""
