@@ -194,7 +194,7 @@ def test_early_errors_arrive(serve: Callable[..., Connect]) -> None:
     connect = serve(max_body=100_000)
     for head, status in (
         (POST + b"Content-Length: 10000000\r\n", 413),
-        (POST + b"Content-Encoding: gzip\r\nContent-Length: 10000000\r\n", 415),
+        (POST + b"Content-Encoding: br\r\nContent-Length: 10000000\r\n", 415),
         (POST.replace(PATH.encode(), b"/none") + b"Content-Length: 10000000\r\n", 404),
     ):
         client = connect()
