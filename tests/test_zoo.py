@@ -229,3 +229,15 @@ def test_duplicate_model_names_are_rejected(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be read: No such file"):
         zoo.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["MaskFormer_tiny", "maskformer_small"])
+def test_models_of_paddlex_that_cannot_run_say_why(name: str) -> None:
+    with pytest.raises(
+        ModelError,
+        match=r"^segrt can't run MaskFormer_\w+: it predicts masks .*; use one of OCRNet",
+    ) as caught:
+        zoo.get(name)
+    assert "\n" not in str(caught.value)
+    known = {spec.name for spec in zoo.load().models if spec.archives}
+    assert len(known) + len(zoo.load().unsupported) == 20  # as many as PaddleX 3.7.2 lists

@@ -177,12 +177,14 @@ class Zoo(_Entry):
         published: the source of the published figures.
         datasets: the data sets of the models.
         models: all models.
+        unsupported: names of models that PaddleX has and segrt can't run, with the reason.
     """
 
     base_url: str = Field(pattern="^https://")
     published: Published
     datasets: tuple[Dataset, ...]
     models: tuple[ModelSpec, ...]
+    unsupported: dict[str, str] = {}
 
     @field_validator("datasets")
     @classmethod
@@ -233,13 +235,17 @@ def get(name: str) -> ModelSpec:
         'SegFormer-B0 (slice)'
 
     Raises:
-        ModelError: there is no such model; the message lists the models.
+        ModelError: there is no such model, or it is one of PaddleX's that segrt can't run; the
+            message lists the models.
     """
     models = load().models
     by_alias = {alias: spec for spec in models for alias in spec.aliases}
     if spec := by_alias.get(_key(name)):
         return spec
     names = [spec.name for spec in models]
+    for other, reason in load().unsupported.items():
+        if _key(name) == _key(other):
+            raise ModelError(f"segrt can't run {other}: {reason}; use one of {', '.join(names)}")
     raise ModelError(
         f"unknown model {name!r}{did_you_mean(name, names)}: use one of {', '.join(names)}"
     )
