@@ -240,7 +240,7 @@ def test_every_form_of_a_paddlex_file_runs_unchanged(
     ("top", "message"),
     [
         ("use_hpi: True", r":2: use_hpi: .* \(did you mean 'use_hpip'\?\)"),
-        ("Servin: {}", r":2: Servin: .* \(did you mean 'Serving'\?\)"),
+        ("Servings: {}", r":2: Servings: .* \(did you mean 'Serving'\?\)"),
         ("Serving: {visualise: True}", r":2: Serving.visualise: .* mean 'visualize'\?"),
         (
             "engine: transformers",

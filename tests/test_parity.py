@@ -23,6 +23,7 @@ from typing import Any, get_args
 import cv2
 import hostile
 import httpx
+import live
 import machines
 import numpy as np
 import numpy.typing as npt
@@ -572,6 +573,22 @@ def test_match_cli_get_pipeline_config_verbatim(command: Segrt, tmp_path: Path) 
     assert segrt.create_pipeline(pipeline=file, device="cpu").model_name == "PP-LiteSeg-T_camvid"
 
 
+def test_match_cli_engine(
+    command: Segrt, save_image: Save, tiles: Pixels, colour_model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "pipeline_name: semantic_segmentation\nuse_hpip: True\nhpi_config: {backend: onnxruntime}\n"
+        f"SubModules:\n  SemanticSegmentation:\n    model_dir: {colour_model}\n"
+    )
+    form = ["--pipeline", file, "--input", save_image("a.png", tiles), "--device", "cpu"]
+    form += ["--save_path", tmp_path / "output"]
+    for engine in ("paddle", "hpi", "onnxruntime"):
+        assert command(*form, "--engine", engine) == 0
+    assert command(*form, "--use_hpip", "--hpi_config", "{'backend': 'onnxruntime'}") == 0
+    assert command(*form, "--engine", "transformers") == 2
+
+
 def test_match_cli_use_hpip_and_hpi_config(
     command: Segrt, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -690,6 +707,34 @@ def test_match_serving_accepts_target_size_and_visualize(
         request = {"image": _base64(tiles), "targetSize": size, "visualize": False}
         assert client.post(PATH, json=request).json()["result"]["image"] is None
     assert sizes == [(64, 96), (64, 64), (40, 72), (64, 96)]
+
+
+def test_match_serving_ignores_unknown_keys_and_reads_json_of_any_type(
+    serve: Callable[..., Any], tiles: Pixels
+) -> None:
+    client = serve()
+    body = json.dumps({"image": _base64(tiles), "logId": "a", "useDocUnwarping": False}).encode()
+    for kind in (None, "application/x-www-form-urlencoded", "text/plain"):
+        headers = {"Content-Type": kind} if kind else {}
+        assert client.post(PATH, content=body, headers=headers).status_code == 200
+    failed = client.post(PATH, json={"image": "@", "logId": "a"})
+    assert (failed.status_code, failed.json()["logId"]) == (400, "a")
+
+
+def test_match_serving_visualize_of_the_yaml(
+    colour_model: Path, tiles: Pixels, tmp_path: Path
+) -> None:
+    pytest.importorskip("segrt.serve.app", reason="needs the serve extra")
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "pipeline_name: semantic_segmentation\nServing:\n  visualize: False\n"
+        f"SubModules:\n  SemanticSegmentation:\n    model_dir: {colour_model}\n"
+    )
+    with live.server("--pipeline", str(file)) as address:
+        for asked, expected in ((None, False), (True, True)):
+            request = {"image": _base64(tiles), "visualize": asked}
+            result = httpx.post(address + PATH, json=request, timeout=60).json()["result"]
+            assert (result["image"] is not None) == expected
 
 
 def test_match_serving_accepts_a_url(

@@ -64,6 +64,6 @@ def test_unknown_arguments_are_refused_with_those_that_exist() -> None:
     scale(1, factor=2)
     with pytest.raises(
         TypeError,
-        match=r"^scale\(\) has no argument 'faktor' \(did you mean 'factor'\?\): use image, ",
+        match=r"^scale\(\) has no argument 'factors' \(did you mean 'factor'\?\): use image, ",
     ):
-        scale(1, faktor=2)
+        scale(1, factors=2)

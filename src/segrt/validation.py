@@ -27,8 +27,8 @@ def refuse_unknown(function: Callable[..., object], unknown: Mapping[str, object
     Example:
         >>> def scale(image, *, factor=1, **unknown):
         ...     refuse_unknown(scale, unknown)
-        >>> scale(image, faktor=2)
-        TypeError: scale() has no argument 'faktor' (did you mean 'factor'?): use image, factor
+        >>> scale(image, factors=2)
+        TypeError: scale() has no argument 'factors' (did you mean 'factor'?): use image, factor
 
     Raises:
         TypeError: there is one; the message lists the arguments of the function.

@@ -52,6 +52,9 @@ class PipelineOptions:
     hpi_config: Annotated[str | None, Parameter(group=DEVICE)] = None
     """JSON with backend, precision, threads or provider_options."""
 
+    engine: Annotated[str | None, Parameter(group=DEVICE)] = None
+    """PaddleX's: hpi is high-performance, paddle is normal."""
+
     max_memory: Annotated[str | None, Parameter(group=DEVICE)] = None
     """Memory limit, such as 2GiB; default: 80% of the machine's."""
 

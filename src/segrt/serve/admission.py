@@ -78,6 +78,8 @@ class Admission:
                     size += room
                     body = await anyio.to_thread.run_sync(_gunzip, body, settings.max_body)
                     self._check_size(len(body))
+                    self.body_bytes -= (spare := size - len(body))
+                    size -= spare
                 yield body
             finally:
                 self.slots -= 1
