@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from threading import Timer
+from threading import TIMEOUT_MAX, Timer
 
 import numpy as np
 
@@ -40,7 +40,7 @@ SIZE_GB = 1.9
 """Size of the private environment, in GB."""
 
 TIMEOUT_S = 3600
-"""Seconds after which an installation or a conversion is killed."""
+"""Seconds after which a conversion is killed."""
 
 Step = Callable[[str], None]
 """Called with what is going on."""
@@ -192,7 +192,7 @@ def _run_job(command: list[str], work: Path, paths: list[str]) -> tuple[int, str
     """Run a command in `work`, because Python finds modules in the working folder first."""
     found = os.pathsep.join(map(os.path.abspath, paths))
     env = _environment() | {"PYTHONPATH": found, "GLOG_minloglevel": "2"}
-    return _run(command, env, cwd=work)
+    return _run(command, env, cwd=work, timeout=TIMEOUT_S)
 
 
 def requirements() -> list[str]:
@@ -280,6 +280,7 @@ def _run(
     env: dict[str, str],
     *,
     cwd: Path | None = None,
+    timeout: float = TIMEOUT_MAX,
     step: Step = lambda line: None,
 ) -> tuple[int, str]:
     """Run a command, which ends when this process is stopped; returns exit status and output.
@@ -288,6 +289,7 @@ def _run(
         command: the program and its arguments.
         env: its environment variables.
         cwd: its working folder.
+        timeout: seconds after which it is killed.
         step: called with each line of output.
     """
     with subprocess.Popen(
@@ -302,7 +304,7 @@ def _run(
         start_new_session=True,
     ) as process:
         assert process.stdout
-        timer = Timer(TIMEOUT_S, _kill, [process])
+        timer = Timer(timeout, _kill, [process])
         timer.daemon = True
         timer.start()
         lines = []

@@ -161,7 +161,9 @@ def hashes() -> dict[str, Locked]:
             found[store.key_of(stored.archive)] = store.fetch(stored.spec, progress=False)
         if stored.onnx:
             found[store.key_of(stored.onnx)] = store.require(stored.spec)
-    found |= downloaded_urls()
+    for url, file in downloaded_urls().items():
+        seals.check(file, f"run  segrt models remove {url}  to download it again")
+        found[url] = file
     return {
         key: Locked(sha256=sha256(path), size=path.stat().st_size) for key, path in found.items()
     }

@@ -282,7 +282,8 @@ def _record(archive: Path) -> Path:
 
 def _files(spec: ModelSpec) -> list[Path]:
     """The files that `remove` deletes: ONNX file, archives and unfinished downloads."""
-    found = [path for path in [onnx_path(spec)] if path.is_file()]
+    onnx = onnx_path(spec)
+    found = [path for path in (onnx, onnx.with_name("model.onnx.part")) if path.is_file()]
     for archive in _archives(spec).values():
         found += [
             path for path in archive.parent.glob(archive.name + "*") if path != _record(archive)

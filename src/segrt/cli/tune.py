@@ -13,6 +13,7 @@ from segrt import consent, model_file
 from segrt.cli.console import progress_bar, say
 from segrt.cli.options import DeviceOption, Yes
 from segrt.errors import ConfigError
+from segrt.names import is_url
 from segrt.tuning import Measurement, tune_model, winner
 from segrt.types import shown
 
@@ -33,7 +34,7 @@ def tune(
     """Measure what runs a model fastest here; high-performance mode uses it from then on.
 
     Args:
-        model: A model listed by `segrt models`, or an .onnx file.
+        model: A model listed by `segrt models`, or an .onnx file or its URL.
         size: Inference size, HEIGHTxWIDTH.
         images: Folder of photos like yours; default: the bundled sample.
         device: cpu, gpu, gpu:0, ...; default: that of normal mode.
@@ -48,8 +49,11 @@ def tune(
             f"rounds {shown(rounds)} and agreement {agreement:g} are not valid: give from 1 to "
             f"{MAX_ROUNDS}, and from 0 to 100"
         )
-    if not model.endswith(".onnx"):
-        model_file.resolve(model)  # has a progress bar of its own, and may ask
+    # Downloads and conversions have a progress bar of their own, and may ask.
+    if is_url(model):
+        model = str(model_file.resolve(path=model))
+    elif not model.endswith(".onnx"):
+        model_file.resolve(model)
     with progress_bar() as progress:
         task = progress.add_task("measuring", total=None)
         measured, path = tune_model(
