@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -425,3 +427,31 @@ def test_names_that_stdout_cannot_hold(
     done = _segrt("predict", save_image("\u9053.png", tiles), "--model_dir", colour_model)
     _says(done, 0, "1 segmented")
     assert "\\u9053.png" in done.stdout
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "y\n"])
+def test_the_converter_is_offered_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SEGRT_MIRROR", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # so that it can't be installed
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    parent, terminal = os.openpty()
+    command = [sys.executable, "-m", "segrt", "models", "fetch", "PP-LiteSeg-B"]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        shown, asked = b"", False
+        with suppress(OSError):  # the end of a terminal is an error
+            while data := os.read(parent, 1 << 16):
+                shown += data
+                if b"[y/N]" in shown and not asked:
+                    os.write(parent, answer.encode())
+                    asked = True
+    os.close(parent)
+    assert process.returncode == 1
+    assert (
+        b"PP-LiteSeg-B must be converted to ONNX, which requires Paddle: install it, 1.9" in shown
+    )
+    assert (b"pip can't install Paddle" in shown) == (answer == "y\n")
+    assert (b"--yes" in shown) == (answer != "y\n")

@@ -45,6 +45,7 @@ def packages(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         )
         wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setattr(converter, "requirements", lambda: ["fakepaddle==1"])
     monkeypatch.setattr(converter, "_MODULES", ("no_such_module",))
@@ -133,6 +134,7 @@ def test_failures_of_pip_are_one_line(packages: Path, monkeypatch: pytest.Monkey
     assert "No matching distribution found for fakepaddle==2" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert converter.find() is None
+    assert not list(converter.folder().glob("env-*"))  # which could fill the disk
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

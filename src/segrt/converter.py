@@ -82,7 +82,7 @@ def require(name: str) -> Path:
         DownloadError: the environment can't be made.
         ConfigError: SEGRT_YES or SEGRT_OFFLINE is invalid.
     """
-    if python := find():
+    if python := find() or offer(name):
         return python
     if mirrors.offline():
         raise ModelError(
@@ -90,22 +90,46 @@ def require(name: str) -> Path:
             f'installing it: run `segrt models fetch "{name}"` where there is a network, and set '
             "SEGRT_MIRROR to what `segrt models share` writes there"
         )
-    if getattr(sys, "frozen", False) or not sys.executable:
+    if _frozen():
         raise ModelError(
             f"{name} must be converted to ONNX, which a frozen program can't do: run "
             f'`segrt models fetch "{name}"` beforehand'
         )
+    raise ModelError(
+        f"{name} must be converted to ONNX, which requires Paddle: run "
+        f'`segrt models fetch "{name}" --yes`, which installs it, {SIZE_GB} GB, into '
+        f"{folder()}; or run `pip install 'segrt[export]'`, or set SEGRT_YES=1"
+    )
+
+
+def offer(name: str) -> Path | None:
+    """Make the private environment if that is possible and the user agrees.
+
+    Example:
+        >>> offer("PP-LiteSeg-B") is None
+        True
+
+    Args:
+        name: the model to convert, for the question.
+
+    Returns:
+        Path: its interpreter; None if it was not made.
+
+    Raises:
+        DownloadError: the environment can't be made.
+        ConfigError: SEGRT_YES or SEGRT_OFFLINE is invalid.
+    """
     question = (
         f"{name} must be converted to ONNX, which requires Paddle: install it, {SIZE_GB} GB, into "
         f"{folder()}? (`segrt models remove --converter` deletes it)"
     )
-    if not consent.given(question):
-        raise ModelError(
-            f"{name} must be converted to ONNX, which requires Paddle: run "
-            f'`segrt models fetch "{name}" --yes`, which installs it, {SIZE_GB} GB, into '
-            f"{folder()}; or run `pip install 'segrt[export]'`, or set SEGRT_YES=1"
-        )
+    if mirrors.offline() or _frozen() or not consent.given(question):
+        return None
     return make()
+
+
+def _frozen() -> bool:
+    return bool(getattr(sys, "frozen", False)) or not sys.executable
 
 
 def make() -> Path:
@@ -126,8 +150,12 @@ def make() -> Path:
         _sweep()
         # A pip that outlives a killed segrt goes on writing: never into the next attempt.
         env = folder() / f"env-{secrets.token_hex(4)}"
-        with spinner(f"installing Paddle, {SIZE_GB} GB, into {folder()}") as step:
-            _install(env, wanted, step)
+        try:
+            with spinner(f"installing Paddle, {SIZE_GB} GB, into {folder()}") as step:
+                _install(env, wanted, step)
+        except BaseException:
+            _sweep()
+            raise
         ready = {"python": f"{env.name}/bin/python", "requirements": _digest(wanted)}
         write_atomic(folder() / "ready.json", json.dumps(ready).encode())
     log.warning(
@@ -158,12 +186,12 @@ def remove() -> int:
     return size
 
 
-def convert(python: Path, archive: Path, name: str, work: Path) -> None:
-    """Convert a Paddle archive in a process of its own, which Paddle may abort.
+def convert(python: Path, source: Path, name: str, work: Path) -> None:
+    """Convert a Paddle model in a process of its own, which Paddle may abort.
 
     Args:
         python: an interpreter with Paddle.
-        archive: the archive.
+        source: an archive, or a folder.
         name: the model's name.
         work: folder for `model.onnx` and `model.parity.json`.
 
@@ -171,7 +199,7 @@ def convert(python: Path, archive: Path, name: str, work: Path) -> None:
         ExportError: the model can't be converted.
         DownloadError: the disk is full.
     """
-    command = [str(python), "-m", "segrt_export.job", str(archive), name, str(work)]
+    command = [str(python), "-m", "segrt_export.job", str(source.absolute()), name, str(work)]
     if python == Path(sys.executable):
         status, output = _run_job(command, work, [*filter(None, sys.path)])
     else:

@@ -11,9 +11,10 @@ import pytest
 
 import segrt
 from segrt import converter, model_file, provide, seals, store, zoo
-from segrt.errors import ExportError
+from segrt.errors import ExportError, ModelError
 from segrt.files import sha256
-from segrt_export import source
+from segrt_export import cached, source
+from segrt_export.requirements import missing
 
 SPEC = zoo.get("PP-LiteSeg-T")
 SAMPLE = Path(segrt.__file__).parent / "models" / "sample.png"
@@ -64,6 +65,22 @@ def test_a_model_that_paddle_cant_read_is_one_line(mirror: Path, home: Path) -> 
     assert str(caught.value).startswith("PP-LiteSeg-T can't be converted: ")
     assert "\n" not in str(caught.value)
     assert store.locate(SPEC) is None
+
+
+def test_a_folder_is_converted_by_another_interpreter(
+    paddle_lite: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing_extra(module: str) -> None:
+        raise missing(module)
+
+    monkeypatch.setattr(cached, "require", missing_extra)
+    with monkeypatch.context() as context:
+        context.setattr(converter, "_MODULES", ("no_such_module",))
+        with pytest.raises(ModelError, match=r"pip install 'segrt\[export\]'; or convert it else"):
+            model_file.resolve(path=paddle_lite)
+    file = model_file.resolve(path=paddle_lite)
+    assert file.with_name("model.parity.json").is_file()
+    assert model_file.resolve(path=paddle_lite) == file
 
 
 def test_an_export_of_segrt_export_is_sealed_anew(home: Path) -> None:
