@@ -115,7 +115,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device", "index.json")
 
     monkeypatch.setattr(shelf, "write_atomic", full)
-    with pytest.raises(DownloadError, match="No space left on device; free some space"):
+    with pytest.raises(DownloadError, match="No space left on device; use a writable folder"):
         shelf.share(tmp_path / "shelf")
     assert not (tmp_path / "shelf" / "index.json").exists()
 

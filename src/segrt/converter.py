@@ -74,6 +74,10 @@ def find() -> Path | None:
 def require(name: str) -> Path:
     """The interpreter that can convert models; made if there is none, with the user's consent.
 
+    Example:
+        >>> require("PP-LiteSeg-B")  # SEGRT_YES=1
+        PosixPath('/home/me/.cache/segrt/converter/env-0123abcd/bin/python')
+
     Args:
         name: the model to convert, for messages.
 
@@ -135,6 +139,10 @@ def _frozen() -> bool:
 def make() -> Path:
     """Make the private environment, unless it exists. Consent is the caller's business.
 
+    Example:
+        >>> make()
+        PosixPath('/home/me/.cache/segrt/converter/env-0123abcd/bin/python')
+
     Raises:
         DownloadError: the environment can't be made.
     """
@@ -170,6 +178,10 @@ def make() -> Path:
 def remove() -> int:
     """Delete the private environment, and what interrupted attempts left of others.
 
+    Example:
+        >>> remove()
+        1912345678
+
     Returns:
         int: bytes freed.
 
@@ -188,6 +200,9 @@ def remove() -> int:
 
 def convert(python: Path, source: Path, name: str, work: Path) -> None:
     """Convert a Paddle model in a process of its own, which Paddle may abort.
+
+    Example:
+        >>> convert(require("PP-LiteSeg-B"), archive, "PP-LiteSeg-B", Path("work"))
 
     Args:
         python: an interpreter with Paddle.

@@ -34,6 +34,10 @@ class UnavailableError(DownloadError):
 def offline() -> bool:
     """Whether SEGRT_OFFLINE forbids network access.
 
+    Example:
+        >>> offline()
+        False
+
     Raises:
         ConfigError: its value is invalid.
     """
@@ -59,6 +63,10 @@ def configured() -> list[Base]:
 def bases() -> list[Base]:
     """Where archives come from: the mirrors, or else the official host.
 
+    Example:
+        >>> bases()
+        ['https://paddle-model-ecology.bj.bcebos.com/paddlex']
+
     Raises:
         ConfigError: SEGRT_MIRROR is invalid.
     """
@@ -66,7 +74,11 @@ def bases() -> list[Base]:
 
 
 def reachable() -> list[Base]:
-    """The mirrors that may be used now: without a network, only folders.
+    """The mirrors that may be used now: with SEGRT_OFFLINE, only folders.
+
+    Example:
+        >>> reachable()  # SEGRT_MIRROR=/mnt/models,https://models.example.org SEGRT_OFFLINE=1
+        [PosixPath('/mnt/models')]
 
     Raises:
         ConfigError: SEGRT_MIRROR or SEGRT_OFFLINE is invalid.
@@ -86,12 +98,21 @@ def address(base: Base, path: str) -> Base:
 
 
 def shown(source: Base) -> str:
-    """A file or URL for messages: without a password."""
+    """A file or URL for messages: without a password.
+
+    Example:
+        >>> shown("https://me:secret@models.example.org/index.json")
+        'https://models.example.org/index.json'
+    """
     return redact(source) if isinstance(source, str) else str(source)
 
 
 def get(source: Base, part: Path, limits: Limits, advance: Advance) -> str:
     """Copy or download a file to `part`; downloads are resumed.
+
+    Example:
+        >>> get(Path("/mnt/models/gone.tar"), Path("gone.tar.part"), LIMITS, lambda *_: None)
+        'no readable file'
 
     Returns:
         str: empty on success; otherwise why there is no such file, as in "HTTP 404".

@@ -88,6 +88,10 @@ def write(
 def check(file: Path, advice: str) -> Seal | None:
     """Refuse a file that was changed after it was sealed.
 
+    Example:
+        >>> check(Path("model.onnx"), "download it again") is None
+        True
+
     Args:
         file: the file.
         advice: how to get the original.

@@ -98,7 +98,8 @@ def share(folder: Path, names: Sequence[str] = ()) -> list[ModelSpec]:
     if not specs:
         raise ModelError("no model is converted yet: run  segrt models fetch NAME  first")
     files = {spec.name: store.require(spec) for spec in specs}
-    with store.locked(folder, str(folder), "writing to", ".segrt-lock"):
+    advice = "use a writable folder with enough space"
+    with store.locked(folder, str(folder), "writing to", ".segrt-lock", advice):
         index = _parse(folder / INDEX) or Index()
         for spec in specs:
             fresh = list(_copy(spec, files[spec.name], folder))
@@ -110,6 +111,10 @@ def share(folder: Path, names: Sequence[str] = ()) -> list[ModelSpec]:
 
 def find(base: Base, limits: Limits = LIMITS) -> Index | None:
     """The index of a shelf; None if there is no shelf.
+
+    Example:
+        >>> find(Path("/mnt/models")).files[0].name
+        'SegFormer-B0 (slice)'
 
     Raises:
         DownloadError: the server fails, or the index is invalid.
@@ -127,6 +132,11 @@ def download(
     spec: ModelSpec, base: Base, entries: Sequence[Entry], progress: bool, limits: Limits = LIMITS
 ) -> Path:
     """Get the files of a model from a shelf, into the cache folder.
+
+    Example:
+        >>> spec, base = zoo.get("SegFormer-B0"), Path("/mnt/models")
+        >>> download(spec, base, find(base).entries(spec), progress=True)
+        PosixPath('/home/me/.cache/segrt/onnx/SegFormer-B0_slice/model.onnx')
 
     Args:
         spec: the model.

@@ -147,6 +147,9 @@ def require(spec: ModelSpec) -> Path:
 def check_file(file: Path, advice: str) -> None:
     """Refuse an ONNX file in the cache folder that was changed, or that the lock file excludes.
 
+    Example:
+        >>> check_file(onnx_path(zoo.get("PP-LiteSeg-B")), "fetch it again")
+
     Args:
         file: the file.
         advice: how to get the original.
@@ -293,7 +296,11 @@ def _files(spec: ModelSpec) -> list[Path]:
 
 @contextmanager
 def locked(
-    folder: Path, name: str, doing: str = "downloading", file: str = ".lock"
+    folder: Path,
+    name: str,
+    doing: str = "downloading",
+    file: str = ".lock",
+    advice: str | None = None,
 ) -> Iterator[None]:
     """Hold the lock of a folder, which is created if missing.
 
@@ -306,6 +313,7 @@ def locked(
         name: what is being worked on, for the message while another process holds the lock.
         doing: what that process is doing.
         file: name of the lock.
+        advice: what to do if the folder can't be written; None for that of the cache folder.
 
     Raises:
         DownloadError: in place of any error of the file system.
@@ -325,9 +333,9 @@ def locked(
         finally:
             held.release()
     except OSError as error:
-        advice = "set SEGRT_HOME to a writable folder"
-        if error.errno in _FULL:
+        if advice is None and error.errno in _FULL:
             advice = "free some space, or set SEGRT_HOME to a folder on another disk"
+        advice = advice or "set SEGRT_HOME to a writable folder"
         raise DownloadError(
             f"can't use {error.filename or folder}: {error.strerror or error}; {advice}"
         ) from error
@@ -415,7 +423,11 @@ def _download_from(
 
 
 def discard_if_full(part: Path, error: OSError) -> None:
-    """Delete a partial download if the disk is full, as it would stay full."""
+    """Delete a partial download if the disk is full, as it would stay full.
+
+    Example:
+        >>> discard_if_full(Path("model.onnx.part"), OSError(errno.ENOSPC, "the disk is full"))
+    """
     if error.errno in _FULL:
         discard(part)
 
