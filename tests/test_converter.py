@@ -176,6 +176,16 @@ def test_a_stopped_command_ends_what_it_started(tmp_path: Path) -> None:
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+def test_a_frozen_program_converts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converter, "_MODULES", ("json",))
+    assert converter.find() == Path(sys.executable)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setenv("SEGRT_YES", "1")
+    assert converter.find() is None
+    with pytest.raises(ModelError, match="which a frozen program can't do: run `segrt models"):
+        converter.require("X")
+
+
 def test_requirements_are_those_of_segrt_and_its_export_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

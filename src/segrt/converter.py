@@ -66,7 +66,7 @@ def find() -> Path | None:
         >>> find() is None
         True
     """
-    if all(importlib.util.find_spec(module) for module in _MODULES):
+    if not _frozen() and all(importlib.util.find_spec(module) for module in _MODULES):
         return Path(sys.executable)
     return _ready()
 
