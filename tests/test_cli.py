@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +239,50 @@ def test_models_downloaded_fetch_and_remove(
     _says(_segrt("models", "fetch", "nothing"), 1, "unknown model 'nothing'")
 
 
+def test_models_fetch_shows_how_to_agree_to_the_converter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SEGRT_MIRROR", str(tmp_path))
+    for command in (["models", "fetch", "PP-LiteSeg-B"], ["tune", "PP-LiteSeg-B"]):
+        _says(_segrt(*command), 1, '`segrt models fetch "PP-LiteSeg-B" --yes`, which installs it')
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    monkeypatch.setenv("SEGRT_OFFLINE", "1")
+    _says(
+        _segrt("models", "fetch", "PP-LiteSeg-B", "--yes"), 1, "SEGRT_OFFLINE forbids installing it"
+    )
+    _says(
+        _segrt("models", "fetch", "--download-only", "PP-LiteSeg-B", "PP-LiteSeg-T"),
+        1,
+        "PP-LiteSeg-T is not available at",
+    )
+    _says(_segrt("models", "fetch"), 2, "specify one or more models, or --all")
+    _says(_segrt("models", "fetch", "--all", "PP-LiteSeg-B"), 2, "specify one or more models")
+    _says(_segrt("models", "remove"), 2, "specify one or more models, or --converter")
+    _says(_segrt("models", "remove", "--converter"), 1, "there is no converter in")
+
+
+def test_models_share_lock_and_fetch_from_a_shelf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colour_model: Path
+) -> None:
+    file = tmp_path / "first" / "onnx" / "PP-LiteSeg-B" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    shutil.copyfile(colour_model, file)
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "first"))
+    monkeypatch.delenv("SEGRT_MIRROR", raising=False)
+    shelf, lock = tmp_path / "shelf", tmp_path / "segrt.lock"
+    _says(_segrt("models", "share", shelf), 0, f"PP-LiteSeg-B is in {shelf}")
+    _says(_segrt("models", "lock", lock), 0, f"{lock} lists 1 files; set SEGRT_LOCK={lock}")
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "second"))
+    monkeypatch.setenv("SEGRT_MIRROR", str(shelf))
+    monkeypatch.setenv("SEGRT_LOCK", str(lock))
+    _says(_segrt("models", "fetch", "PP-LiteSeg-B"), 0, "PP-LiteSeg-B is in")
+    describe = _segrt("models", "describe", "PP-LiteSeg-B")
+    assert (describe.returncode, "red, green, blue" in describe.stdout) == (0, True)
+    lock.write_text('{"files": {}}')
+    _says(_segrt("models", "describe", "PP-LiteSeg-B"), 1, "is not in the lock file")
+
+
 def test_palette_and_label_format(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
 ) -> None:
@@ -431,3 +478,31 @@ def test_names_that_stdout_cannot_hold(
     done = _segrt("predict", save_image("\u9053.png", tiles), "--model_dir", colour_model)
     _says(done, 0, "1 segmented")
     assert "\\u9053.png" in done.stdout
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "y\n"])
+def test_the_converter_is_offered_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SEGRT_MIRROR", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # so that it can't be installed
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    parent, terminal = os.openpty()
+    command = [sys.executable, "-m", "segrt", "models", "fetch", "PP-LiteSeg-B"]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        shown, asked = b"", False
+        with suppress(OSError):  # the end of a terminal is an error
+            while data := os.read(parent, 1 << 16):
+                shown += data
+                if b"[y/N]" in shown and not asked:
+                    os.write(parent, answer.encode())
+                    asked = True
+    os.close(parent)
+    assert process.returncode == 1
+    assert (
+        b"PP-LiteSeg-B must be converted to ONNX, which requires Paddle: install it, 1.9" in shown
+    )
+    assert (b"pip can't install Paddle" in shown) == (answer == "y\n")
+    assert (b"--yes" in shown) == (answer != "y\n")

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from tars import MODEL, model_tar, tar_of
 
-from segrt import package_data, store, zoo
+from segrt import lock, package_data, store, zoo
 from segrt.errors import ConfigError, DownloadError, ModelError
 from segrt.http import redirected
 from segrt.store import Limits
@@ -636,6 +636,50 @@ def test_offline(mirror: Site, home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         get(SLICED)
 
 
+def test_mirrors_are_tried_in_order(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, empty = "http://127.0.0.1:1/x", tmp_path / "empty"
+    monkeypatch.setenv("SEGRT_MIRROR", f"{dead}, {empty} ,{site.url}")
+    site.answers = [Answer(404), Answer()]
+    message = failing()
+    assert f"not available at {dead} ({dead}/official" in message
+    assert f"nor at {empty}/official_inference_model" in message
+    assert "(HTTP 404)" in message
+    assert get().read_bytes() == BODY
+    monkeypatch.setenv("SEGRT_OFFLINE", "1")
+    message = failing("PP-LiteSeg-T")
+    assert f"{site.url} (SEGRT_OFFLINE forbids network access)" in message
+    assert len(site.requests) == 2
+
+
+def test_mirror_folder_whose_name_has_a_comma(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a,b" / zoo.get(NAME).archives[0].path
+    file.parent.mkdir(parents=True)
+    file.write_bytes(BODY)
+    monkeypatch.setenv("SEGRT_MIRROR", str(tmp_path / "a,b"))
+    assert get().read_bytes() == BODY
+
+
+def test_lock_file_is_enforced_on_download_and_later(
+    mirror: Site, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, key = tmp_path / "segrt.lock", f"paddle/{NAME}/{NAME}_infer.tar"
+    good = lock.Locked(sha256=hashlib.sha256(BODY).hexdigest(), size=len(BODY))
+    monkeypatch.setenv("SEGRT_LOCK", str(file))
+    lock.write(file, {key: good.model_copy(update={"sha256": "0" * 64})})
+    assert f"{key} has sha256 {good.sha256}, not {'0' * 64} as in the lock file" in failing()
+    lock.write(file, {})
+    assert f"{key} is not in the lock file {file}, which SEGRT_LOCK enforces" in failing()
+    assert not [path for path in files(home) if path.endswith((".tar", ".part"))]
+    lock.write(file, {key: good})
+    assert get().read_bytes() == BODY
+    lock.write(file, {})
+    assert "is not in the lock file" in failing()
+
+
 def test_unusable_proxy(mirror: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:1")
     assert "the proxy or certificates set in the environment can't be used" in failing()
@@ -653,17 +697,16 @@ def test_official_address_is_the_default(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_require_reports_the_commands_to_run(mirror: Site, home: Path) -> None:
     spec = zoo.get(SLICED)
-    export = "run `pip install 'segrt[export]'` and then `segrt-export \"SegFormer-B0 (slice)\"`"
+    command = 'run `segrt models fetch "SegFormer-B0 (slice)"`'
     with pytest.raises(ModelError) as caught:
         store.require(spec)
-    assert 'not downloaded: run `segrt models fetch "SegFormer-B0 (slice)"`' in str(caught.value)
-    assert export in str(caught.value)
+    assert str(caught.value) == f"SegFormer-B0 (slice) is not downloaded: {command}"
     get(SLICED)
     with pytest.raises(ModelError) as caught:
         store.require(spec)
     assert (
         str(caught.value)
-        == f"SegFormer-B0 (slice) is downloaded but not yet converted to ONNX: {export}"
+        == f"SegFormer-B0 (slice) is downloaded but not yet converted to ONNX: {command}"
     )
     onnx = store.onnx_path(spec)
     assert onnx == home / "onnx" / "SegFormer-B0_slice" / "model.onnx"

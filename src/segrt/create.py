@@ -59,11 +59,12 @@ def create_pipeline(
             any of backend, precision, threads and provider_options, or the JSON text of one.
             PaddleX's keys are accepted as well.
         mode: "normal" (the default) or "high-performance".
-        model_name: a name in the model zoo; overrides the configuration. If it is set nowhere, the
-            bundled model runs.
-        model_dir: an `.onnx` file, a folder that contains one, or a folder with a Paddle inference
-            model, which is converted on first use (this needs the export extra); overrides the
-            configuration.
+        model_name: a name in the model zoo, which is downloaded and converted on first use (this
+            needs the export extra, or `segrt models fetch`); overrides the configuration. If it is
+            set nowhere, the bundled model runs.
+        model_dir: an `.onnx` file or its http(s) URL, a folder that contains one, or a folder with
+            a Paddle inference model, which is converted on first use (this needs the export extra);
+            overrides the configuration.
         palette: the class colours: "voc", "cityscapes", "ade20k", "camvid", or (R, G, B) for each
             class, from 0 to 255; overrides the configuration. If it is set nowhere, the model's
             own, else voc.
@@ -92,6 +93,8 @@ def create_pipeline(
         DeviceError: the device can't run here.
         MissingExtraError: ONNX Runtime is not installed.
         ModelError: the model is unknown, missing or damaged.
+        DownloadError: the model can't be downloaded, or is not the expected file.
+        ExportError: the model can't be converted.
         TypeError: there is no such argument.
     """
     refuse_unknown(create_pipeline, unknown)
@@ -105,7 +108,7 @@ def create_pipeline(
     chosen = running.mode or Mode.NORMAL
     requested = device or settings.device or running.device
     parsed = Device.parse(requested) if requested else None  # before any model is looked up
-    path = Path(model_dir) if model_dir else module.model_dir
+    path = model_dir or module.model_dir
     name = model_name or module.model_name
     if type(workers) is not int or not 1 <= workers <= MAX_WORKERS:
         raise ConfigError(

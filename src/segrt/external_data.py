@@ -56,11 +56,23 @@ def check(file: Path) -> None:
             )
     except OSError as error:
         raise ModelError(f"{file} can't be read: {error.strerror}") from None
-    except (ValueError, IndexError) as error:  # ValueError also from mmap, for an empty file
-        raise ModelError(f"{file} can't be loaded: it is not an ONNX model ({error})") from None
+    except (ValueError, IndexError):  # ValueError also from mmap, for an empty file
+        raise damaged(file) from None
     for location in named:
         if problem := _problem(location, file):
             raise ModelError(f"{file} takes weights from {location!r:.200}, {problem}")
+
+
+def damaged(file: Path) -> ModelError:
+    """The error for a file that is not an ONNX model, or only the beginning of one.
+
+    Example:
+        >>> raise damaged(Path("model.onnx"))
+    """
+    return ModelError(
+        f"{file} can't be loaded: it is not an ONNX model, or it is truncated or damaged: "
+        f"{file.stat().st_size} bytes; download it again"
+    )
 
 
 def locations(model: memoryview) -> Iterator[str]:

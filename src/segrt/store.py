@@ -1,12 +1,12 @@
-"""The cache folder: downloaded Paddle archives and exported models.
+"""The cache folder: downloaded Paddle archives, and models in ONNX format.
 
     paddle/<name>/<file>_infer.tar          an archive as downloaded
     paddle/<name>/<file>_infer.tar.json     its SHA-256, recorded at the first download
     paddle/<name>/<file>_infer.tar.part     an unfinished or interrupted download
-    onnx/<name>/model.onnx                  the model exported by segrt-export
+    onnx/<name>/model.onnx                  the model, converted here or downloaded from a shelf
+    onnx/<name>/model.onnx.json             its seal, see `segrt.seals`
 
-Environment variables: SEGRT_HOME sets the folder. SEGRT_MIRROR replaces the official host with an
-http(s) base URL or a folder that contains the same paths. SEGRT_OFFLINE=1 forbids network access.
+Environment variables: SEGRT_HOME sets the folder; see also `segrt.mirrors` and `segrt.lock`.
 """
 
 from __future__ import annotations
@@ -23,28 +23,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
-from urllib.request import url2pathname
 
 import platformdirs
 
-from segrt import package_data, zoo
+from segrt import lock, mirrors, package_data, seals, zoo
 from segrt.archive import check_is_model, find_model_dir, unpack
 from segrt.errors import ConfigError, DownloadError, ModelError
 from segrt.files import commit, sha256
-from segrt.http import LIMITS, Advance, Limits, check_size, discard, download_file, redact
+from segrt.http import LIMITS, Advance, Limits, discard
+from segrt.waiting import download_bar
 from segrt.zoo import Archive, ModelSpec
 
 __all__ = [
     "Limits",
     "Stored",
     "archive_path",
+    "check_file",
+    "discard_if_full",
     "downloaded",
     "fetch",
     "find_model_dir",
     "folder_name",
     "home",
+    "key_of",
     "locate",
+    "locked",
     "onnx_path",
     "remove",
     "require",
@@ -119,27 +122,57 @@ def locate(spec: ModelSpec) -> Path | None:
 
 
 def require(spec: ModelSpec) -> Path:
-    """The ONNX file of a model, bundled or exported.
+    """The ONNX file of a model, bundled, converted or downloaded, after checking it.
 
     Example:
         >>> require(zoo.get("PP-LiteSeg-B"))
         PosixPath('/home/me/.cache/segrt/onnx/PP-LiteSeg-B/model.onnx')
 
     Raises:
-        ModelError: there is no such file; the message contains the commands to run.
+        ModelError: there is no such file, and the message contains the command to run; or the file
+            was changed.
+        DownloadError: the file is not the one in the lock file.
     """
     if path := locate(spec):
+        if not spec.bundled:
+            check_file(path, f'run `segrt models remove "{spec.name}"`, and fetch it again')
         return path
     if spec.bundled:
         missing = package_data.path(spec.bundled)
         raise ModelError(f"{missing}, which is part of segrt, is missing: reinstall segrt")
-    export = f"run `pip install 'segrt[export]'` and then `segrt-export \"{spec.name}\"`"
-    if archive_path(spec):
-        raise ModelError(f"{spec.name} is downloaded but not yet converted to ONNX: {export}")
-    raise ModelError(
-        f'{spec.name} is not downloaded: run `segrt models fetch "{spec.name}"`; to convert it, '
-        f"{export}"
-    )
+    state = "downloaded but not yet converted to ONNX" if archive_path(spec) else "not downloaded"
+    raise ModelError(f'{spec.name} is {state}: run `segrt models fetch "{spec.name}"`')
+
+
+def check_file(file: Path, advice: str) -> None:
+    """Refuse an ONNX file in the cache folder that was changed, or that the lock file excludes.
+
+    Example:
+        >>> check_file(onnx_path(zoo.get("PP-LiteSeg-B")), "fetch it again")
+
+    Args:
+        file: the file.
+        advice: how to get the original.
+
+    Raises:
+        ModelError: it was changed.
+        DownloadError: it is not in the lock file.
+        ConfigError: the lock file is invalid.
+    """
+    seal = seals.check(file, advice)
+    if lock.read() is not None:
+        digest = seal.sha256 if seal else sha256(file)
+        lock.enforce(key_of(file), digest, seal.archive if seal else None)
+
+
+def key_of(file: Path) -> str:
+    """The path of a file relative to the cache folder, with slashes: its key in lock files.
+
+    Example:
+        >>> key_of(onnx_path(zoo.get("PP-LiteSeg-B")))
+        'onnx/PP-LiteSeg-B/model.onnx'
+    """
+    return file.relative_to(home()).as_posix()
 
 
 def downloaded() -> list[Stored]:
@@ -182,7 +215,7 @@ def remove(name: str) -> int:
         raise ModelError(
             f"{spec.name} is not downloaded; models that can be removed: {names or 'none'}"
         )
-    with _locked(spec):
+    with locked(_folder(spec), spec.name):
         files = _files(spec)
         size = sum(path.stat().st_size for path in files)
         for path in files:
@@ -213,11 +246,11 @@ def fetch(spec: ModelSpec, *, progress: bool = True, limits: Limits = LIMITS) ->
         DownloadError: the download fails, the file is not the expected one, or the cache folder
             can't be written.
         ModelError: the model is bundled, or a file placed there by hand is not a Paddle model.
-        ConfigError: SEGRT_MIRROR or SEGRT_OFFLINE is invalid.
+        ConfigError: SEGRT_MIRROR, SEGRT_OFFLINE or SEGRT_LOCK is invalid.
     """
     if spec.bundled:
         raise ModelError(f"{spec.name} is bundled with segrt: there is nothing to download")
-    with _locked(spec):
+    with locked(_folder(spec), spec.name):
         for archive, path in _archives(spec).items():
             if path.is_file():
                 advice = (
@@ -252,7 +285,8 @@ def _record(archive: Path) -> Path:
 
 def _files(spec: ModelSpec) -> list[Path]:
     """The files that `remove` deletes: ONNX file, archives and unfinished downloads."""
-    found = [path for path in [onnx_path(spec)] if path.is_file()]
+    onnx = onnx_path(spec)
+    found = [path for path in (onnx, onnx.with_name("model.onnx.part")) if path.is_file()]
     for archive in _archives(spec).values():
         found += [
             path for path in archive.parent.glob(archive.name + "*") if path != _record(archive)
@@ -261,27 +295,47 @@ def _files(spec: ModelSpec) -> list[Path]:
 
 
 @contextmanager
-def _locked(spec: ModelSpec) -> Iterator[None]:
-    """Hold the lock of a model's archive; file system errors are raised as DownloadError."""
+def locked(
+    folder: Path,
+    name: str,
+    doing: str = "downloading",
+    file: str = ".lock",
+    advice: str | None = None,
+) -> Iterator[None]:
+    """Hold the lock of a folder, which is created if missing.
+
+    Example:
+        >>> with locked(home() / "paddle" / "PP-LiteSeg-B", "PP-LiteSeg-B"):
+        ...     pass
+
+    Args:
+        folder: the folder.
+        name: what is being worked on, for the message while another process holds the lock.
+        doing: what that process is doing.
+        file: name of the lock.
+        advice: what to do if the folder can't be written; None for that of the cache folder.
+
+    Raises:
+        DownloadError: in place of any error of the file system.
+    """
     from filelock import FileLock, Timeout  # loading it and rich would delay the first image
 
-    folder = _folder(spec)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+        held = FileLock(folder / file)
         try:
-            lock.acquire(timeout=0)
+            held.acquire(timeout=0)
         except Timeout:
-            log.warning("waiting for another process that is downloading %s", spec.name)
-            lock.acquire()
+            log.warning("waiting for another process that is %s %s", doing, name)
+            held.acquire()
         try:
             yield
         finally:
-            lock.release()
+            held.release()
     except OSError as error:
-        advice = "set SEGRT_HOME to a writable folder"
-        if error.errno in _FULL:
+        if advice is None and error.errno in _FULL:
             advice = "free some space, or set SEGRT_HOME to a folder on another disk"
+        advice = advice or "set SEGRT_HOME to a writable folder"
         raise DownloadError(
             f"can't use {error.filename or folder}: {error.strerror or error}; {advice}"
         ) from error
@@ -313,40 +367,69 @@ def _check_hash(file: Path, path: Path, archive: Archive, source: str, advice: s
         commit(temp, record)
     elif digest != expected:
         raise DownloadError(f"{source} has sha256 {digest}, not {expected}: {advice}")
+    lock.enforce(key_of(path), digest)
 
 
 def _download(spec: ModelSpec, progress: bool, limits: Limits) -> Path:
-    base = _base()
+    bases = mirrors.bases()
     first, first_path = next(iter(_archives(spec).items()))
-    if isinstance(base, str) and _offline():
+    if mirrors.offline() and all(isinstance(base, str) for base in bases):
         raise DownloadError(
             f"{spec.name} is not downloaded, and SEGRT_OFFLINE forbids network access: put "
-            f"'{first.file}' (from {redact(_url(base, first))}) into {first_path.parent}, or set "
-            f"SEGRT_MIRROR to a folder that contains '{first.path}'"
+            f"'{first.file}' (from {mirrors.shown(mirrors.address(bases[0], first.path))}) into "
+            f"{first_path.parent}, or set SEGRT_MIRROR to a folder that contains '{first.path}'"
         )
-    tried = []
-    with _progress_bar(spec.name, progress) as advance:
-        for archive, path in _archives(spec).items():
-            part = path.with_name(path.name + ".part")
-            try:
-                if isinstance(base, Path):
-                    source = str(base / archive.path)
-                    missing = _copy(base / archive.path, part, limits, advance)
-                else:
-                    source = redact(_url(base, archive))
-                    missing = download_file(_url(base, archive), part, limits, advance)
-                if not missing:
-                    _accept(part, path, archive, source)
-                    return path
-            except OSError as error:
-                if error.errno in _FULL:  # keeping the part would keep the disk full
-                    discard(part)
-                raise
-            tried.append(f"{source} ({missing})")
+    tried: list[str] = []
+    with download_bar(spec.name, progress) as advance:
+        for number, base in enumerate(bases, start=1):
+            if isinstance(base, str) and mirrors.offline():
+                tried.append(f"{mirrors.shown(base)} (SEGRT_OFFLINE forbids network access)")
+            elif path := _download_from(base, spec, limits, advance, tried, number == len(bases)):
+                return path
     raise DownloadError(
         f"{spec.name} is not available at {', nor at '.join(tried)}; set SEGRT_MIRROR to a base "
         f"that has it, or put '{first.file}' into {first_path.parent}"
     )
+
+
+def _download_from(
+    base: mirrors.Base,
+    spec: ModelSpec,
+    limits: Limits,
+    advance: Advance,
+    tried: list[str],
+    is_last: bool,
+) -> Path | None:
+    """Get an archive from one base; None if it has none, which is added to `tried`."""
+    for archive, path in _archives(spec).items():
+        part = path.with_name(path.name + ".part")
+        address = mirrors.address(base, archive.path)
+        source = mirrors.shown(address)
+        try:
+            missing = mirrors.get(address, part, limits, advance)
+        except mirrors.UnavailableError as error:
+            if is_last and not tried:
+                raise
+            tried.append(f"{mirrors.shown(base)} ({error})")
+            return None
+        except OSError as error:
+            discard_if_full(part, error)
+            raise
+        if not missing:
+            _accept(part, path, archive, source)
+            return path
+        tried.append(f"{source} ({missing})")
+    return None
+
+
+def discard_if_full(part: Path, error: OSError) -> None:
+    """Delete a partial download if the disk is full, as it would stay full.
+
+    Example:
+        >>> discard_if_full(Path("model.onnx.part"), OSError(errno.ENOSPC, "the disk is full"))
+    """
+    if error.errno in _FULL:
+        discard(part)
 
 
 def _accept(part: Path, path: Path, archive: Archive, source: str) -> None:
@@ -367,73 +450,3 @@ def _accept(part: Path, path: Path, archive: Archive, source: str) -> None:
         raise
     commit(part, path)
     discard(part)
-
-
-def _copy(source: Path, part: Path, limits: Limits, advance: Advance) -> str:
-    """Copy a file from a mirror folder; returns why that is impossible, empty on success."""
-    if not (source.is_file() and os.access(source, os.R_OK)):
-        return "no readable file"
-    size = source.stat().st_size
-    check_size(size, limits, part, source)
-    discard(part)  # including the JSON file that links it to a URL
-    with source.open("rb") as file, part.open("wb") as out:
-        while block := file.read(1 << 20):
-            out.write(block)
-            advance(out.tell(), size)
-    return ""
-
-
-def _base() -> str | Path:
-    """SEGRT_MIRROR or the official base: a folder, or a URL without trailing slash."""
-    mirror = os.environ.get("SEGRT_MIRROR") or zoo.load().base_url
-    if "://" not in mirror:
-        return Path(os.path.expanduser(mirror))
-    try:
-        parts = urlsplit(mirror)
-        if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-            return Path(url2pathname(parts.path))
-        plain = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
-        if parts.scheme in ("http", "https") and plain:
-            return mirror.rstrip("/")
-    except ValueError:  # for example "http://[" or "http://host:port"
-        pass
-    raise ConfigError(
-        f"SEGRT_MIRROR {redact(mirror)!r} is not valid: use http(s)://host/path, file:///path or "
-        "a folder"
-    )
-
-
-def _url(base: str, archive: Archive) -> str:
-    return f"{base}/{quote(archive.path, safe='/()')}"  # as browsers encode it
-
-
-def _offline() -> bool:
-    value = os.environ.get("SEGRT_OFFLINE", "")
-    if value.lower() not in ("", "0", "1", "false", "true"):
-        raise ConfigError(f"SEGRT_OFFLINE {value!r} is not valid: use 1 or 0")
-    return value.lower() in ("1", "true")
-
-
-@contextmanager
-def _progress_bar(label: str, progress: bool) -> Iterator[Advance]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    show = progress and console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

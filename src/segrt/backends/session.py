@@ -354,7 +354,9 @@ class Session:
 
     def _load_error(self, error: Exception) -> SegrtError:
         reason = first_line(error)
-        damaged = type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel")
+        if type(error).__name__ == "InvalidProtobuf":
+            return external_data.damaged(self._file)
+        damaged = type(error).__name__ in ("InvalidGraph", "NoModel")
         if damaged or self.plan.backend.name == "cpu":
             return ModelError(f"{self._file} can't be loaded by ONNX Runtime: {reason}")
         return DeviceError(f"{self.plan.provider} can't start with {self._file}: {reason}")

@@ -73,8 +73,9 @@ def find(text: str, *, untrained: bool = False, paddle: bool = False) -> BenchMo
     spec = zoo.get(text)
     if untrained and store.locate(spec) is None:
         return _untrained(spec)
+    file = model_file.resolve(spec.name)
     folder = _unpacked(spec) if paddle and store.archive_path(spec) else None
-    return BenchModel(spec.name, store.require(spec), folder, spec)
+    return BenchModel(spec.name, file, folder, spec)
 
 
 def _local(path: Path) -> BenchModel:

@@ -49,7 +49,7 @@ class PaddleContender(Contender):
         if folder is None:
             raise ModelError(
                 "the Paddle model is not available: pass its folder, or run  "
-                "segrt models fetch NAME"
+                "segrt models fetch --download-only NAME"
             )
         try:
             with warnings.catch_warnings():

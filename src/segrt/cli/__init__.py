@@ -13,8 +13,9 @@ from cyclopts import App, CycloptsError
 from rich.logging import RichHandler
 
 import segrt
+from segrt import consent
 from segrt.cli import interrupts
-from segrt.cli.console import complain, err
+from segrt.cli.console import complain, confirm, err
 from segrt.errors import ConfigError, SegrtError
 
 EPILOGUE = """\
@@ -86,6 +87,7 @@ def main() -> None:
     SIGTERM and SIGHUP end it in good order, with exit status 128 plus the number of the signal.
     """
     interrupts.catch()
+    consent.ask_with(confirm)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding can't hold
     handler = RichHandler(console=err, show_time=False, show_path=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -11,6 +13,14 @@ err = Console(stderr=True)
 def say(text: str) -> None:
     """Print a message, unwrapped."""
     err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; no, if there is none."""
+    if not (err.is_terminal and sys.stdin and sys.stdin.isatty()):
+        return False
+    err.print(f"{question} [y/N] ", markup=False, highlight=False, soft_wrap=True, end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def complain(error: object) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 from cyclopts import Group, Parameter
 
+from segrt import consent
 from segrt.backends.memory import limit_memory
 from segrt.config import PIPELINE
 from segrt.create import create_pipeline
@@ -21,6 +22,7 @@ OUTPUT = Group("Output", sort_key=4)
 
 DeviceOption: TypeAlias = Annotated[str | None, Parameter(group=DEVICE)]
 SavePath: TypeAlias = Annotated[Path | None, Parameter(group=OUTPUT)]
+Yes: TypeAlias = Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)]
 
 
 @Parameter(name="*")
@@ -34,8 +36,8 @@ class PipelineOptions:
     model: Annotated[str | None, Parameter(name=["--model", "--model-name"], group=MODEL)] = None
     """A model listed by `segrt models`; default: the bundled one."""
 
-    model_dir: Annotated[Path | None, Parameter(group=MODEL)] = None
-    """An .onnx file, or a folder with an ONNX or Paddle model."""
+    model_dir: Annotated[str | None, Parameter(group=MODEL)] = None
+    """An .onnx file or its URL, or a folder with an ONNX or Paddle model."""
 
     palette: Annotated[str | None, Parameter(group=MODEL)] = None
     """voc, cityscapes, ade20k or camvid; default: the model's."""
@@ -58,9 +60,14 @@ class PipelineOptions:
     max_memory: Annotated[str | None, Parameter(group=DEVICE)] = None
     """Memory limit, such as 2GiB; default: 80% of the machine's."""
 
+    yes: Yes = False
+    """Install Paddle (1.9 GB) without asking if a model needs it."""
+
     def create(self, *, workers: int = 1) -> Pipeline:
         """Load the pipeline."""
         options = asdict(self)
+        if options.pop("yes"):
+            consent.agree()
         limit_memory(options.pop("max_memory"))
         model = options.pop("model")
         options["use_hpip"] = options["use_hpip"] or None  # without it, the YAML decides

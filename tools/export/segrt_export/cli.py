@@ -31,7 +31,7 @@ from segrt import zoo
 from segrt.errors import ConfigError, ExportError, SegrtError
 from segrt.folders import find_images
 from segrt_export.convert import OPSET
-from segrt_export.source import distinct_target, open_source
+from segrt_export.source import distinct_target, open_source, sealed
 
 if TYPE_CHECKING:
     from segrt_export.exporter import Exported
@@ -175,14 +175,15 @@ def _export(
                 config=models.config,
             )
             source, file = distinct_target(name, source, file, taken)
-            exported = segrt_export.export(
-                source,
-                file,
-                images=images,
-                opset=conversion.opset,
-                weights=conversion.weights,
-                without=conversion.without or (),
-            )
+            with sealed(name, file):
+                exported = segrt_export.export(
+                    source,
+                    file,
+                    images=images,
+                    opset=conversion.opset,
+                    weights=conversion.weights,
+                    without=conversion.without or (),
+                )
     except (SegrtError, OSError) as error:
         return _Outcome(name, error=_one_line(error))
     except Exception as error:  # whatever a library raises on one model must not stop the others

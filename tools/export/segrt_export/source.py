@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import segrt_export
-from segrt import archive, store, zoo
+from segrt import archive, seals, store, zoo
 from segrt.errors import ConfigError, ExportError, ModelError
+from segrt.files import sha256
 from segrt.zoo import ModelSpec
 from segrt_export.program import PaddleModel
 from segrt_export.untrained import build_untrained
@@ -123,6 +126,29 @@ def distinct_target(
         model, file = replace(model, name=run_name), named
     taken[_lower(file)] = text
     return model, file
+
+
+@contextmanager
+def sealed(text: str, file: Path) -> Iterator[None]:
+    """Renew the seal of a file in the cache folder that is written within the context.
+
+    Example:
+        >>> with sealed("PP-LiteSeg-T", file):
+        ...     segrt_export.export(model, file)
+
+    Args:
+        text: the argument of segrt-export.
+        file: the path of the export.
+    """
+    cached = file.is_relative_to(store.home() / "onnx")
+    if cached:
+        seals.path(file).unlink(missing_ok=True)
+    yield
+    if cached:
+        spec = _find_spec(text)
+        tar = store.archive_path(spec) if spec else None
+        digest = sha256(tar) if tar else None
+        seals.write(file, f"converted from {tar or text}", archive=digest)
 
 
 def _lower(file: Path) -> str:
