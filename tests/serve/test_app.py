@@ -322,6 +322,16 @@ def test_unknown_keys_are_ignored_like_in_paddlex(client: TestClient, tiles: Pic
         uuid.UUID(answer.json()["logId"])  # as in PaddleX, its own
 
 
+def test_many_unknown_keys_cost_little(client: TestClient, tiles: Picture) -> None:
+    keys = {f"key{number}": number for number in range(200_000)}
+    start = time.perf_counter()
+    answer = client.post(PATH, json={"image": b64(png(tiles)), **keys})
+    assert answer.status_code == 200
+    failed = client.post(PATH, json={"image": "@", "logId": "a", **keys})
+    _failure(failed, 400, "base64")
+    assert time.perf_counter() - start < 20
+
+
 def test_failures_have_the_id_of_the_client(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from segrt.serve.errors import ApiError
 from segrt.serve.schema import GZIP
 from segrt.serve.settings import Settings
 
+_GUNZIPS = 2  # at the same time, as each reserves memory for the largest body
 _MAX_RATIO = 1032  # of bytes that a byte of gzip can stand for
 
 
@@ -29,6 +31,7 @@ class Admission:
         self._settings = settings
         self.slots = 0
         self.body_bytes = 0
+        self._gunzips = asyncio.Semaphore(_GUNZIPS)
 
     @asynccontextmanager
     async def admit(self, request: Request) -> AsyncIterator[bytes]:
@@ -71,20 +74,29 @@ class Admission:
                 body = received.getvalue()  # not a copy, and the only one once it is closed
                 received.close()
                 if request.headers.get("content-encoding", "").strip().lower() in GZIP:
-                    room = min(settings.max_body, _MAX_RATIO * size)
-                    if self.body_bytes + room > settings.body_memory:
-                        raise _full("too many bytes are being received")
-                    self.body_bytes += room
-                    size += room
-                    body = await anyio.to_thread.run_sync(_gunzip, body, settings.max_body)
-                    self._check_size(len(body))
-                    self.body_bytes -= (spare := size - len(body))
-                    size -= spare
+                    body = await self._decompressed(body)
+                    size += len(body)
                 yield body
             finally:
                 self.slots -= 1
         finally:
             self.body_bytes -= size
+
+    async def _decompressed(self, body: bytes) -> bytes:
+        """Undo gzip; the result counts among the bodies in memory."""
+        limit = self._settings.max_body
+        room = min(limit, _MAX_RATIO * len(body))
+        async with self._gunzips:
+            if self.body_bytes + room > self._settings.body_memory:
+                raise _full("too many bytes are being received")
+            self.body_bytes += room
+            try:
+                content = await anyio.to_thread.run_sync(_gunzip, body, limit)
+            finally:
+                self.body_bytes -= room
+            self._check_size(len(content))
+            self.body_bytes += len(content)
+        return content
 
     def _check_size(self, size: int) -> None:
         limit = self._settings.max_body
