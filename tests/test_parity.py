@@ -79,8 +79,9 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> Sizes:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Segrt:
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Segrt:
     """Run the console script `segrt` in this process; returns the exit status."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))  # where results are saved by default
 
     def run(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["segrt", *map(str, arguments)])
@@ -648,7 +649,7 @@ def test_match_cli_additional_subcommands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for arguments, output in (
-        (["predict", save_image("a.png", tiles), "--model_dir", colour_model], "'pred': '...'"),
+        (["predict", save_image("a.png", tiles), "--model_dir", colour_model], "a.png: red "),
         (["config"], "pipeline_name: semantic_segmentation"),
         (["models"], "SegFormer-B0"),
         (["doctor"], "normal mode would run"),
