@@ -47,10 +47,9 @@ def save_overlay_video(
     """Segment a video, and save it with the class colours over it, at the same times.
 
     Decoding, the network and encoding run in parallel, a few frames apart, so memory does not
-    depend on the length. The pictures are H.264 (in .avi: MPEG-4 Part 2), upright, and an odd width
-    or height repeats the pixels of the edge once. Sound is copied. Damaged frames are left out.
-    After Ctrl-C, or if the video breaks off, the file is playable and contains the frames done so
-    far.
+    depend on the length. Pictures are H.264 (in .avi: MPEG-4 Part 2) and upright; an odd width or
+    height repeats the edge once. Sound is copied. Damaged frames are left out. After Ctrl-C, or if
+    the video breaks off, the file is playable, with the frames done so far.
 
     Example:
         >>> pipeline = segrt.create_pipeline("semantic_segmentation")
@@ -73,8 +72,7 @@ def save_overlay_video(
 
     Raises:
         ConfigError: an argument is invalid, or `save_path` is the video itself.
-        InputError: the source can't be read as a video, or not to its end; or some of its frames
-            are damaged, and the file contains the others.
+        InputError: the source is no video, breaks off, or has damaged frames, which are left out.
         ModelError: the model can't run on it.
         OSError: the file can't be written.
     """
