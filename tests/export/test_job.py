@@ -16,6 +16,8 @@ from segrt.files import sha256
 from segrt_export import cached, source
 from segrt_export.requirements import missing
 
+pytest.importorskip("paddle2onnx", reason="needs the extra export")
+
 SPEC = zoo.get("PP-LiteSeg-T")
 SAMPLE = Path(segrt.__file__).parent / "models" / "sample.png"
 
