@@ -120,7 +120,7 @@ def test_answers_arrive(proxy: Proxy, changes: list[tuple[str, str]]) -> None:
             # Errors that the server sends before it has received the body.
             for url, headers, status in (
                 (PATH, PNG, 413),
-                (PATH, {"Content-Type": "text/plain"}, 415),
+                (PATH, {**PNG, "Content-Encoding": "br"}, 415),
                 ("/none", PNG, 404),
             ):
                 answer = client.post(url, content=large, headers=headers)
