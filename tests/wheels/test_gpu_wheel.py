@@ -48,7 +48,7 @@ def test_requested_gpu_raises_immediately(mode: str, capfd: pytest.CaptureFixtur
     begin = perf_counter()
     with pytest.raises(segrt.DeviceError, match="'gpu:0' can't run here"):
         segrt.create_pipeline("semantic_segmentation", device="gpu:0", mode=mode)
-    assert perf_counter() - begin < 1
+    assert perf_counter() - begin < 5  # no model was loaded, nor a library searched for long
     assert capfd.readouterr().err == ""
 
 
