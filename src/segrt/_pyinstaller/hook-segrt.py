@@ -29,12 +29,12 @@ datas = collect_data_files("segrt", excludes=["_pyinstaller", "**/__pycache__"])
 if not (_PACKAGE / "model_zoo.yaml").exists():  # in a source checkout it is at the top level
     datas.append((str(_PACKAGE.parents[1] / "model_zoo.yaml"), "segrt"))
 
-# `segrt doctor` tells which ONNX Runtime is installed.
+# `segrt doctor` tells which ONNX Runtime and OpenCV are installed.
 _installed = {
     str(dist.name).lower().replace("_", "-") for dist in importlib.metadata.distributions()
 }
-for _name in ("segrt", *_RUNTIMES):
-    if _name in _installed:
+for _name in sorted(_installed):
+    if _name in ("segrt", *_RUNTIMES) or _name.startswith("opencv-"):
         datas += copy_metadata(_name)
 
 # The plugin is imported by the name that its wheel has. Its hook collects the libraries.
