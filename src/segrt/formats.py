@@ -82,8 +82,8 @@ HEAD = 1024
 """Number of bytes at the start of a file that tell its format."""
 
 _IMAGE = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|BM....\0\0\0\0"
-    rb"|P[1-6Ff]\s|....ftyp(?:avi[fs]|hei[cmsx]|hev[cmsx]|mi[af]1|msf1)|qoif|8BPS\x00\x01|DDS |icns"
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0"
+    rb"|P[1-6Ff]\s|qoif|8BPS\x00\x01|DDS |icns"
     rb"|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|\x59\xa6\x6a\x95|\x01\xda[\x00\x01][\x01\x02]",
     re.DOTALL,
 )
@@ -115,13 +115,17 @@ def is_avif(head: bytes) -> bool:
 
 def is_heif(head: bytes) -> bool:
     """Whether a file is a HEIC or HEIF image, for which Pillow requires a plugin."""
-    brands = (b"mif1", b"msf1", b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevx")
+    brands = (
+        *(b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b"hevx"),
+        *(b"mia1", b"mif1", b"msf1"),
+    )
     return head[4:8] == b"ftyp" and head[8:12] in brands and not is_avif(head)
 
 
 def is_image(head: bytes) -> bool:
     """Whether a file is an image or a PDF of a format recognised by its first bytes."""
-    return is_pdf(head) or _IMAGE.match(head) is not None
+    kinds = (is_pdf, is_tiff, is_avif, is_heif)
+    return any(is_kind(head) for is_kind in kinds) or _IMAGE.match(head) is not None
 
 
 def is_image_name(name: str) -> bool:

@@ -514,7 +514,7 @@ class SegResult(ResultDict):
         """`_target` for a picture. Raises ConfigError for formats that can't be written."""
         kind = Path(save_path).suffix.lower()
         is_folder = str(save_path).endswith(("/", os.sep)) or os.path.isdir(save_path)
-        if kind not in IMAGE_SUFFIXES and not is_folder:
+        if kind and kind not in IMAGE_SUFFIXES and not is_folder:
             Image.init()
             if kind in READ_SUFFIXES or kind in Image.EXTENSION:
                 raise ConfigError(
