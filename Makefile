@@ -1,8 +1,8 @@
 # Each target creates the virtual environment it needs. PYTHON selects the interpreter.
 PYTHON ?= python3
 RESULTS := benchmarks/results
-# The OpenVINO plugin in the extra cpu ignores AMD CPUs; the wheel with OpenVINO built in doesn't.
-RUNTIME ?= $(if $(shell grep -m1 AuthenticAMD /proc/cpuinfo 2>/dev/null),openvino,cpu)
+# The extra for benchmarks and frozen programs: OpenVINO exists for x86-64.
+RUNTIME ?= $(if $(filter x86_64,$(shell uname -m)),openvino,cpu)
 SAMPLE := src/segrt/models/sample.png
 # Coverage is measured where that is cheap: before Python 3.12 it takes a fifth of the time. Override
 # with `make test COVERAGE=--cov`, or `COVERAGE=`.
@@ -123,7 +123,7 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 
 # Not editable: what the wheel contains is tested.
 .venv-pyinstaller/.ready: pyproject.toml
-	$(INSTALL) '.[cpu,serve]' pyinstaller
+	$(INSTALL) '.[$(RUNTIME),serve]' pyinstaller
 	touch $@
 
 .venv-gpu/.ready: pyproject.toml

@@ -259,8 +259,7 @@ def requirements() -> list[str]:
     for text in declared:
         requirement, _, marker = (part.strip() for part in text.partition(";"))
         extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
-        plain = re.match(r"onnxruntime\b(?!-)", requirement)
-        if extra is None or extra[1] == "export" or (extra[1] == "cpu" and plain):
+        if extra is None or extra[1] in ("cpu", "export"):
             rest = re.sub(r"(\s*and\s*)?extra == ['\"]\w+['\"]", "", marker).strip()
             found.append(f"{requirement}; {rest}" if rest else requirement)
     return found

@@ -68,7 +68,7 @@ def problems(machine: Catalog) -> list[str]:
     if names := machine.collisions:
         messages.append(
             f"{' and '.join(names)} overwrite each other: run  pip uninstall -y {' '.join(names)}  "
-            "and then pip install 'segrt[cpu]'  (or gpu, or openvino)"
+            "and then  pip install 'segrt[cpu]'  (or openvino, or gpu)"
         )
     opencv = [name for name, _ in machine.versions if name.startswith("opencv-")]
     if len(opencv) > 1:
@@ -80,25 +80,22 @@ def problems(machine: Catalog) -> list[str]:
         )
     for provider in machine.providers:
         messages += [
-            f"{provider.name}: {library} is missing; {_fix(provider, library)}"
+            f"{provider.name}: {library} is missing; {_fix(machine, provider, library)}"
             for library in provider.missing
         ]
-        if provider.error:
-            fix = (
-                provider.fix
-                or f"pip install --upgrade onnxruntime {provider.plugin.replace('_', '-')}"
-            )
+        if provider.error and not _for_the_cpu_beside_a_gpu(machine, provider):
+            fix = provider.fix or _install(machine, provider)
             messages.append(f"{provider.name}: {provider.error}; run  {fix}")
-    if machine.gpus and not machine.provider("CUDAExecutionProvider"):
+    cuda = machine.provider("CUDAExecutionProvider")
+    if machine.gpus and not cuda:
         messages.append(
             f"{machine.gpus[0].name} is not used: the installed ONNX Runtime has no "
-            "CUDAExecutionProvider; run  pip uninstall -y onnxruntime onnxruntime-openvino  and "
-            "then  pip install 'segrt[gpu]'"
+            f"CUDAExecutionProvider; run  {machine.install('segrt[gpu]')}"
         )
-    if not machine.provider("OpenVINOExecutionProvider"):
+    elif not machine.provider("OpenVINOExecutionProvider") and machine.has_openvino and not cuda:
         messages.append(
-            "OpenVINO, the fastest backend on most x86 CPUs, is not installed: run  "
-            "pip install 'segrt[cpu]'"
+            "OpenVINO, the fastest backend on x86 CPUs, is not installed: run  "
+            f"{machine.install('segrt[openvino]')}"
         )
     return messages
 
@@ -119,7 +116,22 @@ def _print_hardware(out: Console, machine: Catalog) -> None:
     out.print(f"wheels    {', '.join(f'{name} {version}' for name, version in machine.versions)}")
 
 
-def _fix(provider: Provider, library: str) -> str:
+def _for_the_cpu_beside_a_gpu(machine: Catalog, provider: Provider) -> bool:
+    """Whether fixing the provider would remove the runtime of a GPU that works."""
+    cuda = machine.provider("CUDAExecutionProvider")
+    on_gpu = bool(machine.gpus and cuda and not cuda.problem)
+    return on_gpu and provider.name == "OpenVINOExecutionProvider"
+
+
+def _fix(machine: Catalog, provider: Provider, library: str) -> str:
     if library.startswith("libcuda.so"):
         return "it is part of the NVIDIA driver: install that"
-    return f"run  {next(row.install for row in BACKENDS.values() if row.provider == provider.name)}"
+    return f"run  {_install(machine, provider)}"
+
+
+def _install(machine: Catalog, provider: Provider) -> str:
+    """The command that installs a provider again; by default, the plugin that registers it."""
+    for backend in BACKENDS.values():
+        if backend.provider == provider.name:
+            return machine.install(backend.install)
+    return f"pip install --upgrade onnxruntime {provider.plugin.replace('_', '-')}"

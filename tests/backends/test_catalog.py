@@ -12,7 +12,14 @@ import machines as m
 import pytest
 
 from segrt.backends import catalog
-from segrt.backends.catalog import Catalog, Provider, missing_libraries, usable_cores
+from segrt.backends.catalog import (
+    RUNTIMES,
+    Catalog,
+    Provider,
+    missing_libraries,
+    usable_cores,
+)
+from segrt.backends.plan import BACKENDS
 from segrt.doctor import doctor, problems
 
 
@@ -136,7 +143,7 @@ def test_plugin_without_devices_has_a_problem(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(runtime, "get_ep_devices", list)
     (provider,) = catalog._plugins.__wrapped__()
     assert provider.problem == "onnxruntime_ep_made_up takes no device of this machine"
-    assert "pip install 'segrt[openvino]'" in provider.fix
+    assert ("python3.13" in provider.fix) == (sys.version_info >= (3, 14))
 
 
 def test_doctor_reports_the_fix_for_a_plugin_without_devices(
@@ -189,17 +196,62 @@ def test_doctor_reports_two_wheels_of_opencv() -> None:
 
 
 def test_doctor_reports_unused_hardware_and_broken_plugins() -> None:
-    (gpu, openvino) = problems(Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers))
+    (gpu,) = problems(Catalog(m.PLAIN, (m.T4,), m.CPU_ONLY.providers))
     assert "Tesla T4 is not used" in gpu
-    assert "segrt[cpu]" in openvino
+    assert "segrt[gpu]" in gpu
     broken = Provider(
         "OpenVINOExecutionProvider", "onnxruntime_ep_openvino", error="wrong API version"
     )
     (problem,) = problems(Catalog(m.PLAIN, (), (broken,)))
     assert (
-        "wrong API version; run  pip install --upgrade onnxruntime onnxruntime-ep-openvino"
-        in problem
+        problem
+        == "OpenVINOExecutionProvider: wrong API version; run  pip install 'segrt[openvino]'"
     )
+    other = Provider("OtherExecutionProvider", "onnxruntime_ep_other", error="too old")
+    assert problems(Catalog(m.PLAIN, (), (*m.OPENVINO.providers, other))) == [
+        "OtherExecutionProvider: too old; run  pip install --upgrade onnxruntime "
+        "onnxruntime-ep-other"
+    ]
+
+
+def test_doctor_offers_openvino_where_it_exists() -> None:
+    installed = (("onnxruntime", "1.31.1"),)
+    (problem,) = problems(Catalog(m.PLAIN, (), m.CPU_ONLY.providers, installed))
+    assert "run  pip uninstall -y onnxruntime && pip install 'segrt[openvino]'" in problem
+    assert not problems(Catalog(m.PLAIN, (), m.CPU_ONLY.providers, installed, has_openvino=False))
+
+
+def test_doctor_does_not_give_up_a_gpu_for_openvino() -> None:
+    cuda = m.CUDA_ONLY.providers
+    assert not problems(Catalog(m.ZEN, (m.H100,), cuda))
+    assert not problems(Catalog(m.ZEN, (m.H100,), (*cuda, *m.NO_DEVICE.providers[1:])))
+
+
+@pytest.mark.parametrize(
+    ("requirement", "installed", "removed"),
+    [
+        ("segrt[openvino]", [], ""),
+        ("segrt[openvino]", ["onnxruntime-openvino"], ""),
+        ("segrt[openvino]", ["onnxruntime-ep-openvino"], "onnxruntime-ep-openvino"),
+        ("segrt[gpu]", ["onnxruntime-ep-openvino", "onnxruntime-gpu"], ""),
+        (
+            "segrt[gpu]",
+            ["onnxruntime", "onnxruntime-openvino", "opencv-python"],
+            "onnxruntime onnxruntime-openvino",
+        ),
+        ("onnxruntime-cann", ["onnxruntime"], "onnxruntime"),
+    ],
+)
+def test_a_runtime_replaces_the_others(
+    requirement: str, installed: list[str], removed: str
+) -> None:
+    machine = Catalog(m.PLAIN, versions=tuple((name, "1.0") for name in installed))
+    expected = f"pip uninstall -y {removed} && " if removed else ""
+    assert machine.install(requirement) == f"{expected}pip install '{requirement}'"
+
+
+def test_every_backend_can_be_installed() -> None:
+    assert {backend.install for backend in BACKENDS.values()} <= set(RUNTIMES)
 
 
 def test_doctor_fails_if_nothing_can_run(

@@ -86,7 +86,7 @@ def test_requested_device_is_used_on_every_machine(machine: Catalog, mode: Mode)
             provider = machine.provider(plan.provider)
             assert provider is not None
             assert not provider.problem
-            assert plan.note == ""
+            assert plan.note == "" or (mode is FAST and plan.precision == "fp32")
     for backend in BACKENDS:
         found, error = _try(None, FAST, machine, HpiConfig(backend=backend))
         assert backend in error or {plan.name.split()[0] for plan in found} == {backend}
@@ -143,6 +143,39 @@ def test_only_the_default_device_falls_back_with_a_note() -> None:
     assert "libcudnn.so.9" in plan.note
     assert plans(None, Mode.NORMAL, m.CPU_ONLY)[0].note == ""  # no GPU is expected there
     assert plans(None, Mode.NORMAL, m.GPU_T4)[0].note == ""
+
+
+@pytest.mark.parametrize(
+    ("device", "machine", "words"),
+    [
+        (
+            None,
+            m.CPU_ONLY,
+            ["has no OpenVINOExecutionProvider: run  pip install 'segrt[openvino]'"],
+        ),
+        ("cpu", m.NO_DEVICE, ["takes no device", "run  pip install x"]),
+        ("gpu:0", m.NO_TENSORRT, ["libnvinfer.so.10", "run  pip install 'segrt[gpu]'"]),
+    ],
+)
+def test_high_performance_mode_in_plain_fp32_says_what_would_be_faster(
+    device: str | None, machine: Catalog, words: list[str]
+) -> None:
+    where = Device.parse(device) if device else None
+    plan = plans(where, FAST, machine)[0]
+    assert plan.precision == "fp32"
+    assert plan.note.startswith(f"high-performance mode runs {plan}, though it can be faster: ")
+    assert "\n" not in plan.note
+    for word in words:
+        assert word in plan.note
+    assert plans(where, Mode.NORMAL, machine)[0].note == ""
+    fixed = HpiConfig(backend=plan.backend.name)
+    assert plans(where, FAST, machine, hpi_config=fixed)[0].note == ""
+    assert plans(where, FAST, machine, preselected=[plan.name])[0].note == ""
+
+
+def test_nothing_is_said_to_be_faster_where_it_does_not_exist() -> None:
+    for machine in (Catalog(m.PLAIN, (), m.CPU_ONLY.providers, has_openvino=False), m.OPENVINO):
+        assert plans(None, FAST, machine)[0].note == ""
 
 
 def test_normal_mode_really_computes_in_fp32() -> None:

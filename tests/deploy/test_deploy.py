@@ -44,8 +44,9 @@ def test_dockerfile(name: str) -> None:
     assert found["USER"] != "0"
     probe = json.loads(found["HEALTHCHECK"].partition("CMD ")[2])
     compile(probe[2], name, "exec")
-    for extra in re.findall(r"\[(.*?)\]", found["RUN"]):
-        assert set(extra.split(",")) <= {"cpu", "gpu", "serve"}
+    runtime = found.get("ARG", "").partition("RUNTIME=")[2]
+    for extra in re.findall(r"\[(.*?)\]", found["RUN"].replace("$RUNTIME", runtime)):
+        assert set(extra.split(",")) <= {"openvino", "gpu", "serve"}
 
 
 def test_unit() -> None:

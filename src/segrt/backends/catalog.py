@@ -21,8 +21,18 @@ from typing import Any
 
 from segrt.errors import MissingExtraError
 
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
-"""Wheels that install the module `onnxruntime`: two in one environment overwrite each other."""
+RUNTIMES = {
+    "segrt[cpu]": "onnxruntime",
+    "segrt[openvino]": "onnxruntime-openvino",
+    "segrt[gpu]": "onnxruntime-gpu",
+    "onnxruntime-cann": "onnxruntime-cann",
+    "onnxruntime-migraphx": "onnxruntime-migraphx",
+    "onnxruntime-rocm": "onnxruntime-rocm",
+}
+"""What to install, and its wheel. All contain the module `onnxruntime`: two in one environment
+overwrite each other."""
+
+_PLUGIN = "onnxruntime-ep-openvino"
 
 
 @dataclass(frozen=True)
@@ -100,12 +110,14 @@ class Catalog:
         gpus: in the order of their CUDA device indices.
         providers: in ONNX Runtime's order, plugins last.
         versions: (name, version) of the installed wheels that matter.
+        has_openvino: whether OpenVINO's wheels exist for this system.
     """
 
     cpu: Cpu
     gpus: tuple[Gpu, ...] = ()
     providers: tuple[Provider, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
+    has_openvino: bool = True
 
     def provider(self, name: str) -> Provider | None:
         """The provider with this name, or None."""
@@ -114,8 +126,24 @@ class Catalog:
     @property
     def collisions(self) -> tuple[str, ...]:
         """The wheels that overwrite each other; empty if at most one is installed."""
-        found = tuple(name for name, _ in self.versions if name in RUNTIMES)
+        found = tuple(name for name, _ in self.versions if name in RUNTIMES.values())
         return found if len(found) > 1 else ()
+
+    def install(self, requirement: str) -> str:
+        """The command that installs a key of `RUNTIMES`, in place of any other runtime.
+
+        Example:
+            >>> Catalog(Cpu("", 1), versions=(("onnxruntime", "1.31"),)).install("segrt[gpu]")
+            "pip uninstall -y onnxruntime && pip install 'segrt[gpu]'"
+        """
+        keep = {RUNTIMES[requirement], *([_PLUGIN] if requirement == "segrt[gpu]" else [])}
+        others = [
+            name
+            for name, _ in self.versions
+            if name in {*RUNTIMES.values(), _PLUGIN} and name not in keep
+        ]
+        remove = f"pip uninstall -y {' '.join(others)} && " if others else ""
+        return f"{remove}pip install '{requirement}'"
 
 
 def onnxruntime() -> Any:
@@ -166,6 +194,8 @@ def read(*, gpus: bool = True, plugins: bool = True) -> Catalog:
             *(provider for provider in plugged if provider.name not in built_in),
         ),
         versions=_versions(),
+        has_openvino=platform.machine() in ("x86_64", "AMD64")
+        and sys.platform in ("linux", "win32"),
     )
 
 
@@ -344,12 +374,9 @@ def _plugins() -> tuple[Provider, ...]:
             fix = ""
             if not why and name not in taken:
                 why = f"{module.name} takes no device of this machine"
-            if name == "OpenVINOExecutionProvider" and name not in taken:
-                # With 1.8.1 the plugin skips CPUs other than Intel's; the wheel with both does not.
-                fix = (
-                    "pip uninstall -y onnxruntime onnxruntime-ep-openvino && "
-                    "pip install 'segrt[openvino]'"
-                )
+                if name == "OpenVINOExecutionProvider" and sys.version_info >= (3, 14):
+                    # With 1.8.1 the plugin skips CPUs other than Intel's; the wheel does not.
+                    fix = "python3.13 -m pip install 'segrt[openvino]'"
             found.append(Provider(name, module.name, error=why, fix=fix))
     return tuple(found)
 

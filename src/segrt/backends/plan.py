@@ -33,7 +33,7 @@ class Backend:
         device: the kind of device it runs on.
         precisions: the arithmetic it can be asked for.
         shapes: which input sizes get a session of their own.
-        install: the command that installs it.
+        install: what to install, a key of `catalog.RUNTIMES`.
     """
 
     name: str
@@ -43,12 +43,6 @@ class Backend:
     shapes: Shapes
     install: str
 
-
-_GPU = "pip install 'segrt[gpu]'"
-_CPU = "pip install 'segrt[cpu]'"
-_CANN = "pip install onnxruntime-cann"
-_MIGRAPHX = "pip install onnxruntime-migraphx"
-_ROCM = "pip install onnxruntime-rocm"
 
 # Measured on 2 cores at 512x1024: a fixed size makes OpenVINO 1.1 (PP-LiteSeg) to 1.8 times
 # (SegFormer-B0) as fast and costs 0.5 to 2.5 s per size; it makes the CPU provider, which then
@@ -63,16 +57,35 @@ BACKENDS = {
             device="gpu",
             precisions=("fp16", "bf16", "tf32", "fp32"),
             shapes="fixed",
-            install=_GPU,
+            install="segrt[gpu]",
         ),
-        Backend("cuda", "CUDAExecutionProvider", "gpu", ("tf32", "fp32"), "dynamic", _GPU),
-        Backend("openvino", "OpenVINOExecutionProvider", "cpu", ("bf16", "fp32"), "repeated", _CPU),
-        Backend("cpu", "CPUExecutionProvider", "cpu", ("fp32",), "repeated", _CPU),
-        Backend("cann", "CANNExecutionProvider", "npu", ("fp16", "fp32"), "fixed", _CANN),
+        Backend("cuda", "CUDAExecutionProvider", "gpu", ("tf32", "fp32"), "dynamic", "segrt[gpu]"),
         Backend(
-            "migraphx", "MIGraphXExecutionProvider", "dcu", ("fp16", "fp32"), "fixed", _MIGRAPHX
+            name="openvino",
+            provider="OpenVINOExecutionProvider",
+            device="cpu",
+            precisions=("bf16", "fp32"),
+            shapes="repeated",
+            install="segrt[openvino]",
         ),
-        Backend("rocm", "ROCMExecutionProvider", "dcu", ("fp32",), "dynamic", _ROCM),
+        Backend("cpu", "CPUExecutionProvider", "cpu", ("fp32",), "repeated", "segrt[cpu]"),
+        Backend(
+            name="cann",
+            provider="CANNExecutionProvider",
+            device="npu",
+            precisions=("fp16", "fp32"),
+            shapes="fixed",
+            install="onnxruntime-cann",
+        ),
+        Backend(
+            name="migraphx",
+            provider="MIGraphXExecutionProvider",
+            device="dcu",
+            precisions=("fp16", "fp32"),
+            shapes="fixed",
+            install="onnxruntime-migraphx",
+        ),
+        Backend("rocm", "ROCMExecutionProvider", "dcu", ("fp32",), "dynamic", "onnxruntime-rocm"),
     )
 }
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -319,6 +332,7 @@ def plans(
         best = BACKENDS[tuned.backend], tuned.precision
     found: list[Plan] = []
     reasons: dict[Choice, str] = {}
+    first: dict[Choice, str] = {}
     choices = _choices(mode, [parse_choice(name) for name in preselected], best, request.fixed)
     for kind in _kinds(request):
         for choice in choices:
@@ -332,11 +346,11 @@ def plans(
             threads = request.fixed.threads
             if tuned and choice == best:
                 threads = threads or tuned.threads
+            first = first if found else dict(reasons)
             found.append(_plan(request, backend, precision, threads))
     if not found:
         raise DeviceError(_refusal(request, reasons))
-    if device is None:
-        found[0] = _with_note(found[0], catalog, reasons)
+    found[0] = replace(found[0], note=_note(request, found[0], first))
     return tuple(found)
 
 
@@ -405,9 +419,13 @@ def _why_not(
     provider = catalog.provider(backend.provider)
     why = _why_no_gpu(index, catalog) if backend.device == "gpu" else ""
     if not why and provider is None:
-        why = f"the installed ONNX Runtime has no {backend.provider}: run  {backend.install}"
+        why = f"the installed ONNX Runtime has no {backend.provider}"
+        if backend.name == "openvino" and not catalog.has_openvino:
+            why = "OpenVINO has no wheel for this system"
+        else:
+            why += f": run  {catalog.install(backend.install)}"
     elif not why and provider and provider.problem:
-        fix = provider.fix or backend.install
+        fix = provider.fix or catalog.install(backend.install)
         why = f"{backend.provider} can't run ({provider.problem}): run  {fix}"
     elif not why and backend.device == "gpu":
         why = _why_not_on(catalog.gpus[index].compute_capability, backend, precision)
@@ -481,13 +499,25 @@ def _provider_options(
     return options
 
 
-def _with_note(plan: Plan, catalog: Catalog, reasons: Mapping[Choice, str]) -> Plan:
-    """Say why a GPU that appears to be usable is not used."""
-    why = dict.fromkeys(why for (backend, _), why in reasons.items() if backend.device == "gpu")
+def _note(request: _Request, plan: Plan, reasons: Mapping[Choice, str]) -> str:
+    """Why a GPU that appears to be usable is not used, or what high-performance mode lacks.
+
+    `reasons` are those against the choices that come before the plan.
+    """
+    catalog = request.catalog
+    on_gpu = dict.fromkeys(why for (backend, _), why in reasons.items() if backend.device == "gpu")
     expected = catalog.gpus or catalog.provider("CUDAExecutionProvider")
-    if not (expected and why and plan.device == "cpu"):
-        return plan
-    return replace(plan, note=f"the GPU is not used ({'; '.join(why)}): {plan} runs")
+    if request.device is None and expected and on_gpu and plan.device == "cpu":
+        return f"the GPU is not used ({'; '.join(on_gpu)}): {plan} runs"
+    # Reasons that name a command can be fixed, unlike those about the hardware.
+    fixable = dict.fromkeys(
+        why
+        for (backend, _), why in reasons.items()
+        if backend.device == plan.device and "run  " in why
+    )
+    if request.mode is Mode.HIGH_PERFORMANCE and plan.precision == "fp32" and fixable:
+        return f"high-performance mode runs {plan}, though it can be faster: {'; '.join(fixable)}"
+    return ""
 
 
 def _refusal(request: _Request, reasons: Mapping[Choice, str]) -> str:
