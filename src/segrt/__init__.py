@@ -1,7 +1,8 @@
 """segrt: semantic segmentation with the PaddleSeg models, on ONNX Runtime.
 
 Importing this package is cheap: NumPy, OpenCV, pydantic and ONNX Runtime are loaded when the first
-name is used.
+name is used. It switches off the telemetry of ONNX Runtime, unless the environment sets
+ORT_DISABLE_TELEMETRY=0.
 
 Example:
     >>> import segrt
@@ -12,8 +13,12 @@ Example:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Since 1.29, ONNX Runtime reports sessions to Microsoft. It reads this once, when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from segrt.backends.memory import limit_memory
