@@ -453,6 +453,71 @@ def test_no_input_is_overwritten(
         _says(done, 0, "2 segmented")
 
 
+@pytest.mark.parametrize("form", [["predict"], ["--pipeline", "semantic_segmentation", "--input"]])
+def test_save_path_is_a_file(
+    form: list[str],
+    save_image: Save,
+    tiles: npt.NDArray[np.uint8],
+    colour_model: Path,
+    tmp_path: Path,
+) -> None:
+    photo, out = save_image("photo.png", tiles), tmp_path / "new"
+    for name, options in {
+        "labels.png": [],
+        "photo.json": ["--label_format", "rle"],
+        "blended.png": ["--overlay"],
+        "blended.jpg": ["--overlay"],
+        "labels.bmp": [],
+        "lossy.jpg": [],
+    }.items():
+        run = [*form, photo, "--model_dir", colour_model, "--save_path", out / name, *options]
+        _says(
+            _segrt(*run), 0, f"1 segmented, 0 failed ({colour_model.stem}", f"saved as {out / name}"
+        )
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("blended.jpg", "blended.png", "labels.bmp", "labels.png"),
+        *("lossy.jpg", "lossy.png", "photo.json"),
+    ]
+    (result,) = segrt.create_pipeline(model_dir=colour_model, device="cpu").predict(photo)
+    assert isinstance(result, segrt.SegResult)
+    for name in ("labels.png", "lossy.png"):
+        assert np.array_equal(np.asarray(Image.open(out / name)), result.labels)
+    assert np.array_equal(np.asarray(Image.open(out / "blended.png")), np.asarray(result.overlay()))
+    saved = json.loads((out / "photo.json").read_text())
+    assert saved["pred"] == result.to_coco_rle()
+
+
+def test_one_file_for_one_image_only(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
+    photo, out = save_image("in/photo.png", tiles), tmp_path / "new"
+    scans = tmp_path / "two.tif", tmp_path / "one.tif"
+    pages = [Image.fromarray(tiles)] * 2
+    pages[0].save(scans[0], save_all=True, append_images=pages[1:])
+    pages[0].save(scans[1])
+    before = photo.read_bytes()
+    for inputs, save_path, status, words in [
+        ([photo, photo], out / "x.png", 1, "x.png is one file, but there are 2 inputs"),
+        ([photo.parent], out / "x.json", 1, f"x.json is one file, but {photo.parent} is a folder"),
+        ([scans[0]], out / "x.png", 1, "two.tif has several pages or frames: save to a folder"),
+        ([photo], out / "x.gif", 2, "can't write 'x.gif'"),
+        ([photo], out / "x.mp4", 1, "x.mp4 is the name of a video"),
+        ([photo], photo, 1, "photo.png is an input of this call"),
+        ([photo], photo.with_suffix(".jpg"), 1, "photo.png, which is written next to photo.jpg"),
+        ([photo], f"{out / 'x.json'} --overlay", 2, "--overlay saves a picture"),
+        ([photo], f"{out / 'x.png'} --label_format rle", 2, "--label_format rle is for JSON"),
+    ]:
+        arguments = [*inputs, "--model_dir", colour_model, "--save_path", *str(save_path).split()]
+        done = _segrt("predict", *arguments)
+        _says(done, status, words)
+        assert done.stderr.count("\n") <= 2, done.stderr
+        assert [*photo.parent.iterdir()] == [photo]
+        assert photo.read_bytes() == before
+        assert not [*out.glob("*")]
+    _says(_segrt("predict", scans[1], "--model_dir", colour_model, "--save_path", out / "x.png"), 0)
+    assert [*out.iterdir()] == [out / "x.png"]
+
+
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_the_sliding_window_in_good_order(
     save_image: Save, colour_model: Path, sent: signal.Signals, status: int

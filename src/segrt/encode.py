@@ -13,6 +13,9 @@ import numpy.typing as npt
 import orjson
 from PIL import Image
 
+from segrt.errors import ConfigError
+from segrt.formats import IMAGE_SUFFIXES, READ_SUFFIXES
+from segrt.names import names_folder
 from segrt.palette import Palette
 
 Labels = npt.NDArray[np.int32]
@@ -27,6 +30,26 @@ _PIL_FORMATS = {
     ".pgm": "PPM",
     ".pnm": "PPM",
 }
+
+
+def names_picture(save_path: str | Path) -> bool:
+    """Whether a picture is saved under this very name, rather than in a folder of this name.
+
+    Raises:
+        ConfigError: it is the name of a picture of a format that can't be written.
+    """
+    kind = Path(save_path).suffix.lower()
+    if not kind or names_folder(save_path):
+        return False
+    if kind in IMAGE_SUFFIXES:
+        return True
+    Image.init()
+    if kind in READ_SUFFIXES or kind in Image.EXTENSION:
+        raise ConfigError(
+            f"can't write {Path(save_path).name!a}: use {', '.join(sorted(IMAGE_SUFFIXES))}, or "
+            "the path of a folder"
+        )
+    return False
 
 
 def label_png(labels: Labels, palette: Palette, classes: int) -> bytes:

@@ -65,6 +65,16 @@ def file_name(input_path: str) -> str:
     return _NOT_ALLOWED.sub("_", name) if _portable(input_path) else name
 
 
+def names_folder(save_path: str | Path) -> bool:
+    """Whether a path to save to is a folder, whatever its suffix: it exists, or ends in a slash.
+
+    Example:
+        >>> names_folder("labels.png"), names_folder("labels.png/")
+        (False, True)
+    """
+    return str(save_path).endswith(("/", os.sep)) or os.path.isdir(save_path)
+
+
 def suffix(input_path: str) -> str:
     """The suffix of an input's name, with its dot and in its own case; "" if it has none.
 

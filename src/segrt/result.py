@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from PIL import Image
 from segrt import encode, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import is_same_file, write_atomic
-from segrt.formats import IMAGE_SUFFIXES, READ_SUFFIXES
-from segrt.names import short_stem, suffix
+from segrt.formats import IMAGE_SUFFIXES
+from segrt.names import names_folder, short_stem, suffix
 from segrt.result_dict import IMAGE, LABELS, OWN, ResultDict, dump, plain
 from segrt.types import LabelFormat, parse_label_format, shown
 
@@ -400,7 +400,8 @@ class SegResult(ResultDict):
         if with_labels and label_format == "list":
             before, _, after = text.rpartition(b"null")
             text = before + encode.nested_json(self.labels, indent) + after
-        target = self._target(save_path, "_res.json", {".json"})
+        is_file = Path(save_path).suffix.lower() == ".json" and not names_folder(save_path)
+        target = self._target(save_path, "_res.json", is_file)
         self._write({target: text})
         return target
 
@@ -511,22 +512,12 @@ class SegResult(ResultDict):
         return [float(mean) for mean in np.nan_to_num(means)]
 
     def _picture_target(self, save_path: str | Path, ending: str) -> Path:
-        """`_target` for a picture. Raises ConfigError for formats that can't be written."""
-        kind = Path(save_path).suffix.lower()
-        is_folder = str(save_path).endswith(("/", os.sep)) or os.path.isdir(save_path)
-        if kind and kind not in IMAGE_SUFFIXES and not is_folder:
-            Image.init()
-            if kind in READ_SUFFIXES or kind in Image.EXTENSION:
-                raise ConfigError(
-                    f"can't write {Path(save_path).name!a}: use {', '.join(sorted(IMAGE_SUFFIXES))}"
-                    ", or the path of a folder"
-                )
-        return self._target(save_path, ending, IMAGE_SUFFIXES)
+        """The picture's path. Raises ConfigError for formats that can't be written."""
+        return self._target(save_path, ending, encode.names_picture(save_path))
 
-    def _target(self, save_path: str | Path, ending: str, suffixes: Collection[str]) -> Path:
-        """`save_path` itself if it ends in one of `suffixes`; otherwise a file in that folder."""
-        target = Path(save_path)
-        return target if target.suffix.lower() in suffixes else target / f"{self.stem}{ending}"
+    def _target(self, save_path: str | Path, ending: str, is_file: bool) -> Path:
+        """`save_path` itself if that is a file; otherwise a file in that folder."""
+        return Path(save_path) if is_file else Path(save_path) / f"{self.stem}{ending}"
 
     def _write(self, contents: Mapping[Path, bytes]) -> None:
         """Write files, unless one of them is the input."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segrt.cli import outputs
-from segrt.errors import InputError
+from segrt.errors import ConfigError, InputError
 
 
 def _touch(folder: Path, *names: str) -> list[str]:
@@ -54,11 +54,38 @@ def test_links_to_an_input(tmp_path: Path, link: Callable[[str, Path], None]) ->
         outputs.check(images, {}, tmp_path / "out")
 
 
-@pytest.mark.parametrize("save_path", ["x.png", "new.png", "new.json", "new.mp4", "text"])
-def test_images_need_a_folder(tmp_path: Path, save_path: str) -> None:
+@pytest.mark.parametrize("save_path", ["x.png", "text"])
+def test_files_that_no_result_can_be(tmp_path: Path, save_path: str) -> None:
     images = _touch(tmp_path, "x.png", "text")[:1]
     with pytest.raises(InputError, match=save_path):
         outputs.check(images, {}, tmp_path / save_path)
+
+
+def test_which_names_are_files(tmp_path: Path) -> None:
+    for name in ("new.png", "new.JPG", "new.tif", "new.json", "new.mp4"):
+        assert outputs.names_file(tmp_path / name)
+        outputs.check([], {}, tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    for name in ("folder.png", "folder", "v1.2"):
+        assert not outputs.names_file(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"can't write 'new.gif': use .*\.png"):
+        outputs.names_file(tmp_path / "new.gif")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "file", "message"),
+    [
+        (["a.png", "b.png"], "x.png", "x.png is one file, but there are 2 inputs"),
+        (["a.mp4", "b.mp4"], "x.mp4", "x.mp4 is one file, but there are 2 inputs"),
+        (["."], "x.json", "x.json is one file, but . is a folder"),
+        (["a.mp4"], "x.png", "the overlay video of a.mp4 can't be saved as x.png: use .mp4"),
+        (["a.mp4"], "x.wmv", "the overlay video of a.mp4 can't be saved as x.wmv: use .mp4"),
+        (["a.png"], "x.mp4", "x.mp4 is the name of a video, but a.png is not a video: use .*x.png"),
+    ],
+)
+def test_what_one_file_cannot_hold(inputs: list[str], file: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        outputs.check_single(inputs, Path(file))
 
 
 def test_videos_need_files_of_their_own(tmp_path: Path) -> None:
@@ -68,8 +95,6 @@ def test_videos_need_files_of_their_own(tmp_path: Path) -> None:
     outputs.check([], targets, tmp_path)  # a_overlay.mp4 is a result of an earlier run
     with pytest.raises(InputError, match=r"a_overlay.mp4 is an input"):
         outputs.check([], outputs.video_targets(videos, tmp_path), tmp_path)
-    with pytest.raises(InputError, match="2 videos: give a folder"):
-        outputs.video_targets(videos[:2], tmp_path / "out.mp4")
     with pytest.raises(InputError, match=r"a.mp4 is an input"):
         outputs.check([], outputs.video_targets(videos[:1], tmp_path / "a.mp4"), tmp_path / "a.mp4")
 

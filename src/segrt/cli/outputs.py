@@ -7,12 +7,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from segrt import encode
 from segrt.errors import InputError
 from segrt.files import is_same_file
 from segrt.folders import find_images
-from segrt.formats import READ_SUFFIXES, VIDEO_SUFFIXES
+from segrt.formats import VIDEO_SUFFIXES
 from segrt.names import Stems, is_url, same_name, short_stem, suffix
 from segrt.overlay_video import WRITTEN
+from segrt.video import names_video
 
 # Formats of several pages or frames, whose results are numbered.
 _PAGED = {".pdf", ".tif", ".tiff", ".gif", ".apng", ".webp", ".avif", ".avifs"}
@@ -20,6 +22,44 @@ _PAGED |= {".dcx", ".flc", ".fli"}
 _RESULT = re.compile(
     r"(?P<stem>.*?)(?P<numbers>(_\d+){0,2})(_res\.[^.]+|_overlay\.png)", re.IGNORECASE | re.DOTALL
 )
+
+
+def names_file(save_path: Path) -> bool:
+    """Whether the only result is saved as this file, rather than in a folder of this name.
+
+    Raises:
+        ConfigError: it is the name of a picture of a format that can't be written.
+    """
+    if save_path.is_dir():
+        return False
+    kind = save_path.suffix.lower()
+    return kind == ".json" or kind in VIDEO_SUFFIXES or encode.names_picture(save_path)
+
+
+def check_single(inputs: list[str], file: Path) -> None:
+    """Refuse inputs that can't be saved as one file of this name, before anything is written.
+
+    Raises:
+        InputError: there are several inputs, or the input is a folder, a video for a file that is
+            no video, or an image for a video file.
+    """
+    name, kind = inputs[0], file.suffix.lower()
+    if len(inputs) > 1:
+        raise InputError(
+            f"{file} is one file, but there are {len(inputs)} inputs: save to a folder"
+        )
+    if os.path.isdir(name):
+        raise InputError(f"{file} is one file, but {name} is a folder: save to a folder")
+    if names_video(name) and kind not in WRITTEN:
+        raise InputError(
+            f"the overlay video of {name} can't be saved as {file}: use {', '.join(WRITTEN)}, or "
+            "the path of a folder"
+        )
+    if kind in VIDEO_SUFFIXES and not names_video(name):
+        raise InputError(
+            f"{file} is the name of a video, but {name} is not a video: use a name such as "
+            f"{file.with_suffix('.png')} or {file.with_suffix('.json')}, or the path of a folder"
+        )
 
 
 def expand(inputs: list[str], save_path: Path | None) -> list[str]:
@@ -45,19 +85,11 @@ def expand(inputs: list[str], save_path: Path | None) -> list[str]:
 
 
 def video_targets(videos: list[str], save_path: Path) -> dict[str, Path]:
-    """The overlay video of each video.
-
-    Raises:
-        InputError: several videos would be saved as one file.
-    """
-    if save_path.suffix.lower() not in WRITTEN or save_path.is_dir():
-        stems = Stems()
-        return {name: save_path / f"{stems.assign(name)}_overlay.mp4" for name in videos}
-    if len(videos) > 1:
-        raise InputError(
-            f"{save_path} is one file, but there are {len(videos)} videos: give a folder"
-        )
-    return dict.fromkeys(videos, save_path)
+    """The overlay video of each video."""
+    if names_file(save_path):
+        return dict.fromkeys(videos, save_path)
+    stems = Stems()
+    return {name: save_path / f"{stems.assign(name)}_overlay.mp4" for name in videos}
 
 
 def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:
@@ -66,17 +98,17 @@ def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:
     Files named like results that are no inputs are results of an earlier run, and replaced.
 
     Raises:
-        InputError: a result would replace an input, or `save_path` is no folder.
+        InputError: a result would replace an input, or `save_path` is a file that no result can be.
     """
     inputs = {_identity(Path(name)) for name in [*images, *videos]} - {None}
     for target in [save_path, *videos.values()]:
         if target.is_file() and _identity(target) in inputs:
             raise InputError(f"{target} is an input of this call: save to another folder or name")
-    if images and (
-        (save_path.exists() and not save_path.is_dir())
-        or save_path.suffix.lower() in READ_SUFFIXES | VIDEO_SUFFIXES | {".json"}
-    ):
-        raise InputError(f"--save_path {save_path} is a file name: images need a folder")
+    if save_path.exists() and not save_path.is_dir() and not names_file(save_path):
+        raise InputError(
+            f"--save_path {save_path} is a file: use a folder, or a file name that ends in .json "
+            "or the suffix of a picture or video"
+        )
     for name in _inputs_in(save_path, inputs):
         if source := _source_of(save_path / name, images):
             raise InputError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Literal
@@ -44,13 +45,13 @@ class OutputOptions:
     """What is saved, and where."""
 
     save_path: SavePath = None
-    """Folder for the results; default: output, with overlays. No input is overwritten."""
+    """Folder, or a file for one result (.png, .json); default: output, with overlays."""
 
     label_format: Annotated[str, Parameter(group=OUTPUT)] = "list"
     """Labels in the JSON: list (as PaddleX), rle (as COCO) or png."""
 
     overlay: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
-    """Also save the photo with the class colours and a legend."""
+    """Also save the photo with class colours and a legend; with a file, save only that."""
 
     show: Annotated[Literal["shares", "paddlex"], Parameter(group=OUTPUT)] = "shares"
     """Print the share of each class, or what PaddleX prints."""
@@ -60,6 +61,30 @@ class OutputOptions:
         if self.save_path is not None or self.show == "paddlex":
             return self
         return replace(self, save_path=FOLDER, overlay=True)
+
+    @property
+    def file(self) -> Path | None:
+        """`save_path` if it is a file name; None if it is a folder.
+
+        Raises:
+            ConfigError: another option contradicts that name, or no picture of that format can be
+                written.
+        """
+        path = self.save_path
+        if path is None or not outputs.names_file(path):
+            return None
+        is_json = path.suffix.lower() == ".json"
+        if self.overlay and is_json:
+            raise ConfigError(
+                f"--overlay saves a picture, but {path} is a JSON file: use a folder for both, or "
+                f"a name such as {path.with_suffix('.png')}"
+            )
+        if self.label_format != "list" and not is_json:
+            raise ConfigError(
+                f"--label_format {self.label_format} is for JSON, but {path} is not a JSON file: "
+                f"use a folder for both, or a name such as {path.with_suffix('.json')}"
+            )
+        return path
 
 
 def predict(
@@ -85,6 +110,8 @@ def predict(
     parse_label_format(output.label_format)
     output = output.completed()
     save_path, videos = output.save_path, dict[str, Path]()
+    if file := output.file:
+        outputs.check_single(input, file)
     if save_path is not None:
         films = [name for name in input if names_video(name)]
         input = outputs.expand([name for name in input if name not in films], save_path)
@@ -95,7 +122,7 @@ def predict(
         inference.target_size, batch_size=inference.batch_size, slide=inference.slide
     )  # before any folder is made
     if save_path is not None:
-        outputs.make_folder(save_path if input else next(iter(videos.values())).parent)
+        outputs.make_folder(file.parent if file else save_path)
     done = failed = 0
     with closing(_results(pipeline, input, inference, reading, output)) as results:
         for result in results:
@@ -108,7 +135,7 @@ def predict(
     if videos:
         saved = _save_videos(pipeline, videos, inference)
         done, failed = done + saved, failed + len(videos) - saved
-    where = f", results in {output.save_path}" if output.save_path and done else ""
+    where = f", {'saved as' if file else 'results in'} {save_path}" if save_path and done else ""
     ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
     say(f"{done} segmented, {failed} failed ({ran}){where}")
     return 1 if failed else 0
@@ -157,15 +184,39 @@ def _results(
             on_error="yield",
             **asdict(reading),
         )
+        if output.file:
+            results = _only(results, output.file)
         with closing(behind(save, results, SAVERS)) as saved:
             for result in saved:
                 yield result
                 progress.advance(task)
 
 
+def _only(
+    results: Iterator[SegResult | SegFailure], file: Path
+) -> Iterator[SegResult | SegFailure]:
+    """The result of an input with one page.
+
+    Raises:
+        InputError: there are more, which can't be saved as one file; none is.
+    """
+    with closing(results) if isinstance(results, Generator) else nullcontext():
+        found = list(islice(results, 2))
+    if len(found) > 1:
+        raise InputError(
+            f"{file} is one file, but {found[0].input_path} has several pages or frames: save to a "
+            "folder"
+        )
+    yield from found
+
+
 def _save(result: SegResult, save_path: Path, output: OutputOptions) -> None:
-    result.save_to_img(save_path)
-    result.save_to_json(save_path, label_format=parse_label_format(output.label_format))
+    file = output.file
+    is_json = file is not None and file.suffix.lower() == ".json"
+    if not (is_json or (file and output.overlay)):
+        result.save_to_img(save_path)
+    if is_json or not file:
+        result.save_to_json(save_path, label_format=parse_label_format(output.label_format))
     if output.overlay:
         result.save_overlay(save_path)
 
