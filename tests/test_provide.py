@@ -20,7 +20,7 @@ from fake_converter import ONNX, Served, child
 from tars import model_tar
 
 import segrt
-from segrt import converter, lock, model_file, provide, seals, shelf, store, zoo
+from segrt import converter, files, lock, model_file, provide, seals, shelf, store, zoo
 from segrt.errors import ConfigError, DownloadError, ModelError
 from segrt.http import Limits
 
@@ -84,6 +84,29 @@ def test_a_model_is_downloaded_and_converted_on_first_use(
     caplog.clear()
     assert model_file.resolve(NAME) == path
     assert caplog.messages == []
+
+
+def test_each_file_is_hashed_once(archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def count(file: Path) -> str:
+        hashed.append(file.name)
+        return files.sha256(file)
+
+    for module in (provide, seals, shelf, store):
+        monkeypatch.setattr(module, "sha256", count)
+    fake_converter.install()
+    provide.provide(SPEC, progress=False)
+    tar = SPEC.archives[0].file
+    assert sorted(hashed) == sorted([f"{tar}.part", "model.onnx"])
+    hashed.clear()
+    locked = provide.hashes()
+    assert hashed == [tar]
+    onnx = store.onnx_path(SPEC)
+    assert {key: entry.sha256 for key, entry in locked.items()} == {
+        store.key_of(path): files.sha256(path)
+        for path in (onnx, onnx.parents[2] / "paddle" / NAME / tar)
+    }
 
 
 def test_without_a_converter_nothing_is_downloaded_and_the_error_has_the_commands(

@@ -158,15 +158,22 @@ def hashes() -> dict[str, Locked]:
         if stored.spec.bundled:
             continue
         if stored.archive:
-            found[store.key_of(stored.archive)] = store.fetch(stored.spec, progress=False)
+            archive = store.fetch(stored.spec, progress=False)
+            found[store.key_of(archive)] = Locked(
+                sha256=store.fetched_sha256(stored.spec, archive), size=archive.stat().st_size
+            )
         if stored.onnx:
-            found[store.key_of(stored.onnx)] = store.require(stored.spec)
+            found[store.key_of(stored.onnx)] = _locked(store.require(stored.spec))
     for url, file in downloaded_urls().items():
         seals.check(file, f"run  segrt models remove {url}  to download it again")
-        found[url] = file
-    return {
-        key: Locked(sha256=sha256(path), size=path.stat().st_size) for key, path in found.items()
-    }
+        found[url] = _locked(file)
+    return found
+
+
+def _locked(file: Path) -> Locked:
+    """What an ONNX file is, which has just been compared with its seal."""
+    seal = seals.read(file)
+    return Locked(sha256=seal.sha256 if seal else sha256(file), size=file.stat().st_size)
 
 
 def _download(url: str, target: Path, progress: bool, limits: Limits) -> None:
@@ -184,12 +191,13 @@ def _download(url: str, target: Path, progress: bool, limits: Limits) -> None:
             raise
     if missing:
         raise DownloadError(f"{redact(url)} is not available ({missing})")
+    digest = sha256(part)
     try:
-        lock.enforce(redact(url), sha256(part))
+        lock.enforce(redact(url), digest)
     except DownloadError:
         discard(part)
         raise
-    seals.write(part, redact(url), target=target)
+    seals.write(part, redact(url), target=target, digest=digest)
     commit(part, target)
     discard(part)
     log.warning("%s is downloaded and kept in %s", redact(url), target)
@@ -232,7 +240,8 @@ def _converted(spec: ModelSpec, progress: bool, limits: Limits) -> None:
         report = json.loads((work / "model.parity.json").read_text("utf-8"))
         commit(work / "model.parity.json", target.with_name("model.parity.json"))
         model = work / "model.onnx"
-        seals.write(model, f"converted from {archive}", target=target, archive=sha256(archive))
+        digest = store.fetched_sha256(spec, archive)
+        seals.write(model, f"converted from {archive}", target=target, archive=digest)
         commit(model, target)
     log.warning(
         "%s is converted to ONNX (%.0f s; %.2f%% of the labels as by Paddle) and kept in %s",

@@ -56,33 +56,37 @@ def read(file: Path) -> Seal | None:
 
 
 def write(
-    file: Path, source: str, *, target: Path | None = None, archive: str | None = None
-) -> str:
-    """Seal a file, and return its SHA-256.
+    file: Path,
+    source: str,
+    *,
+    target: Path | None = None,
+    archive: str | None = None,
+    digest: str | None = None,
+) -> None:
+    """Seal a file.
 
     Example:
         >>> write(Path("model.onnx.part"), "https://example.org", target=Path("model.onnx"))
-        '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'
 
     Args:
         file: the file.
         source: where it comes from.
         target: the path that it is about to be renamed to; None if it has it already.
         archive: SHA-256 of the Paddle archive that it was converted from.
+        digest: its SHA-256, if that is known.
 
     Raises:
         OSError: the file can't be read, or the seal can't be written.
     """
     found = file.stat()
     seal = Seal(
-        sha256=sha256(file),
+        sha256=digest or sha256(file),
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
         source=source,
         archive=archive,
     )
     write_atomic(path(target or file), seal.model_dump_json().encode())
-    return seal.sha256
 
 
 def check(file: Path, advice: str) -> Seal | None:

@@ -186,7 +186,7 @@ def _get(base: Base, entry: Entry, target: Path, limits: Limits, advance: Advanc
         except DownloadError:
             discard(part)
             raise
-        seals.write(part, source, target=target)
+        seals.write(part, source, target=target, digest=digest)
     commit(part, target)
     discard(part)
 

@@ -261,6 +261,25 @@ def fetch(spec: ModelSpec, *, progress: bool = True, limits: Limits = LIMITS) ->
         return _download(spec, progress, limits)
 
 
+def fetched_sha256(spec: ModelSpec, path: Path) -> str:
+    """The SHA-256 of an archive, against which `fetch` has just checked it.
+
+    Example:
+        >>> archive = fetch(spec)
+        >>> fetched_sha256(spec, archive)
+        '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'
+
+    Args:
+        spec: the model.
+        path: what `fetch` returned.
+
+    Raises:
+        DownloadError: the record of the first download is damaged.
+    """
+    archive = next(archive for archive, own in _archives(spec).items() if own == path)
+    return _expected(path, archive, str(path)) or sha256(path)
+
+
 def folder_name(name: str) -> str:
     """A model's name without blanks and parentheses, for use as a file or folder name.
 
@@ -351,23 +370,29 @@ def _check_hash(file: Path, path: Path, archive: Archive, source: str, advice: s
         source: where it comes from, for messages.
         advice: how to fix a mismatch.
     """
-    digest = sha256(file)
-    record, expected = _record(path), archive.sha256
-    if expected is None and record.exists():
-        try:
-            expected = str(json.loads(record.read_text("utf-8"))["sha256"])
-        except (ValueError, LookupError, TypeError):
-            raise DownloadError(
-                f"{record} is damaged; delete it to accept the current file at {source}"
-            ) from None
+    digest, expected = sha256(file), _expected(path, archive, source)
     if expected is None:
         check_is_model(file)
+        record = _record(path)
         temp = record.with_name(record.name + ".tmp")
         temp.write_text(json.dumps({"sha256": digest, "source": source}), "utf-8")
         commit(temp, record)
     elif digest != expected:
         raise DownloadError(f"{source} has sha256 {digest}, not {expected}: {advice}")
     lock.enforce(key_of(path), digest)
+
+
+def _expected(path: Path, archive: Archive, source: str) -> str | None:
+    """The SHA-256 in the zoo, or else the one recorded at the first download, if any."""
+    record = _record(path)
+    if archive.sha256 or not record.exists():
+        return archive.sha256
+    try:
+        return str(json.loads(record.read_text("utf-8"))["sha256"])
+    except (ValueError, LookupError, TypeError):
+        raise DownloadError(
+            f"{record} is damaged; delete it to accept the current file at {source}"
+        ) from None
 
 
 def _download(spec: ModelSpec, progress: bool, limits: Limits) -> Path:

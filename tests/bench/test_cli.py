@@ -6,12 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import fake_converter
 import pytest
 from conftest import write_colour_model
+from fake_converter import Served
+from tars import model_tar
 
 import segrt
+from segrt import consent, converter, zoo
+from segrt.bench import cli
 
 COMMAND = [sys.executable, "-m", "segrt.bench.cli"]
 
@@ -50,6 +58,55 @@ def test_reports_a_good_model_and_why_another_fails(colour_model: Path, tmp_path
     assert good["ms"]["total"]["rounds"] == 3
     assert good["file_bytes"] == colour_model.stat().st_size
     assert bad["ms"] == {}
+
+
+def _measured(*arguments: str) -> list[dict[str, Any]]:
+    """The rows of a short run in this process, whose converter is a fake."""
+    short = ["--mode", "normal", "--device", "cpu", "--size", "64x96", "--repeat", "1"]
+    command, bound, _ = cli.app.parse_args([*arguments, *short, "--format", "json"])
+    with redirect_stdout(StringIO()) as out:
+        command(*bound.args, **bound.kwargs)
+    rows: list[dict[str, Any]] = json.loads(out.getvalue())["rows"]
+    return rows
+
+
+def test_a_named_model_is_converted_with_the_consent_of_yes(
+    home: Path, tmp_path: Path, colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = zoo.get("PP-LiteSeg-B")
+    archive = tmp_path / "mirror" / spec.archives[0].path
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(model_tar())
+    monkeypatch.setenv("SEGRT_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.delenv("SEGRT_YES", raising=False)
+    monkeypatch.setattr(consent, "_ask", [])
+    monkeypatch.setattr(converter, "convert", converter.convert)
+    monkeypatch.setattr(fake_converter, "ONNX", colour_model.read_bytes())
+    fake_converter.install()
+    monkeypatch.setattr(converter, "find", lambda: None)
+    monkeypatch.setattr(converter, "make", lambda: Path(sys.executable))
+    (refused,) = _measured(spec.name)
+    assert "--yes" in refused["error"]
+    assert not (home / "onnx").exists()
+    (row,) = _measured(spec.name, "--yes")
+    assert (row["error"], row["model"]) == (None, spec.name)
+    assert row["ms"]["total"]["rounds"] == 1
+
+
+def test_the_url_of_a_model(
+    home: Path, tmp_path: Path, colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    served = Served(tmp_path)
+    try:
+        rows = [_measured(f"{served.url}/{colour_model.name}?key=1")[0] for _ in range(2)]
+    finally:
+        served.close()
+    assert [(row["error"], row["model"]) for row in rows] == [(None, colour_model.stem)] * 2
+    assert served.requests == [f"/{colour_model.name}?key=1"]  # once
+    assert [*(home / "urls").glob("*/*.onnx")]
 
 
 def test_measures_a_sliding_window(colour_model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import yaml
 
 from segrt import files, zoo
-from segrt_export import untrained
+from segrt.errors import MissingExtraError
+from segrt_export import cli, untrained
 from segrt_export.parity import PaddleReference
 from segrt_export.program import PaddleModel
 
@@ -33,6 +35,56 @@ def test_invalid_arguments(tmp_path: Path) -> None:
     (tmp_path / "m" / "kept").write_text("x")
     with pytest.raises(FileExistsError, match="is not empty"):
         untrained.build_untrained("PP-LiteSeg-T", tmp_path / "m")
+
+
+_EXTRA, _CPU = "pip install 'segrt[export]'", "pip install 'segrt[cpu]'"
+_PADDLESEG = "pip install --no-deps paddleseg==2.8.0"
+_NEEDED = (
+    *("paddle", "paddle2onnx", "onnx", "onnxslim", "onnxruntime"),
+    *("requests", "scipy", "six", "sklearn", "tqdm", "paddleseg"),
+)
+
+
+@pytest.mark.parametrize(
+    ("absent", "commands"),
+    [
+        (("paddle",), _EXTRA),
+        (("paddleseg",), _PADDLESEG),
+        (("onnxslim",), _EXTRA),
+        (("onnxruntime",), _CPU),
+        (("sklearn", "paddleseg"), f"{_EXTRA} && {_PADDLESEG}"),
+        (_NEEDED, f"{_EXTRA} && {_CPU} && {_PADDLESEG}"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_commands_before_anything_is_built(
+    absent: tuple[str, ...],
+    commands: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in _NEEDED:  # of the others, nothing but their presence matters
+        (tmp_path / f"{name}.py").write_text("")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in absent:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["segrt-export", "PP-LiteSeg-T", "--untrained", "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    said = capsys.readouterr().err.splitlines()[-1]
+    verb = "is" if len(absent) == 1 else "are"
+    needs = f"this needs {', '.join(absent)}, which {verb} not installed: run {commands}"
+    assert (exited.value.code, said) == (1, f"segrt-export: PP-LiteSeg-T: {needs}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_seaformer_needs_no_paddleseg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in _NEEDED:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"onnxruntime, which are .*segrt\[cpu\]'$"):
+        untrained.build_untrained("SeaFormer_tiny (slice)", tmp_path / "m")
 
 
 @needs_paddle

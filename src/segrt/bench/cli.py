@@ -23,7 +23,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import segrt
-from segrt import package_data, zoo
+from segrt import consent, package_data, zoo
 from segrt.backends import catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, every
 from segrt.bench import datasets, environment, plot
@@ -73,6 +73,9 @@ class ModelOptions:
 
     untrained: Annotated[bool, _FLAG] = False
     """Random weights for models that are not downloaded."""
+
+    yes: Annotated[bool, _FLAG] = False
+    """Install Paddle (1.9 GB) without asking if a model needs it."""
 
 
 @Parameter(name="*", group=Group("Contenders", sort_key=2))
@@ -156,7 +159,7 @@ def bench(
     *models: Annotated[
         str,
         Parameter(
-            group=_MODELS, help="Model name, .onnx file or folder; default: the bundled model."
+            group=_MODELS, help="Name, .onnx file, its URL, or folder; default: the bundled model."
         ),
     ],
     selection: ModelOptions = ModelOptions(),
@@ -166,6 +169,8 @@ def bench(
     out: OutputOptions = OutputOptions(),
 ) -> int:
     """Measure models on this machine; returns the exit status."""
+    if selection.yes:
+        consent.agree()
     if contenders.compare:
         contenders = replace(contenders, device=contenders.device or "cpu")
         _check_paddle(contenders.device or "cpu", measurement.slide)

@@ -16,7 +16,8 @@ import segrt
 import segrt_export
 from segrt import archive, model_file, package_data, store, zoo
 from segrt.bench.worker import Worker
-from segrt.errors import MissingExtraError, ModelError
+from segrt.errors import ModelError
+from segrt.names import is_url, short_stem
 from segrt.zoo import ModelSpec
 
 
@@ -56,17 +57,20 @@ def find(text: str, *, untrained: bool = False, paddle: bool = False) -> BenchMo
         'trained'
 
     Args:
-        text: a name in the model zoo, an `.onnx` file, or a folder with an `.onnx` file or a Paddle
-            inference model.
+        text: a name in the model zoo, an `.onnx` file or its URL, or a folder with an `.onnx` file
+            or a Paddle inference model. Named models and URLs are downloaded on first use.
         untrained: if the weights of a model in the zoo are not downloaded, build its architecture
             with random weights. The result is kept in the cache folder.
         paddle: whether the Paddle model is required too.
 
     Raises:
         ModelError: the model is unknown or not available; the message says how to get it.
-        MissingExtraError: building or converting it requires the export extra.
+        MissingExtraError: a package that building or converting it requires is not installed.
         ExportError: it can't be converted.
+        DownloadError: it can't be downloaded.
     """
+    if is_url(text):
+        return BenchModel(short_stem(text), model_file.resolve(path=text))
     path = Path(text)
     if path.suffix == ".onnx" or path.is_dir():
         return _local(path)
@@ -144,17 +148,9 @@ class _Builder:
         """Build an untrained model as `folder/paddle`, and convert it to `folder/model.onnx`."""
         folder.mkdir()
         start = perf_counter()
-        try:
-            segrt_export.build_untrained(name, folder / "paddle", class_names=class_names)
-            built = perf_counter()
-            self._export(name, folder)
-        except MissingExtraError:
-            raise
-        except ImportError as error:
-            raise MissingExtraError(
-                f"building an untrained model requires the export extra ({error}): run  "
-                "pip install 'segrt[export]'"
-            ) from None
+        segrt_export.build_untrained(name, folder / "paddle", class_names=class_names)
+        built = perf_counter()
+        self._export(name, folder)
         times = {"build_s": round(built - start, 2), "export_s": round(perf_counter() - built, 2)}
         (folder / "built.json").write_text(json.dumps(times), "utf-8")
 

@@ -1,4 +1,4 @@
-"""Checks that the packages of the `export` extra are installed."""
+"""Checks that the packages that segrt-export uses are installed: not all are in its extra."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import importlib.util
 
 from segrt.errors import MissingExtraError
 
+_EXTRA = "pip install 'segrt[export]'"
+_COMMANDS = {
+    "onnxruntime": "pip install 'segrt[cpu]'",  # or another wheel of it, so the extra has none
+    # Its pins conflict with those of current packages; the extra has what it imports.
+    "paddleseg": "pip install --no-deps paddleseg==2.8.0",
+}
 
-def require(module: str) -> None:
-    """Check that a package of the `export` extra is installed, without importing it.
+
+def require(*modules: str) -> None:
+    """Check that modules are installed, without importing them.
 
     Example:
         >>> require("paddle2onnx")
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: some are not; the message contains the commands that install them.
     """
-    if importlib.util.find_spec(module) is None:
-        raise missing(module)
+    absent = [module for module in modules if importlib.util.find_spec(module) is None]
+    if absent:
+        raise missing(*absent)
 
 
-def missing(module: str | None) -> MissingExtraError:
-    """The error for a package that is not installed."""
+def missing(*modules: str | None) -> MissingExtraError:
+    """The error for modules that are not installed."""
+    commands = dict.fromkeys(_COMMANDS.get(module or "", _EXTRA) for module in modules)
     return MissingExtraError(
-        f"this needs {module}, which is not installed: run  pip install 'segrt[export]'"
+        f"this needs {', '.join(map(str, modules))}, which {'is' if len(modules) == 1 else 'are'} "
+        f"not installed: run  {' && '.join(commands)}"
     )

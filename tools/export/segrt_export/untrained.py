@@ -10,7 +10,7 @@ convolutions are initialised after He et al. (https://arxiv.org/abs/1502.01852),
 statistics are measured on synthetic scenes, and the last layer is rotated and scaled until its
 logits are well separated.
 
-Requires paddlepaddle, and paddleseg installed without its outdated pins
+Requires the `export` extra and, except for SeaFormer, paddleseg without its outdated pins
 (`pip install --no-deps paddleseg==2.8.0`).
 
     python -m segrt_export.untrained "SegFormer-B0 (slice)" ./untrained
@@ -34,11 +34,16 @@ import numpy.typing as npt
 import yaml
 
 import segrt_export
+from segrt.errors import MissingExtraError
+from segrt_export.requirements import require
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
 Format = Literal["json", "pdmodel"]
+
+# With what it imports and does not install, because it is installed without dependencies.
+_PADDLESEG = ("requests", "scipy", "six", "sklearn", "tqdm", "paddleseg")
 
 # Standard deviation of each class's logit on the calibration scenes. With 19 classes, about 0.003%
 # of the pixels have a margin below 1e-4, where float rounding may decide between two classes.
@@ -179,7 +184,7 @@ def build_untrained(
     Raises:
         ValueError: `name` is unknown, or `class_names` and `num_classes` disagree.
         FileExistsError: `out_dir` exists and is not empty.
-        ImportError: paddlepaddle or paddleseg is not installed.
+        MissingExtraError: a package is not installed; the message contains the command.
         RuntimeError: The child process that writes the other program format failed.
     """
     architecture = _architecture(name)
@@ -191,6 +196,7 @@ def build_untrained(
         )
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise FileExistsError(f"{out_dir} is not empty: specify a new folder, or delete it first")
+    _require(architecture)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as work:
         # A subfolder, because only its owner may read the temporary folder itself.
@@ -225,7 +231,7 @@ def parameter_count(name: str) -> int:
 
     Raises:
         ValueError: `name` is unknown.
-        ImportError: paddlepaddle or paddleseg is not installed.
+        MissingExtraError: a package is not installed; the message contains the command.
     """
     network = _network(_architecture(name), None)
     return sum(int(parameter.size) for parameter in network.parameters())
@@ -237,18 +243,20 @@ def _architecture(name: str) -> _Architecture:
     return _ARCHITECTURES[name]
 
 
+def _require(architecture: _Architecture) -> None:
+    """Check that everything is installed before minutes are spent, also what converts the model."""
+    own = () if architecture.model == "SeaFormer" else _PADDLESEG
+    require("paddle", "paddle2onnx", "onnx", "onnxslim", "onnxruntime", *own)
+
+
 def _network(architecture: _Architecture, num_classes: int | None) -> nn.Layer:
     """Build the network with the weights of its initialisers."""
+    _require(architecture)
     num_classes = num_classes or architecture.num_classes
     if architecture.model == "SeaFormer":
         return segrt_export.build_seaformer(architecture.backbone, num_classes)
-    try:
-        from paddleseg import models
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"this needs {error.name}, which is not installed: run  pip install 'segrt[export]' &&"
-            " pip install --no-deps paddleseg==2.8.0"
-        ) from error
+    from paddleseg import models
+
     backbone = getattr(models, architecture.backbone)(**architecture.backbone_options)
     network: nn.Layer = getattr(models, architecture.model)(
         num_classes, backbone, **architecture.options
@@ -477,7 +485,10 @@ def _main() -> None:
     parser.add_argument("--num-classes", type=int)
     parser.add_argument("--format", choices=("json", "pdmodel"), default="json")
     options = parser.parse_args()
-    print(build_untrained(**vars(options)))
+    try:
+        print(build_untrained(**vars(options)))
+    except MissingExtraError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
