@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import fake_converter
@@ -63,10 +62,10 @@ def test_reports_a_good_model_and_why_another_fails(colour_model: Path, tmp_path
 def _measured(*arguments: str) -> list[dict[str, Any]]:
     """The rows of a short run in this process, whose converter is a fake."""
     short = ["--mode", "normal", "--device", "cpu", "--size", "64x96", "--repeat", "1"]
-    command, bound, _ = cli.app.parse_args([*arguments, *short, "--format", "json"])
-    with redirect_stdout(StringIO()) as out:
+    with NamedTemporaryFile(suffix=".json") as out:
+        command, bound, _ = cli.app.parse_args([*arguments, *short, "-o", out.name])
         command(*bound.args, **bound.kwargs)
-    rows: list[dict[str, Any]] = json.loads(out.getvalue())["rows"]
+        rows: list[dict[str, Any]] = json.loads(Path(out.name).read_text())["rows"]
     return rows
 
 
