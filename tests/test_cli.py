@@ -470,7 +470,15 @@ def test_save_path_is_a_file(
         "labels.bmp": [],
         "lossy.jpg": [],
     }.items():
-        run = [*form, photo, "--model_dir", colour_model, "--save_path", out / name, *options]
+        run: list[str | Path] = [
+            *form,
+            photo,
+            "--model_dir",
+            colour_model,
+            "--save_path",
+            out / name,
+            *options,
+        ]
         _says(
             _segrt(*run), 0, f"1 segmented, 0 failed ({colour_model.stem}", f"saved as {out / name}"
         )
@@ -496,7 +504,7 @@ def test_one_file_for_one_image_only(
     pages[0].save(scans[0], save_all=True, append_images=pages[1:])
     pages[0].save(scans[1])
     before = photo.read_bytes()
-    for inputs, save_path, status, words in [
+    cases: list[tuple[list[Path], str | Path, int, str]] = [
         ([photo, photo], out / "x.png", 1, "x.png is one file, but there are 2 inputs"),
         ([photo.parent], out / "x.json", 1, f"x.json is one file, but {photo.parent} is a folder"),
         ([scans[0]], out / "x.png", 1, "two.tif has several pages or frames: save to a folder"),
@@ -506,8 +514,15 @@ def test_one_file_for_one_image_only(
         ([photo], photo.with_suffix(".jpg"), 1, "photo.png, which is written next to photo.jpg"),
         ([photo], f"{out / 'x.json'} --overlay", 2, "--overlay saves a picture"),
         ([photo], f"{out / 'x.png'} --label_format rle", 2, "--label_format rle is for JSON"),
-    ]:
-        arguments = [*inputs, "--model_dir", colour_model, "--save_path", *str(save_path).split()]
+    ]
+    for inputs, save_path, status, words in cases:
+        arguments: list[str | Path] = [
+            *inputs,
+            "--model_dir",
+            colour_model,
+            "--save_path",
+            *str(save_path).split(),
+        ]
         done = _segrt("predict", *arguments)
         _says(done, status, words)
         assert done.stderr.count("\n") <= 2, done.stderr
