@@ -149,8 +149,11 @@ def test_a_failed_conversion_leaves_the_archive_only(
 
 @pytest.mark.parametrize("step", range(5))
 def test_killed_at_any_step_the_next_call_completes(archives: Path, home: Path, step: int) -> None:
-    deadly = "(provide, 'commit'), (seals, 'write'), (converter, 'convert'), (provide, 'sha256')"
-    code = f"{IMPORTS}from segrt import converter\ninstall()\ndie_at({step}, {deadly})\n{RUN}"
+    deadly = "(provide, 'commit'), (seals, 'write'), (converter, 'convert')"
+    deadly += ", (store, 'fetched_sha256')"
+    code = (
+        f"{IMPORTS}from segrt import converter, store\ninstall()\ndie_at({step}, {deadly})\n{RUN}"
+    )
     process = child(code)
     process.communicate(timeout=30)
     assert process.returncode == -9
