@@ -8,7 +8,7 @@ SAMPLE := src/segrt/models/sample.png
 # with `make test COVERAGE=--cov`, or `COVERAGE=`.
 COVERAGE ?= $(shell $(PYTHON) -c 'import sys; print("--cov" if sys.version_info >= (3, 12) else "")')
 
-.PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel \
+.PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel gpu-test \
     browser-test clients-test frameworks-test pyinstaller-test bench bench-paddlex clean
 
 demo: .venv/.ready
@@ -56,6 +56,14 @@ test-openvino-wheel: .venv-openvino/.ready
 
 test-gpu-wheel: .venv-gpu/.ready
 	.venv-gpu/bin/python -m pytest tests/wheels/test_gpu_wheel.py
+
+# All GPU plans on a machine with an NVIDIA GPU, in the environment that GPU_PYTHON belongs to, with
+# segrt[gpu] and pytest; nothing is installed. Without a GPU the tests are skipped. For times and
+# benchmarks/results/gpu.md: see benchmarks/gpu.py.
+GPU_PYTHON ?= python3
+
+gpu-test:
+	$(GPU_PYTHON) -m pytest -rs tests/gpu
 
 # The server's page in a headless Chromium, and examples/clients. Tests whose tools are missing are
 # skipped and listed; on Debian, tools/apt-get-needed.sh installs all of them.

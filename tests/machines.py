@@ -26,6 +26,7 @@ def machine(
     cpu: Cpu = PLAIN,
     gpus: tuple[Gpu, ...] = (),
     missing: dict[str, tuple[str, ...]] | None = None,
+    versions: tuple[tuple[str, str], ...] = (("onnx", "1.20.0"),),
 ) -> Catalog:
     """A machine with the given providers (such as "CUDA") and the CPU provider."""
     return Catalog(
@@ -35,6 +36,7 @@ def machine(
             Provider(f"{name}ExecutionProvider", missing=(missing or {}).get(name, ()))
             for name in (*providers, "CPU")
         ),
+        versions,
     )
 
 
@@ -60,6 +62,7 @@ GPU_T4 = machine("Tensorrt", "CUDA", "OpenVINO", gpus=(T4,))
 GPU_H100 = machine("Tensorrt", "CUDA", "OpenVINO", gpus=(H100, H100), cpu=AMX)
 GPU_P40 = machine("Tensorrt", "CUDA", gpus=(P40,))
 CUDA_ONLY = machine("CUDA", gpus=(H100,))
+NO_ONNX = machine("CUDA", gpus=(T4,), versions=())
 NO_TENSORRT = machine(
     "Tensorrt",
     "CUDA",

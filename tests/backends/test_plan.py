@@ -268,6 +268,40 @@ def test_hpi_config_takes_precedence() -> None:
     ]
 
 
+def test_cuda_runs_fp16_only_if_asked_for_or_measured() -> None:
+    assert "cuda fp16" not in _names("gpu", FAST, m.CUDA_ONLY)
+    asked = HpiConfig(backend="cuda", precision="fp16")
+    (plan,) = plans(None, FAST, m.GPU_T4, hpi_config=asked)
+    assert (plan.name, plan.uses_half_graph) == ("cuda fp16", True)
+    assert _names("gpu", FAST, m.GPU_T4, hpi_config=HpiConfig(backend="cuda")) == [
+        "cuda fp32",
+        "cuda fp16",
+    ]
+    assert _names("gpu", FAST, m.CUDA_ONLY, tuned=asked)[:2] == ["cuda fp16", "cuda tf32"]
+    assert not any(plan.uses_half_graph for plan in plans(None, FAST, m.GPU_T4))
+    with pytest.raises(DeviceError, match=r"fp16 needs compute capability 7\.0, this GPU has 6\.1"):
+        plans(None, FAST, m.GPU_P40, hpi_config=asked)
+    with pytest.raises(DeviceError, match="requires the package onnx: run  pip install onnx"):
+        plans(None, FAST, m.NO_ONNX, hpi_config=asked)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "shapes"),
+    [
+        ("enable_cuda_graph", "1", "fixed"),
+        ("enable_cuda_graph", True, "fixed"),
+        ("enable_cuda_graph", "True", "fixed"),
+        ("enable_cuda_graph", "0", "dynamic"),
+        ("prefer_nhwc", "1", "dynamic"),
+    ],
+)
+def test_cuda_graph_is_for_one_size(option: str, value: object, shapes: str) -> None:
+    hpi = HpiConfig.parse({"backend": "cuda", "provider_options": {option: value}})
+    plan = plans(None, FAST, m.CUDA_ONLY, hpi_config=hpi)[0]
+    assert (plan.shapes, plan.captures) == (shapes, shapes == "fixed")
+    assert option in dict(plan.options)
+
+
 @pytest.mark.parametrize(
     ("device", "hpi", "words"),
     [
@@ -342,6 +376,7 @@ def test_every_returns_all_runnable_plans_normal_first() -> None:
         "openvino fp32",
     ]
     names = ["cuda fp32", "tensorrt fp16", "tensorrt bf16", "tensorrt tf32", "cuda tf32"]
+    names.append("cuda fp16")
     assert [plan.name for plan in every(Device.parse("gpu:1"), m.GPU_H100)] == names
     two = [
         plan.threads

@@ -22,6 +22,7 @@ from graphs import Net
 import segrt
 from segrt import second_graph
 from segrt.backends import catalog
+from segrt.backends.bound import Captured
 from segrt.backends.plan import BACKENDS, HpiConfig, Plan, plans
 from segrt.backends.session import OWN_SESSIONS, Session, start
 from segrt.description import Given
@@ -266,6 +267,41 @@ def test_bound_tensors_do_not_change_results(
     monkeypatch.setattr(Session, "_gpu_memory", "cpu")
     one.plan = replace(CPU, backend=replace(CPU.backend, device="gpu"))
     np.testing.assert_array_equal(one.run(_batch(16, 16)), expected)
+
+
+def test_captured_sessions_are_for_one_size_each(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Session(colour_model, CPU)
+    monkeypatch.setattr(Session, "_gpu_memory", "cpu")
+    gpu = replace(CPU.backend, device="gpu")
+    one = Session(colour_model, replace(CPU, backend=gpu, options=(("enable_cuda_graph", "1"),)))
+    for seed, height in enumerate((8, 16, 8, 16, 8)):
+        batch = _batch(height, 8, seed)
+        np.testing.assert_array_equal(one.run(batch), expected.run(batch))
+    assert one._any is None
+    assert [type(session) for session in one._own.values()] == [Captured, Captured]
+
+
+def test_half_graph_runs_where_the_plan_says_so() -> None:
+    half = replace(CPU, backend=replace(CPU.backend, name="cuda"), precision="fp16")
+    one, reference = Session(BUNDLED, half), Session(BUNDLED, CPU)
+    assert (one.precision, one.plan.name) == ("fp16", "cuda fp16")
+    assert one.description.values() == reference.description.values()
+    batch = _batch(96, 128)
+    got, expected = one.run(batch), reference.run(batch)
+    assert got.dtype == np.float32
+    assert 1e-4 < np.abs(got - expected).max() < 0.01 * np.abs(expected).max()
+
+
+def test_model_that_cannot_be_converted_is_no_reason_to_call_it_damaged(tmp_path: Path) -> None:
+    half = replace(CPU, backend=replace(CPU.backend, name="cuda"), precision="fp16")
+    file = tmp_path / "m.onnx"
+    net = Net()
+    net.add("NoSuchOperator", "x")
+    onnx.save(net.model(net.conv("x", 3, 2)), file)
+    with pytest.raises(DeviceError, match="can't start with"):
+        Session(file, half)
 
 
 def test_tensorrt_engine_cache_is_separate_per_size(

@@ -135,7 +135,7 @@ def engine_cache(file: Path, catalog: Catalog) -> str | None:
     wheels = "-".join(
         f"{name}-{version}"
         for name, version in catalog.versions
-        if name.startswith(("onnx", "tensorrt"))
+        if name.startswith(("onnxruntime", "tensorrt"))
     )
     generations = sorted({"sm{}{}".format(*gpu.compute_capability) for gpu in catalog.gpus})
     hardware = f"{wheels} {' '.join(gpu.name for gpu in catalog.gpus)}"

@@ -416,9 +416,12 @@ def _gpus() -> tuple[Gpu, ...]:
 
 
 def _versions() -> tuple[tuple[str, str], ...]:
-    prefixes = ("onnxruntime", "tensorrt", "nvidia-cudnn", "nvidia-cublas", "nvidia-cuda-runtime")
+    nvidia = ("nvidia-cudnn", "nvidia-cublas", "nvidia-cuda-runtime")
+    prefixes = ("onnxruntime", "tensorrt", "opencv-", *nvidia)
     named = [(str(dist.name).replace("_", "-"), dist.version) for dist in metadata.distributions()]
-    return tuple(sorted({pair for pair in named if pair[0].startswith((*prefixes, "opencv-"))}))
+    return tuple(
+        sorted({pair for pair in named if pair[0] == "onnx" or pair[0].startswith(prefixes)})
+    )
 
 
 def cpu_name() -> str:

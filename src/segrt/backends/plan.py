@@ -59,7 +59,15 @@ BACKENDS = {
             shapes="fixed",
             install="segrt[gpu]",
         ),
-        Backend("cuda", "CUDAExecutionProvider", "gpu", ("tf32", "fp32"), "dynamic", "segrt[gpu]"),
+        # Not yet measured on a GPU, fp16 comes last: it runs if asked for, or measured fastest.
+        Backend(
+            name="cuda",
+            provider="CUDAExecutionProvider",
+            device="gpu",
+            precisions=("tf32", "fp32", "fp16"),
+            shapes="dynamic",
+            install="segrt[gpu]",
+        ),
         Backend(
             name="openvino",
             provider="OpenVINOExecutionProvider",
@@ -89,6 +97,8 @@ BACKENDS = {
     )
 }
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+CUDA_GRAPH_OPTIONS = ("enable_cuda_graph", "trt_cuda_graph_enable")
+"""Provider options of CUDA and TensorRT that record the runs of a session as a CUDA graph."""
 FAMILIES = {"onnxruntime": ("cuda", "cpu")}
 """Names in `hpi_config` that stand for several backends: PaddleX's name of ONNX Runtime's own."""
 
@@ -134,8 +144,7 @@ PRESELECTED = tuple(
 """High-performance mode, for models without a list of their own: for each kind of device, the first
 of these that can run.
 
-Exported graphs contain FP32 weights, so CUDA alone offers TF32 but no half precision; TensorRT
-converts the weights itself."""
+CUDA in fp16 is left out until it has been measured on a GPU: `segrt tune` offers it."""
 
 _UNSUPPORTED = {
     "xpu": "Kunlun XPUs",
@@ -190,6 +199,23 @@ class Plan:
     def uses_second_graph(self) -> bool:
         """Whether it runs the second graph of files that contain one; see `segrt.second_graph`."""
         return self.device == "cpu" and self.precision == "fp32"
+
+    @property
+    def uses_half_graph(self) -> bool:
+        """Whether the graph is converted to float16; see `segrt.half_graph`."""
+        return self.name == "cuda fp16"
+
+    @property
+    def captures(self) -> bool:
+        """Whether runs are recorded as a CUDA graph and replayed, as the user's options say."""
+        options = dict(self.options)
+        given = (options.get(name, "0") for name in CUDA_GRAPH_OPTIONS)
+        return any(value.lower() in ("1", "true") for value in given)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Which input sizes get a session of their own; a CUDA graph is for one size."""
+        return "fixed" if self.captures else self.backend.shapes
 
     def __str__(self) -> str:
         plural = "s" if self.threads > 1 else ""
@@ -429,6 +455,9 @@ def _why_not(
         why = f"{backend.provider} can't run ({provider.problem}): run  {fix}"
     elif not why and backend.device == "gpu":
         why = _why_not_on(catalog.gpus[index].compute_capability, backend, precision)
+        half = (backend.name, precision) == ("cuda", "fp16")
+        if not why and half and "onnx" not in dict(catalog.versions):
+            why = "converting a model to fp16 requires the package onnx: run  pip install onnx"
     elif (backend.name, precision) == ("openvino", "bf16"):
         if not {"avx512_bf16", "amx_bf16"} & catalog.cpu.features:
             why = "this CPU has no bf16 instructions"

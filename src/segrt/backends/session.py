@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import external_data, forks, second_graph
-from segrt.backends import cache, catalog
+from segrt import external_data, forks, half_graph, second_graph
+from segrt.backends import bound, cache, catalog
 from segrt.backends.footprint import UNKNOWN, Footprint
 from segrt.backends.memory import BUDGET, release, share_arena
-from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
+from segrt.backends.plan import CUDA_GRAPH_OPTIONS, MAX_THREADS, HpiConfig, Plan, plans
 from segrt.description import NOTHING, Description, Given, describe
 from segrt.errors import DeviceError, ModelError, SegrtError, TooLargeError
 from segrt.metadata import KEY
@@ -111,7 +111,7 @@ class Session:
         self._dims = {axis: dim for axis, dim in enumerate(inputs[0].shape) if isinstance(dim, str)}
         if self.description.input.channels_last and self._dims:
             self._dims = {(0, 2, 3, 1)[axis]: dim for axis, dim in self._dims.items()}
-        self._shapes = plan.backend.shapes if self._dims else "dynamic"
+        self._shapes = plan.shapes if self._dims else "dynamic"
         # If every size gets its own session, this one was only needed for its metadata.
         self._any: Any = None if self._shapes == "fixed" else first
         self._own: OrderedDict[Shape, Any] = OrderedDict()
@@ -257,15 +257,11 @@ class Session:
                 )
 
     def _run_on_gpu(self, session: Any, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """With bound tensors: one copy to the GPU, one back, and no other outputs of the graph."""
-        ort, device = catalog.onnxruntime(), self._gpu_memory
-        binding = session.io_binding()
-        tensor = ort.OrtValue.ortvalue_from_numpy(batch, device, self.plan.device_id)
-        binding.bind_ortvalue_input(self.description.input.name, tensor)
-        binding.bind_output(self.description.output.name, device, self.plan.device_id)
-        session.run_with_iobinding(binding)
-        output: npt.NDArray[Any] = binding.copy_outputs_to_cpu()[0]
-        return output
+        names = self.description.input.name, self.description.output.name
+        place = bound.Place(*names, self._gpu_memory, self.plan.device_id)
+        if isinstance(session, bound.Captured):
+            return session.run(batch, place)
+        return bound.run(session, batch, place)
 
     _gpu_memory = "cuda"
 
@@ -304,6 +300,9 @@ class Session:
         ort, plan = catalog.onnxruntime(), self.plan
         options = self._options(ort, shape)
         settings = dict(plan.options)
+        captures = plan.captures and shape is not None
+        if not captures:  # the session for all sizes only tells what the model is
+            settings = {key: settings[key] for key in settings if key not in CUDA_GRAPH_OPTIONS}
         # TensorRT does not distinguish the engines of different sizes.
         if shape is not None and (engines := settings.get("trt_engine_cache_path")):
             settings["trt_engine_cache_path"] = f"{engines}/{'x'.join(map(str, shape))}"
@@ -311,7 +310,7 @@ class Session:
             if key in settings:
                 Path(settings[key]).mkdir(parents=True, exist_ok=True)
         try:
-            graph = second_graph.read(self._file) if plan.uses_second_graph else None
+            graph = self._graph()
             providers: list[Any] = []
             if devices := catalog.plugin_devices(plan.provider, plan.device):
                 options.add_provider_for_devices(devices[plan.device_id :][:1], settings)
@@ -326,11 +325,17 @@ class Session:
                 graph or str(self._file), options, providers=providers or None, enable_fallback=0
             )
             session._model_bytes = None  # kept for `set_providers`, and as large as the file
-            return session
+            return bound.Captured(session) if captures else session
         except SegrtError:
             raise
         except Exception as error:
             raise self._load_error(error) from None
+
+    def _graph(self) -> bytes | None:
+        """The model to run; None for the file as it is."""
+        if self.plan.uses_half_graph:
+            return half_graph.read(self._file)
+        return second_graph.read(self._file) if self.plan.uses_second_graph else None
 
     def _options(self, ort: Any, shape: Shape | None) -> Any:
         options = ort.SessionOptions()
@@ -357,6 +362,7 @@ class Session:
         if type(error).__name__ == "InvalidProtobuf":
             return external_data.damaged(self._file)
         damaged = type(error).__name__ in ("InvalidGraph", "NoModel")
+        damaged &= not self.plan.uses_half_graph  # that graph is not the file's
         if damaged or self.plan.backend.name == "cpu":
             return ModelError(f"{self._file} can't be loaded by ONNX Runtime: {reason}")
         return DeviceError(f"{self.plan.provider} can't start with {self._file}: {reason}")
