@@ -81,7 +81,9 @@ class Stock:
     def __init__(self, file: Path, pipeline: Pipeline) -> None:
         ort = catalog.onnxruntime()
         providers = [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})]
-        self.session = ort.InferenceSession(str(file), providers=providers)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        self.session = ort.InferenceSession(str(file), options, providers=providers)
         if self.session.get_providers()[0] != "CUDAExecutionProvider":
             raise DeviceError(f"{file} runs on {self.session.get_providers()[0]}")
         self.transforms = pipeline.transforms
@@ -174,13 +176,14 @@ def measure(
         except SegrtError as error:
             row.failure = str(error)
     running = [row for row in rows if not row.failure]
+    contenders: list[Row | Stock] = [*running, *([stock] if stock else [])]
     for turn in range(rounds + 2):
         image = images[turn % len(images)]
-        for row in [*running, *([stock] if stock else [])]:
-            run = row.labels if isinstance(row, Stock) else partial(labels, row.pipeline)
+        for one in contenders:
+            run = one.labels if isinstance(one, Stock) else partial(labels, one.pipeline)
             seconds = timed(partial(run, image, size))
             if turn >= 2:
-                row.times.append(seconds)
+                one.times.append(seconds)
     for row in running:
         assert row.pipeline
         row.pair = pair(row, file, images[0], size, rounds)

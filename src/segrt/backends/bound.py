@@ -18,13 +18,13 @@ class Place(NamedTuple):
         input: name of the input.
         output: name of the output.
         device: ONNX Runtime's name of the device: "cuda" or "cpu".
-        index: device index.
+        device_id: device index.
     """
 
     input: str
     output: str
     device: str
-    index: int
+    device_id: int
 
 
 def run(session: Any, batch: npt.NDArray[Any], place: Place) -> npt.NDArray[Any]:
@@ -33,7 +33,7 @@ def run(session: Any, batch: npt.NDArray[Any], place: Place) -> npt.NDArray[Any]
     Example:
         >>> logits = run(session, batch, Place("x", "logits", "cuda", 0))
     """
-    tensor = catalog.onnxruntime().OrtValue.ortvalue_from_numpy(batch, place.device, place.index)
+    tensor = catalog.onnxruntime().OrtValue.ortvalue_from_numpy(batch, place.device, place.device_id)
     binding = _bind(session, tensor, place)
     session.run_with_iobinding(binding)
     output: npt.NDArray[Any] = binding.copy_outputs_to_cpu()[0]
@@ -66,7 +66,7 @@ class Captured:
             if self._bound is None:
                 value = catalog.onnxruntime().OrtValue
                 tensor = value.ortvalue_from_shape_and_type(
-                    batch.shape, batch.dtype, place.device, place.index
+                    batch.shape, batch.dtype, place.device, place.device_id
                 )
                 self._bound = _bind(self._session, tensor, place), tensor
             binding, tensor = self._bound
@@ -80,5 +80,5 @@ def _bind(session: Any, tensor: Any, place: Place) -> Any:
     binding = session.io_binding()
     binding.bind_ortvalue_input(place.input, tensor)
     # The first run allocates the output, which later runs of the binding overwrite.
-    binding.bind_output(place.output, place.device, place.index)
+    binding.bind_output(place.output, place.device, place.device_id)
     return binding
