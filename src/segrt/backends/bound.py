@@ -33,7 +33,9 @@ def run(session: Any, batch: npt.NDArray[Any], place: Place) -> npt.NDArray[Any]
     Example:
         >>> logits = run(session, batch, Place("x", "logits", "cuda", 0))
     """
-    tensor = catalog.onnxruntime().OrtValue.ortvalue_from_numpy(batch, place.device, place.device_id)
+    tensor = catalog.onnxruntime().OrtValue.ortvalue_from_numpy(
+        batch, place.device, place.device_id
+    )
     binding = _bind(session, tensor, place)
     session.run_with_iobinding(binding)
     output: npt.NDArray[Any] = binding.copy_outputs_to_cpu()[0]
