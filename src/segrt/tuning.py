@@ -96,7 +96,7 @@ def tune_model(
     if not file.is_file():
         raise ModelError(f"model file {file} does not exist")
     images = _images(folder or package_data.path(package_data.SAMPLE))
-    reference = plans(Device("cpu"), Mode.NORMAL, catalog)[0]
+    reference = plans(Device("cpu"), Mode.NORMAL, catalog)[-1]
     candidates = every(where, catalog, cache=cache.engine_cache(file, catalog))
     measured = tune(
         file,

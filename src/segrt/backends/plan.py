@@ -127,7 +127,10 @@ def parse_choice(name: str) -> Choice:
 
 
 NORMAL = tuple(
-    map(parse_choice, ("cuda fp32", "cpu fp32", "cann fp32", "migraphx fp32", "rocm fp32"))
+    map(
+        parse_choice,
+        ("cuda fp32", "openvino fp32", "cpu fp32", "cann fp32", "migraphx fp32", "rocm fp32"),
+    )
 )
 """Normal mode: for each kind of device, the first of these that can run."""
 
@@ -166,6 +169,8 @@ class Plan:
         device_id: device index.
         options: provider options, as (name, value) pairs.
         note: why this is not the plan one might expect; empty if it is.
+        first: the plan for input sizes that have no session of their own, since this one takes long
+            to compile; None if this plan runs all sizes.
     """
 
     backend: Backend
@@ -174,6 +179,7 @@ class Plan:
     device_id: int = 0
     options: tuple[tuple[str, str], ...] = ()
     note: str = ""
+    first: Plan | None = None
 
     @property
     def provider(self) -> str:
@@ -377,6 +383,8 @@ def plans(
     if not found:
         raise DeviceError(_refusal(request, reasons))
     found[0] = replace(found[0], note=_note(request, found[0], first))
+    if mode is Mode.NORMAL and found[0].backend.name == "openvino":
+        found[0] = replace(found[0], first=found[1])
     return tuple(found)
 
 
@@ -394,7 +402,8 @@ def every(device: Device | None, catalog: Catalog, *, cache: str | None = None) 
         for precision in backend.precisions if backend.device == normal.device else ():
             if not _why_not(backend, precision, normal.device_id, catalog, explicit=True):
                 plan = _plan(request, backend, precision, None)
-                found += [plan] if plan != normal else []
+                same = plan == replace(normal, first=None)
+                found += [] if same else [plan]
     return tuple(found)
 
 

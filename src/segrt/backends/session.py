@@ -8,17 +8,17 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from segrt import external_data, forks, half_graph, second_graph
-from segrt.backends import bound, cache, catalog
+from segrt import external_data, forks
+from segrt.backends import bound, cache, catalog, native
 from segrt.backends.footprint import UNKNOWN, Footprint
-from segrt.backends.memory import BUDGET, release, share_arena
-from segrt.backends.plan import CUDA_GRAPH_OPTIONS, MAX_THREADS, HpiConfig, Plan, plans
+from segrt.backends.memory import BUDGET, release
+from segrt.backends.plan import MAX_THREADS, HpiConfig, Plan, plans
 from segrt.description import NOTHING, Description, Given, describe
 from segrt.errors import DeviceError, ModelError, SegrtError, TooLargeError
 from segrt.metadata import KEY
@@ -40,7 +40,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 class Session:
-    """A model on an execution provider. `run` is thread-safe.
+    """A model on an execution provider, or on two: see `Plan.first`. `run` is thread-safe.
 
     In a forked process, ONNX Runtime's sessions are loaded again from the file when they are used,
     because their threads exist only in the parent.
@@ -56,7 +56,6 @@ class Session:
         description: what is known of the model, and from where.
         meta: the metadata of the model, part of its description.
         plan: how it runs.
-        provider: the provider that runs it, as reported by ONNX Runtime.
         precision: the arithmetic it runs in.
         share: share of the graph's nodes on that provider, from 0 to 1; None if ONNX Runtime does
             not report it.
@@ -82,25 +81,10 @@ class Session:
         external_data.check(file)
         self.plan = plan
         self._file = file
-        first = self._build()
-        self.provider: str = first.get_providers()[0]
+        first = native.load(file, plan.first or plan)
+        self._ran = local()
         self.precision = plan.precision
-        if self.provider != plan.provider:
-            raise DeviceError(
-                f"{plan.provider} was asked for, but ONNX Runtime runs {self.provider} instead"
-            )
-        self.share = _share(first, plan.provider)
-        if self.share == 0:
-            raise DeviceError(
-                f"{plan.provider} takes no part of {file}: it would all run elsewhere"
-            )
-        if self.share is not None and self.share < 0.5:
-            log.warning(
-                "%s takes %.0f%% of the nodes of %s, the rest is slow",
-                self.provider,
-                100 * self.share,
-                file,
-            )
+        self.share = native.share(first, (plan.first or plan).provider)
         inputs, outputs = first.get_inputs(), first.get_outputs()
         if isinstance(given, Given):
             text = first.get_modelmeta().custom_metadata_map.get(KEY)
@@ -111,7 +95,7 @@ class Session:
         self._dims = {axis: dim for axis, dim in enumerate(inputs[0].shape) if isinstance(dim, str)}
         if self.description.input.channels_last and self._dims:
             self._dims = {(0, 2, 3, 1)[axis]: dim for axis, dim in self._dims.items()}
-        self._shapes = plan.shapes if self._dims else "dynamic"
+        self._shapes = plan.shapes if self._dims or plan.first else "dynamic"
         # If every size gets its own session, this one was only needed for its metadata.
         self._any: Any = None if self._shapes == "fixed" else first
         self._own: OrderedDict[Shape, Any] = OrderedDict()
@@ -119,6 +103,11 @@ class Session:
         self._lock = Lock()
         forks.renew_in_child(self)
         self._footprint: Footprint | None = None
+
+    @property
+    def provider(self) -> str:
+        """The provider of this thread's last run; before that, of the runs to come."""
+        return getattr(self._ran, "provider", self.plan.provider)
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Run the network.
@@ -149,7 +138,7 @@ class Session:
         node, described = self.description.input, self.description.output
         output: npt.NDArray[Any]
         try:
-            session = self._session(batch.shape)
+            session, self._ran.provider = self._session(batch.shape)
             data = prepare(batch, node)
             if self.plan.device == "gpu":
                 output = self._run_on_gpu(session, data)
@@ -265,26 +254,40 @@ class Session:
 
     _gpu_memory = "cuda"
 
-    def _session(self, shape: Shape) -> Any:
-        """The session for an input shape: its own one if it has or deserves one."""
+    def _session(self, shape: Shape) -> tuple[Any, str]:
+        """The session for an input shape, its own if it has or deserves one; and its provider."""
         with self._lock:
-            if self._shapes == "dynamic":
-                self._any = self._any or self._build()
-                return self._any
-            self._recent.append(shape)
+            if shape not in self._own and self._deserves_its_own(shape):
+                self._build_for(shape)
             if shape in self._own:
                 self._own.move_to_end(shape)
-                return self._own[shape]
-            if self._shapes == "repeated" and self._recent.count(shape) < _OFTEN:
-                self._any = self._any or self._build()
-                return self._any
-            if set(self._recent) == {shape}:  # all images have had this size so far
-                self._any = None
-            session = self._build(shape)
-            self._own[shape] = session
-            if len(self._own) > OWN_SESSIONS:
-                self._own.popitem(last=False)  # a thread that still runs it keeps it alive
-            return session
+                return self._own[shape], self.plan.provider
+            plan = self.plan.first or self.plan
+            self._any = self._any or native.load(self._file, plan)
+            return self._any, plan.provider
+
+    def _deserves_its_own(self, shape: Shape) -> bool:
+        if self._shapes == "dynamic":
+            return False
+        self._recent.append(shape)
+        return self._shapes == "fixed" or self._recent.count(shape) >= _OFTEN
+
+    def _build_for(self, shape: Shape) -> None:
+        """Load a session of its own for an input shape."""
+        if set(self._recent) == {shape}:  # all images have had this size so far
+            self._any = None
+        fixed = {name: shape[axis] for axis, name in self._dims.items()}
+        try:
+            session = native.load(self._file, self.plan, fixed)
+        except DeviceError as error:
+            if self.plan.first is None:
+                raise
+            log.warning("%s; %s runs instead", error, self.plan.first)
+            self.plan = self.plan.first
+            session = native.load(self._file, self.plan, fixed)
+        self._own[shape] = session
+        if len(self._own) > OWN_SESSIONS:
+            self._own.popitem(last=False)  # a thread that still runs it keeps it alive
 
     def renew(self) -> None:
         """Let go of the sessions that a forked process inherits; `run` loads new ones."""
@@ -294,78 +297,6 @@ class Session:
         self._own.clear()
         self._recent.clear()
         self._lock = Lock()
-
-    def _build(self, shape: Shape | None = None) -> Any:
-        """Create ONNX Runtime's session, for one input shape or for all."""
-        ort, plan = catalog.onnxruntime(), self.plan
-        options = self._options(ort, shape)
-        settings = dict(plan.options)
-        captures = plan.captures and shape is not None
-        if not captures:  # the session for all sizes only tells what the model is
-            settings = {key: settings[key] for key in settings if key not in CUDA_GRAPH_OPTIONS}
-        # TensorRT does not distinguish the engines of different sizes.
-        if shape is not None and (engines := settings.get("trt_engine_cache_path")):
-            settings["trt_engine_cache_path"] = f"{engines}/{'x'.join(map(str, shape))}"
-        for key in ("trt_engine_cache_path", "trt_timing_cache_path"):
-            if key in settings:
-                Path(settings[key]).mkdir(parents=True, exist_ok=True)
-        try:
-            graph = self._graph()
-            providers: list[Any] = []
-            if devices := catalog.plugin_devices(plan.provider, plan.device):
-                options.add_provider_for_devices(devices[plan.device_id :][:1], settings)
-            else:
-                if plan.backend.name == "openvino":
-                    settings = {"device_type": "CPU", **settings}
-                providers = [(plan.provider, settings)]
-            if plan.backend.name == "tensorrt":  # what TensorRT leaves stays on the GPU
-                providers.append(("CUDAExecutionProvider", {"device_id": str(plan.device_id)}))
-            # Without enable_fallback=0 ONNX Runtime retries on the CPU and prints a line.
-            session = ort.InferenceSession(
-                graph or str(self._file), options, providers=providers or None, enable_fallback=0
-            )
-            session._model_bytes = None  # kept for `set_providers`, and as large as the file
-            return bound.Captured(session) if captures else session
-        except SegrtError:
-            raise
-        except Exception as error:
-            raise self._load_error(error) from None
-
-    def _graph(self) -> bytes | None:
-        """The model to run; None for the file as it is."""
-        if self.plan.uses_half_graph:
-            return half_graph.read(self._file)
-        return second_graph.read(self._file) if self.plan.uses_second_graph else None
-
-    def _options(self, ort: Any, shape: Shape | None) -> Any:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = self.plan.threads
-        # ONNX Runtime would keep a memory pattern per image size forever, for no gain here.
-        options.enable_mem_pattern = False
-        if self.plan.backend.name == "cpu" and share_arena():
-            options.add_session_config_entry("session.use_env_allocators", "1")
-        # ONNX Runtime would also load its own format, whose references to files are not checked.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        # Threads that spin while they wait for the next image take cores from pre- and
-        # postprocessing: measured, postprocessing takes twice as long, and on a busy machine the
-        # network itself a third longer.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if shape is not None:
-            for axis, dim in self._dims.items():
-                options.add_free_dimension_override_by_name(dim, shape[axis])
-        return options
-
-    def _load_error(self, error: Exception) -> SegrtError:
-        reason = first_line(error)
-        if type(error).__name__ == "InvalidProtobuf":
-            return external_data.damaged(self._file)
-        damaged = type(error).__name__ in ("InvalidGraph", "NoModel")
-        damaged &= not self.plan.uses_half_graph  # that graph is not the file's
-        if damaged or self.plan.backend.name == "cpu":
-            return ModelError(f"{self._file} can't be loaded by ONNX Runtime: {reason}")
-        return DeviceError(f"{self.plan.provider} can't start with {self._file}: {reason}")
 
 
 def start(
@@ -462,12 +393,3 @@ def device_of(sessions: Sequence[Session]) -> Device:
     plans = [session.plan for session in sessions]
     indices = dict.fromkeys(plan.device_id for plan in plans)
     return Device(plans[0].device, () if plans[0].device == "cpu" else tuple(indices))
-
-
-def _share(session: Any, provider: str) -> float | None:
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        return None
-    parts = session.get_provider_graph_assignment_info()
-    counts = [(part.ep_name == provider, len(part.get_nodes())) for part in parts]
-    nodes = sum(count for _, count in counts)
-    return sum(count for ours, count in counts if ours) / nodes if nodes else None
