@@ -39,5 +39,5 @@ def test_openmp_of_scikit_learn_is_linked_under_its_usual_name(bare: Path, tmp_p
 
 
 def test_without_a_copy_the_error_names_the_package(bare: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="needs libgomp.so.1: on Debian, run  apt install"):
+    with pytest.raises(ExportError, match=r"needs libgomp\.so\.1: on Debian, run  apt install"):
         with_openmp({}, tmp_path)
