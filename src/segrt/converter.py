@@ -102,7 +102,7 @@ def require(name: str) -> Path:
     raise ModelError(
         f"{name} must be converted to ONNX, which requires Paddle: run "
         f'`segrt models fetch "{name}" --yes`, which installs it, {SIZE_GB} GB, into '
-        f"{folder()}; or run `pip install 'segrt[export]'`, or set SEGRT_YES=1"
+        f"{folder()}; or run `pip install 'segrt[export]'`, or set SEGRT_YES=1 (in commands, --yes)"
     )
 
 
@@ -194,7 +194,8 @@ def remove() -> int:
     with store.locked(folder(), "the converter", "using"):
         size = _size(folder())
         (folder() / "ready.json").unlink(missing_ok=True)
-        _sweep()
+        with spinner(f"deleting {folder()}"):
+            _sweep()
     return size
 
 

@@ -40,7 +40,10 @@ def doctor(machine: Catalog | None = None) -> bool:
         return False
     _print_hardware(out, machine)
     table = Table("provider", "from", "state", box=None, pad_edge=False)
+    known = {backend.provider for backend in BACKENDS.values()}
     for provider in machine.providers:
+        if provider.name not in known and not provider.problem:
+            continue  # such as AzureExecutionProvider, which runs no models here
         state = f"can't run: {provider.problem}" if provider.problem else "ready"
         table.add_row(provider.name, provider.plugin or "built in", escape(state))
     out.print(table)

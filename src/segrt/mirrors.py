@@ -57,7 +57,10 @@ def configured() -> list[Base]:
     value = os.environ.get("SEGRT_MIRROR", "")
     if "://" not in value and Path(os.path.expanduser(value)).is_dir():  # its name may have commas
         return [_parse(value)] if value else []
-    return [_parse(part.strip()) for part in value.split(",") if part.strip()]
+    found = [_parse(part.strip()) for part in value.split(",") if part.strip()]
+    if found and not any(isinstance(base, str) or base.is_dir() for base in found):
+        raise ConfigError(f"SEGRT_MIRROR {value!r} is not valid: there is no such folder")
+    return found
 
 
 def bases() -> list[Base]:

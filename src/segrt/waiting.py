@@ -1,9 +1,33 @@
-"""Progress on stderr, if that is a terminal, while something is downloaded or converted."""
+"""Messages, and progress on terminals while something is downloaded or converted."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger("segrt")
+
+
+class Messages(logging.Handler):
+    """Prints messages as they are, in one line each, so that commands in them can be copied.
+
+    Example:
+        >>> logging.basicConfig(handlers=[Messages(Console(stderr=True))])
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        text = self.format(record)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -42,6 +66,8 @@ def download_bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int 
 def spinner(label: str, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """Show that something is going on, and for how long; yields a callback for the current step.
 
+    Where stderr is no terminal, a line is logged in the beginning.
+
     Example:
         >>> with spinner("converting PP-LiteSeg-B") as step:
         ...     step("comparing with Paddle")
@@ -57,6 +83,8 @@ def spinner(label: str, shown: bool = True) -> Iterator[Callable[[str], None]]:
         TextColumn("{task.fields[step]}", markup=False),
     )
     show = shown and console.is_terminal
+    if shown and not show:
+        log.warning("%s ...", label)
     with Progress(*columns, console=console, transient=True, disable=not show) as bar:
         task = bar.add_task(label, total=None, step="")
         yield lambda step: bar.update(task, step=step)

@@ -19,7 +19,6 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.validators import Number
 from PIL import Image
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import segrt
@@ -37,6 +36,7 @@ from segrt.folders import find_images
 from segrt.slide import parse_window
 from segrt.sources import read_image
 from segrt.types import Device, Mode, parse_size
+from segrt.waiting import Messages
 
 MAX_IMAGES = 32
 _FORMATS = {".md": Format.MARKDOWN, ".json": Format.JSON, ".csv": Format.CSV, ".txt": Format.TABLE}
@@ -367,9 +367,7 @@ def _subtitle(report: Report) -> str:
 
 def main() -> None:
     """Run the command: errors become one line and exit status 1, or 2 for wrong usage."""
-    logging.basicConfig(
-        format="%(message)s", handlers=[RichHandler(console=err, show_time=False, show_path=False)]
-    )
+    logging.basicConfig(format="%(message)s", handlers=[Messages(err)])
     try:
         app(exit_on_error=False, print_error=False)
     except (CycloptsError, SegrtError, OSError) as error:

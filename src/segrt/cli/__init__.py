@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
-from rich.logging import RichHandler
 
 import segrt
 from segrt import consent
 from segrt.cli import interrupts
 from segrt.cli.console import complain, confirm, err
 from segrt.errors import ConfigError, SegrtError
+from segrt.waiting import Messages
 
 EPILOGUE = """\
 PaddleX's command line works too:
@@ -90,8 +90,7 @@ def main() -> None:
     consent.ask_with(confirm)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding can't hold
-    handler = RichHandler(console=err, show_time=False, show_path=False)
-    logging.basicConfig(format="%(message)s", handlers=[handler])
+    logging.basicConfig(format="%(message)s", handlers=[Messages(err)])
     try:
         status = app(as_subcommand(sys.argv[1:]), exit_on_error=False, print_error=False)
     except (CycloptsError, ConfigError) as error:
