@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import external_data, forks, second_graph
+from segrt import external_data, forks, graph_tail, second_graph
 from segrt.backends import cache, catalog
 from segrt.backends.footprint import UNKNOWN, Footprint
 from segrt.backends.memory import BUDGET, release, share_arena
@@ -343,6 +343,9 @@ class Session:
         # ONNX Runtime would also load its own format, whose references to files are not checked.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # Without this, quantised layers would be computed in int8.
+        if self.plan.precision != "int8":
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         # Threads that spin while they wait for the next image take cores from pre- and
         # postprocessing: measured, postprocessing takes twice as long, and on a busy machine the
         # network itself a third longer.
@@ -401,6 +404,7 @@ def start(
         tuned=cache.recall(file, offered, device, size) if fast else None,
         hpi_config=hpi_config,
         cache=cache.engine_cache(file, offered) if fast else None,
+        quantised=graph_tail.is_quantised(file),
     )
     for later, plan in enumerate(found, start=1):
         if plan.note:
