@@ -7,7 +7,8 @@ from segrt.backends.catalog import Catalog, Cpu, Gpu, Provider
 PLAIN = Cpu("plain", 4)
 BF16 = Cpu("with bf16", 4, frozenset({"avx512f", "avx512_bf16"}))
 ZEN = Cpu("AMD EPYC 9654", 4, frozenset({"avx512f", "avx512_bf16"}))
-AMX = Cpu("with AMX", 16, frozenset({"avx512f", "avx512_bf16", "amx_bf16"}))
+VNNI = Cpu("with VNNI", 4, frozenset({"avx512f", "avx512_vnni"}))
+AMX = Cpu("with AMX", 16, frozenset({"avx512f", "avx512_bf16", "amx_bf16", "amx_int8"}))
 T4 = Gpu("Tesla T4", (7, 5), 15360)
 H100 = Gpu("NVIDIA H100", (9, 0), 81559)
 P40 = Gpu("Tesla P40", (6, 1), 24576)
@@ -44,6 +45,7 @@ NOTHING = Catalog(PLAIN)
 CPU_ONLY = machine()
 OPENVINO = machine("OpenVINO")
 OPENVINO_BF16 = machine("OpenVINO", cpu=BF16)
+OPENVINO_VNNI = machine("OpenVINO", cpu=VNNI)
 OPENVINO_ZEN = machine("OpenVINO", cpu=ZEN)
 NO_DEVICE = Catalog(
     ZEN,

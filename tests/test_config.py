@@ -248,7 +248,7 @@ def test_every_form_of_a_paddlex_file_runs_unchanged(
         ),
         ("engine: padle", r"did you mean 'paddle'\?"),
         ("engine_config: {cpu_thread: 1}", r"engine_config: cpu_thread: .* mean 'cpu_threads'\?"),
-        ("engine_config: {run_mode: trt_int8}", "segrt has no INT8"),
+        ("engine_config: {run_mode: trt_int8}", "it names no quantised model"),
         ("engine_config: {run_mode: fast}", "engine_config: run_mode: "),
         (
             "hpi_config: {backend: onnxruntim}",

@@ -274,7 +274,10 @@ def parse_engine_config(engine: str, value: object) -> Running:
 
 def _parse_paddle(options: _PaddleOptions) -> Running:
     if options.run_mode == "trt_int8":
-        raise ConfigError("run_mode 'trt_int8' can't run: segrt has no INT8; use trt_fp16")
+        raise ConfigError(
+            "run_mode 'trt_int8' can't run: it names no quantised model; make one with  segrt "
+            "quantize --device gpu  and run it in high-performance mode, or use trt_fp16"
+        )
     fixed: dict[str, Any] = dict(_RUN_MODES.get(options.run_mode or "", {}))
     names = _PaddleOptions.model_fields.keys()
     shapes = sorted(name for name in names if name.startswith(("trt_", "shape_")))

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import model_file, package_data
+from segrt import graph_tail, model_file, package_data
 from segrt.backends import cache
 from segrt.backends.catalog import read
 from segrt.backends.plan import Plan, every, plans
@@ -97,7 +97,8 @@ def tune_model(
         raise ModelError(f"model file {file} does not exist")
     images = _images(folder or package_data.path(package_data.SAMPLE))
     reference = plans(Device("cpu"), Mode.NORMAL, catalog)[-1]
-    candidates = every(where, catalog, cache=cache.engine_cache(file, catalog))
+    engines = cache.engine_cache(file, catalog)
+    candidates = every(where, catalog, cache=engines, quantised=graph_tail.is_quantised(file))
     measured = tune(
         file,
         candidates,

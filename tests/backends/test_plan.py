@@ -70,6 +70,65 @@ def test_first_choice(device: str | None, machine: Catalog, normal: str, fast: s
     assert _names(device, FAST, machine)[0] == fast
 
 
+@pytest.mark.parametrize(
+    ("device", "machine", "normal", "fast"),
+    [
+        ("cpu", m.CPU_ONLY, "cpu fp32", "cpu int8"),
+        ("cpu", m.OPENVINO, "cpu fp32", "cpu int8"),  # inexact without VNNI
+        ("cpu", m.OPENVINO_VNNI, "cpu fp32", "openvino int8"),
+        ("gpu", m.GPU_T4, "cuda fp32", "tensorrt int8"),
+        ("gpu", m.CUDA_ONLY, "cuda fp32", "cuda tf32"),
+    ],
+)
+def test_quantised_models_run_in_int8(
+    device: str, machine: Catalog, normal: str, fast: str
+) -> None:
+    where = Device.parse(device)
+    (first, *_) = plans(where, Mode.NORMAL, machine, quantised=True)
+    assert first.name == normal
+    assert "high-performance mode runs int8" in first.note
+    assert _names(device, FAST, machine, quantised=True)[0] == fast
+    names = [plan.name for plan in every(where, machine, quantised=True)]
+    assert names[0] == normal
+    assert len(set(names)) == len(names)
+    # OpenVINO and TensorRT would run any other plan in int8 too.
+    assert not {"openvino fp32", "openvino bf16", "tensorrt fp16", "tensorrt fp32"} & {*names}
+    for plan in every(where, machine):
+        assert plan.precision != "int8"
+
+
+def test_options_of_int8() -> None:
+    def options(device: str, machine: Catalog) -> dict[str, str]:
+        return dict(plans(Device.parse(device), FAST, machine, quantised=True)[0].options)
+
+    def hint(machine: Catalog) -> str:
+        settings = json.loads(options("cpu", machine)["load_config"])["CPU"]
+        return str(settings["INFERENCE_PRECISION_HINT"])
+
+    assert (hint(m.OPENVINO_VNNI), hint(m.OPENVINO_AMX)) == ("f32", "bf16")
+    tensorrt = options("gpu", m.GPU_T4)
+    assert (tensorrt["trt_int8_enable"], tensorrt["trt_fp16_enable"]) == ("1", "1")
+
+
+@pytest.mark.parametrize(
+    ("device", "machine", "quantised", "words"),
+    [
+        ("cpu", m.CPU_ONLY, False, "the model is not quantised: make its int8 form with segrt"),
+        ("gpu", m.GPU_T4, False, "the model is not quantised"),
+        ("gpu", m.CUDA_ONLY, True, "has no TensorrtExecutionProvider"),
+    ],
+)
+def test_int8_needs_a_quantised_model(
+    device: str, machine: Catalog, quantised: bool, words: str
+) -> None:
+    hpi = HpiConfig(precision="int8")
+    with pytest.raises(DeviceError, match=words):
+        plans(Device.parse(device), FAST, machine, hpi_config=hpi, quantised=quantised)
+    hpi = HpiConfig(backend="openvino", precision="int8")
+    with pytest.raises(DeviceError, match="inexact on CPUs without VNNI"):
+        plans(Device.parse("cpu"), FAST, m.OPENVINO, hpi_config=hpi, quantised=True)
+
+
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_requested_device_is_used_on_every_machine(machine: Catalog, mode: Mode) -> None:
@@ -329,8 +388,8 @@ def test_requested_backend_runs_or_raises(device: str | None, hpi: HpiConfig, wo
             r"hpi_config: backnd: there is no such key \(did you mean 'backend'\?\)",
         ),
         ({"backend": "openvin"}, "did you mean 'openvino'"),
-        ({"backend": "cpu", "precision": "bf16"}, "cpu has no bf16: use fp32"),
-        ({"precision": "int8"}, "unknown precision 'int8'"),
+        ({"backend": "cpu", "precision": "bf16"}, "cpu has no bf16: use int8 or fp32"),
+        ({"precision": "int4"}, "unknown precision 'int4'"),
         ({"threads": 0}, "threads: .*, not 0"),
         ({"threads": True}, "threads: .*, not True"),
         ({"provider_options": [1]}, "provider_options"),

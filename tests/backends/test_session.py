@@ -56,6 +56,34 @@ def test_session_reports_provider_and_precision(colour_model: Path) -> None:
     assert one.share in (1.0, None)
 
 
+def test_only_int8_plans_compute_in_int8(tmp_path: Path) -> None:
+    net = Net()
+    scale, zero = net.const(0.01), net.const(128, np.uint8)
+    image = net.add("QuantizeLinear", "x", scale, zero)
+    image = net.add("DequantizeLinear", image, scale, zero)
+    weight = net.const(net.random.integers(-64, 64, (4, 3, 1, 1)), np.int8)
+    weight = net.add("DequantizeLinear", weight, scale, net.const(0, np.int8))
+    last = net.add("QuantizeLinear", net.add("Conv", image, weight), scale, zero)
+    onnx.save(net.model(net.add("DequantizeLinear", last, scale, zero)), tmp_path / "m.onnx")
+    given = Given(class_names=("a", "b", "c", "d"))
+    sessions = [
+        Session(tmp_path / "m.onnx", replace(CPU, precision=p), given) for p in ("int8", "fp32")
+    ]
+    assert [session.precision for session in sessions] == ["int8", "fp32"]
+    operators = []
+    for session in sessions:
+        options = session._options(catalog.onnxruntime(), None)
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        catalog.onnxruntime().InferenceSession(str(tmp_path / "m.onnx"), options)
+        graph = onnx.load(tmp_path / "optimised.onnx").graph
+        operators.append({node.op_type for node in graph.node})
+    assert "QLinearConv" in operators[0]
+    assert "QLinearConv" not in operators[1]
+    batch = _batch(8, 9)
+    first, second = (session.run(batch) for session in sessions)
+    assert np.abs(first - second).max() <= 0.011  # one step
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_openvino_runs_the_whole_bundled_model(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,9 +12,9 @@ from PIL import Image
 
 from segrt.bench import measure as module
 from segrt.bench.contender import Contender, Facts, Steps
-from segrt.bench.datasets import Truth, find
 from segrt.bench.measure import Entrant, Settings, measure, overhead_ms
 from segrt.bench.models import BenchModel
+from segrt.datasets import Truth, find
 from segrt.errors import DeviceError, ModelError
 
 MODEL = BenchModel("fake")

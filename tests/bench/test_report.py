@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segrt import zoo
-from segrt.bench.accuracy import ConfusionMatrix
+from segrt.accuracy import ConfusionMatrix
 from segrt.bench.contender import Facts
 from segrt.bench.environment import observe
 from segrt.bench.measure import Row

@@ -19,8 +19,8 @@ from conftest import SHARED
 from PIL import Image
 
 import segrt
-from segrt.bench import datasets
-from segrt.bench.accuracy import ConfusionMatrix
+from segrt import datasets
+from segrt.accuracy import ConfusionMatrix
 from segrt.model_configs import huggingface
 from segrt.pipeline import Pipeline
 from segrt.preprocess import Transforms

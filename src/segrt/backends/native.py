@@ -84,6 +84,9 @@ def _options(ort: Any, plan: Plan) -> Any:
     # ONNX Runtime would also load its own format, whose references to files are not checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # Without this, quantised layers would be computed in int8.
+    if plan.precision != "int8":
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     # Threads that spin while they wait for the next image take cores from pre- and
     # postprocessing: measured, postprocessing takes twice as long, and on a busy machine the
     # network itself a third longer.

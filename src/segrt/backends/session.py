@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import external_data, forks
+from segrt import external_data, forks, graph_tail
 from segrt.backends import bound, cache, catalog, native
 from segrt.backends.footprint import UNKNOWN, Footprint
 from segrt.backends.memory import BUDGET, release
@@ -338,6 +338,7 @@ def start(
         tuned=cache.recall(file, offered, device, size) if fast else None,
         hpi_config=hpi_config,
         cache=cache.engine_cache(file, offered) if fast else None,
+        quantised=graph_tail.is_quantised(file),
     )
     for later, plan in enumerate(found, start=1):
         if plan.note:

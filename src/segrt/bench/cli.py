@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import segrt
-from segrt import consent, package_data, zoo
+from segrt import consent, datasets, package_data, zoo
 from segrt.backends import catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, every
-from segrt.bench import datasets, environment, plot
-from segrt.bench.datasets import Layout, Truth
+from segrt.bench import environment, plot
 from segrt.bench.job import Job
 from segrt.bench.measure import Settings, overhead_ms
 from segrt.bench.report import Format, Report
+from segrt.datasets import Layout, Truth
 from segrt.errors import ConfigError, InputError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
 from segrt.folders import find_images

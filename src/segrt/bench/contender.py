@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from segrt.accuracy import ConfusionMatrix
 from segrt.backends import catalog
 from segrt.backends.plan import Plan
-from segrt.bench.accuracy import ConfusionMatrix
-from segrt.bench.datasets import Pair, Truth
 from segrt.create import create_pipeline
+from segrt.datasets import Pair, Truth
 from segrt.errors import InputError, ModelError
 from segrt.result import SegResult
 from segrt.sources import read_image

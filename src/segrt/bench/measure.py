@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from segrt.bench.accuracy import ConfusionMatrix
+from segrt.accuracy import ConfusionMatrix
 from segrt.bench.contender import Contender, Facts, Steps
-from segrt.bench.datasets import Pair, Truth
 from segrt.bench.models import BenchModel
 from segrt.bench.pairs import Ratio, Run, Samples, interleave, ratio
 from segrt.bench.worker import Worker
+from segrt.datasets import Pair, Truth
 from segrt.errors import SegrtError
 
 MIN_ROUNDS = 5

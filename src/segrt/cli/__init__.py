@@ -43,6 +43,7 @@ for target, text in {
     "serve:serve": "Serve a pipeline over HTTP, with PaddleX's API.",
     "config:config": "Write a pipeline YAML to start from, or print it.",
     "doctor:doctor": "Show what this machine offers, and how to fix each problem.",
+    "quantize:quantize": "Make the int8 form of a model, if it keeps its accuracy.",
     "tune:tune": "Find the fastest plan for a model here, for high-performance mode.",
 }.items():
     app.command(f"segrt.cli.{target}", help=text, help_epilogue="")

@@ -23,35 +23,42 @@ if TYPE_CHECKING:
     from segrt_export.parity import SAMPLE, PaddleReference
     from segrt_export.passes import check_names
     from segrt_export.program import PaddleModel
+    from segrt_export.quantization import Limit, Quantised, quantize
     from segrt_export.requirements import require
     from segrt_export.seaformer import build_seaformer
     from segrt_export.untrained import build_untrained
 
 _MODULES = {
     "Exported": "exporter",
+    "Limit": "quantization",
     "OnnxModel": "onnx_model",
     "PaddleModel": "program",
     "PaddleReference": "parity",
+    "Quantised": "quantization",
     "SAMPLE": "parity",
     "build_seaformer": "seaformer",
     "build_untrained": "untrained",
     "check_names": "passes",
     "export": "exporter",
     "export_folder": "cached",
+    "quantize": "quantization",
     "require": "requirements",
 }
 
 __all__ = [
     "SAMPLE",
     "Exported",
+    "Limit",
     "OnnxModel",
     "PaddleModel",
     "PaddleReference",
+    "Quantised",
     "build_seaformer",
     "build_untrained",
     "check_names",
     "export",
     "export_folder",
+    "quantize",
     "require",
 ]
 
@@ -62,6 +69,8 @@ def __getattr__(name: str) -> object:
     try:
         module = import_module(f"segrt_export.{_MODULES[name]}")
     except ModuleNotFoundError as error:
+        if _MODULES[name] == "quantization":
+            raise missing(error.name, extra="pip install 'segrt[quantize]'") from None
         raise missing(error.name) from None
     value = getattr(module, name)
     globals()[name] = value

@@ -35,6 +35,7 @@ from segrt_export.source import distinct_target, open_source, sealed
 
 if TYPE_CHECKING:
     from segrt_export.exporter import Exported
+    from segrt_export.quantization import Quantised
 
 _MODELS = Group("Models", sort_key=1)
 
@@ -85,13 +86,17 @@ class ConversionOptions:
     without: Annotated[list[str] | None, Parameter(negative="", metavar="PASS")] = None
     """Graph rewrite to leave out; repeatable."""
 
+    int8: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
+    """Photos to quantise with: MODEL.int8.onnx is written too, as by segrt quantize."""
+
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The export of one model, or the reason why it failed."""
+    """The export of one model, its int8 form, and the reason why either failed."""
 
     name: str
     exported: Exported | None = None
+    quantised: Quantised | None = None
     error: str = ""
 
 
@@ -115,6 +120,8 @@ def run(
         raise ConfigError("specify one or more models, or --all")
     if models.untrained and models.out is None:
         raise ConfigError("--untrained requires an output folder: specify it with -o")
+    if conversion.int8 and models.out is None:
+        raise ConfigError("--int8 requires an output folder: specify it with -o")
     _check_passes(conversion.without or ())
     images = _photos(conversion.verify)
     if models.every:
@@ -128,7 +135,7 @@ def run(
             outcomes.append(_export(name, models, conversion, images, taken))
             bar.advance(task)
     console.print(_table(outcomes))
-    failed = [outcome for outcome in outcomes if outcome.exported is None]
+    failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         _complain(f"{outcome.name}: {outcome.error}")
     return 1 if failed else 0
@@ -165,6 +172,7 @@ def _export(
     taken: dict[str, str],
 ) -> _Outcome:
     """Export one model to a path that is not in `taken`, and add its path there."""
+    exported = quantised = None
     try:
         with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
             source, file = open_source(
@@ -184,11 +192,14 @@ def _export(
                     weights=conversion.weights,
                     without=conversion.without or (),
                 )
+            if conversion.int8:
+                target = file.with_suffix(".int8.onnx")
+                quantised = segrt_export.quantize(file, target, conversion.int8)
     except (SegrtError, OSError) as error:
-        return _Outcome(name, error=_one_line(error))
+        return _Outcome(name, exported, error=_one_line(error))
     except Exception as error:  # whatever a library raises on one model must not stop the others
-        return _Outcome(name, error=f"{type(error).__name__}: {_one_line(error)}")
-    return _Outcome(name, exported)
+        return _Outcome(name, exported, error=f"{type(error).__name__}: {_one_line(error)}")
+    return _Outcome(name, exported, quantised)
 
 
 def _one_line(error: Exception) -> str:
@@ -226,6 +237,16 @@ def _table(outcomes: Sequence[_Outcome]) -> Table:
             f"{min(parity['agreement'] for parity in parities):.4%}",
             f"{min(parity['worst'] for parity in parities):.4%}",
         )
+        if outcome.quantised is not None:
+            report = outcome.quantised.report
+            table.add_row(
+                escape(str(outcome.quantised.file)),
+                f"{report['bytes'] / 1e6:.1f}",
+                "",
+                f"{report['layers'] - len(report['float_layers'])} in int8",
+                f"{report['agreement']:.4f}%",
+                f"{report['worst']['agreement']:.4f}%",
+            )
     return table
 
 

@@ -28,9 +28,9 @@ def require(*modules: str) -> None:
         raise missing(*absent)
 
 
-def missing(*modules: str | None) -> MissingExtraError:
-    """The error for modules that are not installed."""
-    commands = dict.fromkeys(_COMMANDS.get(module or "", _EXTRA) for module in modules)
+def missing(*modules: str | None, extra: str = _EXTRA) -> MissingExtraError:
+    """The error for modules that are not installed; `extra` is the command for most of them."""
+    commands = dict.fromkeys(_COMMANDS.get(module or "", extra) for module in modules)
     return MissingExtraError(
         f"this needs {', '.join(map(str, modules))}, which {'is' if len(modules) == 1 else 'are'} "
         f"not installed: run  {' && '.join(commands)}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segrt.bench.datasets import Layout, Truth, find
+from segrt.datasets import Layout, Truth, find
 from segrt.errors import InputError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from segrt.bench.accuracy import ConfusionMatrix
+from segrt.accuracy import ConfusionMatrix
 
 IGNORED = 9
 Labels = npt.NDArray[np.int32]
