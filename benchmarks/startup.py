@@ -32,6 +32,8 @@ import segrt
 from segrt import package_data, postprocess
 getattr(postprocess, "load_loop", lambda: None)()
 image = cv2.imread(str(package_data.path(package_data.SAMPLE)))
+if scale := float(sys.argv[2]):
+    image = cv2.resize(image, None, fx=scale, fy=scale)
 pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu", mode=sys.argv[1])
 session, transforms = pipeline.session, pipeline.transforms
 

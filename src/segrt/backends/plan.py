@@ -466,6 +466,11 @@ def _plan(request: _Request, backend: Backend, precision: str, threads: int | No
     limited = request.mode is Mode.NORMAL or backend.device != "cpu"
     threads = threads or (min(MAX_THREADS, cores) if limited else cores)
     options = _provider_options(backend, precision, request.index, threads, request.cache)
+    if backend.name == "openvino" and threads < cores:
+        # OpenVINO pins the threads of each session to the first cores, so that sessions that share
+        # the cores would all wait for the same ones.
+        config = json.loads(options["load_config"])
+        options["load_config"] = json.dumps({"CPU": config["CPU"] | {"ENABLE_CPU_PINNING": "NO"}})
     options.update(request.fixed.provider_options)
     return Plan(backend, precision, threads, request.index, tuple(options.items()))
 
