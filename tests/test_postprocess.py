@@ -393,7 +393,7 @@ def test_regions_of_the_upsampled_logits_while_forgetting_rows_above(
 def test_numpy_and_the_compiled_loop_give_the_same_labels(
     kind: MakeLogits, seed: int, classes: int, h: int, w: int, size: Size, align_corners: bool
 ) -> None:
-    low = kind(np.random.default_rng(seed), (classes, h, w))
+    [low] = kind(np.random.default_rng(seed), (1, classes, h, w))
     rows, cols = (
         postprocess._axis(low_side, side, side, align_corners)
         for low_side, side in zip((h, w), size, strict=True)
