@@ -32,7 +32,7 @@ import segrt
 from segrt import package_data, postprocess
 getattr(postprocess, "load_loop", lambda: None)()
 image = cv2.imread(str(package_data.path(package_data.SAMPLE)))
-if scale := float(sys.argv[2]):
+if (scale := float(sys.argv[2])) != 1:
     image = cv2.resize(image, None, fx=scale, fy=scale)
 pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu", mode=sys.argv[1])
 session, transforms = pipeline.session, pipeline.transforms
@@ -82,11 +82,15 @@ def main() -> None:
     parser.add_argument("--against", type=Path)
     parser.add_argument("--mode", default="normal")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--scale", type=float, default=1, help="of the sample; small: no network")
     parser.add_argument("--images", type=int, default=100, help="rounds of the overhead")
     arguments = parser.parse_args()
     checkouts = {"this": HERE} | ({"other": arguments.against} if arguments.against else {})
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    workers = {name: Worker(path, CODE, arguments.mode) for name, path in checkouts.items()}
+    workers = {
+        name: Worker(path, CODE, arguments.mode, arguments.scale)
+        for name, path in checkouts.items()
+    }
     for _ in range(arguments.images):
         for name, worker in workers.items():
             wall, cpu, direct, direct_cpu = worker.ask()
@@ -95,7 +99,7 @@ def main() -> None:
     for worker in workers.values():
         worker.close()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as warm:
-        for number in range(arguments.rounds + 1):
+        for number in range(arguments.rounds + 1 if arguments.rounds else 0):
             for name, path in checkouts.items():
                 times = start(path, arguments.mode, folder, warm)
                 if number:
@@ -105,8 +109,8 @@ def main() -> None:
                             start(path, arguments.mode, folder, cold)
                         )
     print("| | fastest, ms | median, ms | CPU, fastest, ms |\n|---|---|---|---|")
-    for title, times in found.items():
-        walls, cpus = zip(*times, strict=True)
+    for title, pairs in found.items():
+        walls, cpus = [wall for wall, _ in pairs], [cpu for _, cpu in pairs]
         print(
             f"| {title} | {min(walls) * 1e3:.1f} | {median(walls) * 1e3:.1f} "
             f"| {min(cpus) * 1e3:.1f} |"
