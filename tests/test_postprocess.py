@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import nearest, upsample
 
+from segrt import postprocess
 from segrt.errors import ModelError
 from segrt.postprocess import Upsampled, labels_from_logits, nearest_pixels, resize_labels
 
@@ -384,3 +386,29 @@ def test_regions_of_the_upsampled_logits_while_forgetting_rows_above(
         top = bottom
         if top < size[0]:
             upsampled.forget(top)
+
+
+@many
+@given(kinds, seeds, class_counts, sides, sides, st.tuples(full_sides, full_sides), st.booleans())
+def test_numpy_and_the_compiled_loop_give_the_same_labels(
+    kind: MakeLogits, seed: int, classes: int, h: int, w: int, size: Size, align_corners: bool
+) -> None:
+    [low] = kind(np.random.default_rng(seed), (1, classes, h, w))
+    rows, cols = (
+        postprocess._axis(low_side, side, side, align_corners)
+        for low_side, side in zip((h, w), size, strict=True)
+    )
+    np.testing.assert_array_equal(
+        postprocess._array_labels(low, rows, cols), postprocess._loop_labels(low, rows, cols)
+    )
+
+
+def test_the_loop_is_loaded_once_numpy_has_taken_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = Event()
+    monkeypatch.setattr(postprocess, "_loop_is_ready", Event())
+    monkeypatch.setattr(postprocess, "_spent", [])
+    monkeypatch.setattr(postprocess, "load_loop", loaded.set)
+    postprocess._count_towards_loading(postprocess._PATIENCE * 0.9)
+    assert not loaded.wait(0.05)
+    postprocess._count_towards_loading(postprocess._PATIENCE * 0.2)
+    assert loaded.wait(10)

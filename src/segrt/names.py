@@ -22,7 +22,7 @@ import logging
 import os
 import re
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -157,12 +157,10 @@ class Stems:
         )
 
 
-def named_batches(
-    items: Generator[Frame | SegFailure, None, None], size: int
-) -> Iterator[NamedBatch]:
+def named_batches(items: Iterator[Frame | SegFailure], size: int) -> Iterator[NamedBatch]:
     """Lists of up to `size` items, each with the name under which its result is saved."""
     stems = Stems()
-    with closing(items):
+    with closing(items) if isinstance(items, Generator) else nullcontext():
         while batch := list(islice(items, size)):
             yield [(item, stems.assign(item.input_path, item.page_index)) for item in batch]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from itertools import chain
+from itertools import chain, islice
 from threading import Lock
 from time import perf_counter
 from typing import NoReturn, TypeAlias
@@ -25,7 +25,7 @@ from segrt.request import Request, check_size, too_large
 from segrt.result import SegResult, Timings
 from segrt.schedule import Acquire, in_order, read_ahead
 from segrt.slide import Crops, Progress, parse_window, run_window
-from segrt.sources import frames
+from segrt.sources import frames, is_likely_single
 from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
 from segrt.validation import refuse_unknown
 
@@ -195,7 +195,7 @@ class Pipeline:
         )
         sessions = self._sessions(device)
         items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels))
-        return self._predict(items, request, sessions, on_error)
+        return self._predict(items, request, sessions, on_error, is_likely_single(input))
 
     __call__ = predict
 
@@ -245,17 +245,9 @@ class Pipeline:
         request: Request,
         sessions: Sequence[Session],
         on_error: OnError,
+        is_single: bool,
     ) -> Iterator[SegResult | SegFailure]:
-        # One thread more than there are sessions prepares and finishes batches, except with the
-        # sliding window, whose images are too large to hold several.
-        size, spare = (1, 0) if request.window else (request.batch_size, 1)
-        ahead = read_ahead(items, 1 if request.window else max(2, size))
-        batches = in_order(
-            lambda batch, acquire: self._segment(batch, request, acquire),
-            named_batches(ahead, size),
-            sessions,
-            len(sessions) + spare,
-        )
+        batches = self._batches(items, request, sessions, is_single)
         with closing(batches):
             for result in chain.from_iterable(batches):
                 if isinstance(result, SegFailure) and on_error == "raise":
@@ -264,6 +256,33 @@ class Pipeline:
                     log.warning("skipped %s: %s", result.input_path or "an array", result.error)
                 else:
                     yield result
+
+    def _batches(
+        self,
+        items: Iterator[Frame | SegFailure],
+        request: Request,
+        sessions: Sequence[Session],
+        is_single: bool,
+    ) -> Generator[list[SegResult | SegFailure], None, None]:
+        """Segment batches in threads; the first one in this thread, if it is likely the last."""
+
+        def segment(batch: NamedBatch, acquire: Acquire[Session]) -> list[SegResult | SegFailure]:
+            return self._segment(batch, request, acquire)
+
+        # One thread more than there are sessions prepares and finishes batches, except with the
+        # sliding window, whose images are too large to hold several.
+        size, spare = (1, 0) if request.window else (request.batch_size, 1)
+        if not is_single:
+            items = read_ahead(items, 1 if request.window else max(2, size))
+        batches = named_batches(items, size)
+        if is_single:
+            yield from in_order(segment, islice(batches, 1), sessions, threads=1)
+            more = next(batches, None)
+            if more is None:
+                return
+            batches = chain([more], batches)
+        with closing(in_order(segment, batches, sessions, len(sessions) + spare)) as results:
+            yield from results
 
     def _segment(
         self, batch: NamedBatch, request: Request, acquire: Acquire[Session]

@@ -67,6 +67,23 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
         yield SegFailure(None, None, error)
 
 
+def is_likely_single(source: object) -> bool:
+    """Whether a source is likely to give one image only, so that nothing can be read ahead.
+
+    Example:
+        >>> is_likely_single("road.png"), is_likely_single(["a.png", "b.png"])
+        (True, False)
+    """
+    if isinstance(source, (list, tuple)):
+        return len(source) == 1 and is_likely_single(source[0])
+    if isinstance(source, (str, os.PathLike)):
+        suffix = Path(os.fsdecode(source)).suffix.lower()
+        return suffix in READ_SUFFIXES and not os.path.isdir(source)
+    if isinstance(source, (bytes, bytearray, memoryview, Image.Image)):
+        return True
+    return getattr(source, "ndim", 0) in (2, 3)
+
+
 def _from_items(source: Iterable[object], reading: Reading) -> Iterator[Frame | SegFailure]:
     if isinstance(source, (list, tuple)) and len(source) > 1 and _are_numbers(source[:2]):
         what = "a list of numbers can't be read: pass an array, as np.asarray(list)"

@@ -23,6 +23,7 @@ from segrt.backends.session import Session
 from segrt.errors import DeviceError, ModelError, SegrtError
 from segrt.frame import SegFailure
 from segrt.pipeline import Pipeline
+from segrt.postprocess import load_loop
 from segrt.result import SegResult
 from segrt.sources import frames
 from segrt.types import Device, Mode, parse_size
@@ -182,6 +183,7 @@ class _Entry:
     ) -> None:
         """Load the model, and compare its labels with the expected ones."""
         try:
+            load_loop()
             pipeline = Pipeline(Session(file, self.plan))
             pipeline.session.warm_up((1, 3, *size))
             if not _finite(pipeline.session, images, size):

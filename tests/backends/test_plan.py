@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -257,10 +258,11 @@ def test_threads_never_exceed_the_usable_cores(cores: int) -> None:
 def test_openvino_options_for_precision_and_threads() -> None:
     for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
         hpi = HpiConfig(backend="openvino", precision=precision, threads=3)
-        (plan,) = plans(None, FAST, m.OPENVINO_BF16, hpi_config=hpi)
-        assert json.loads(dict(plan.options)["load_config"]) == {
-            "CPU": {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": "3"}
-        }
+        for cores, pinning in ((3, {}), (4, {"ENABLE_CPU_PINNING": "NO"})):
+            cpu = replace(m.OPENVINO_BF16.cpu, cores=cores)
+            (plan,) = plans(None, FAST, replace(m.OPENVINO_BF16, cpu=cpu), hpi_config=hpi)
+            expected = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": "3"} | pinning
+            assert json.loads(dict(plan.options)["load_config"]) == {"CPU": expected}
 
 
 def test_tensorrt_engine_cache_is_separate_per_precision() -> None:

@@ -42,4 +42,4 @@ if "onnxruntime-ep-openvino" in _installed:
     hiddenimports.append("onnxruntime_ep_openvino")
 
 # Numba keeps machine code for the next start only of functions whose source is a file.
-module_collection_mode = {"segrt.postprocess": "py"}
+module_collection_mode = {"segrt.label_loop": "py"}

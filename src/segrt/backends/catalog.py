@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module, metadata, util
 from pathlib import Path
 from pkgutil import iter_modules
@@ -269,9 +269,18 @@ def usable_memory(root: Path = Path("/")) -> int | None:
     return min(sizes, default=None)
 
 
-def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+def _control_groups(root: Path, controller: str) -> tuple[tuple[Path, bool], ...]:
     """The folders of this process's control groups and their parents; whether of version 1."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    return _levels(_text(root / "proc/self/cgroup"), root, controller)
+
+
+@lru_cache(maxsize=4)  # asked for each image
+def _levels(groups: str, root: Path, controller: str) -> tuple[tuple[Path, bool], ...]:
+    return tuple(_each_level(groups, root, controller))
+
+
+def _each_level(groups: str, root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    for line in groups.splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue

@@ -544,8 +544,13 @@ def _provider_options(
             precision = "bf16" if request.catalog.cpu.fast_bf16 else "fp32"
         # Without a hint OpenVINO uses bf16 wherever the CPU supports it. Passed as plain options,
         # both settings are ignored.
-        hint = {"INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision)}
-        return {"load_config": json.dumps({"CPU": hint | {"INFERENCE_NUM_THREADS": str(threads)}})}
+        config = {"INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision)}
+        config["INFERENCE_NUM_THREADS"] = str(threads)
+        # OpenVINO pins the threads of each session to the first cores, so that sessions that share
+        # the cores would all wait for the same ones.
+        if threads < request.catalog.cpu.cores:
+            config["ENABLE_CPU_PINNING"] = "NO"
+        return {"load_config": json.dumps({"CPU": config})}
     if backend.name == "cpu":
         return {}
     options = {"device_id": str(index)}

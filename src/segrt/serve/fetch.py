@@ -13,7 +13,8 @@ import socket
 from functools import partial
 
 from segrt.errors import InputError
-from segrt.http import Resolve, Transport, download
+from segrt.http import download
+from segrt.transport import Resolve, Transport
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 # Inside 2000::/3, but leading to IPv4 addresses or assigned to no host.

@@ -14,6 +14,7 @@ import uvicorn
 
 from segrt.errors import ConfigError
 from segrt.pipeline import Pipeline
+from segrt.postprocess import load_loop
 from segrt.serve.app import create_app
 from segrt.serve.connections import BACKLOG, Connection, limited
 from segrt.serve.service import Service
@@ -122,6 +123,7 @@ def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
         >>> run(segrt.create_pipeline(), Settings(), bind("127.0.0.1", 8080))
     """
     # The first image compiles or loads code that later ones reuse: no request should wait for it.
+    load_loop()
     list(pipeline.predict(np.zeros((64, 64, 3), np.uint8), on_error="yield"))
     server = Server(pipeline, settings)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped
