@@ -227,9 +227,7 @@ def _names(models: Sequence[str], options: ModelOptions) -> list[str]:
     return [*models, *(published if options.all_models else ())] or [zoo.DEFAULT_MODEL]
 
 
-def _photos(
-    selection: ModelOptions, data: DatasetOptions
-) -> tuple[Sequence[Pair], Sequence[Pair]]:
+def _photos(selection: ModelOptions, data: DatasetOptions) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """The labelled images to fit untrained models to, and those to score on."""
     if selection.fitted is None:
         return (), datasets.find(data.dataset, data.layout) if data.dataset else ()

@@ -51,7 +51,7 @@ class Job:
     size: tuple[int, int] | None = None
     slide: str | None = None
     peers: Sequence[Peer] = ()
-    wanted: Wanted = Wanted()
+    wanted: Wanted = field(default_factory=Wanted)
 
     def run(self, progress: ProgressCallback = lambda step, done: None) -> Iterator[list[Row]]:
         """Measure the models one after the other.
@@ -79,7 +79,9 @@ class Job:
 
     def _entrants(self, model: BenchModel) -> list[Entrant]:
         entrants = [entrant for peer in self.peers for entrant in self._peers(peer, model)]
-        contenders = [(label, {**options, "model_dir": model.onnx}) for label, options in self.contenders]
+        contenders = [
+            (label, {**options, "model_dir": model.onnx}) for label, options in self.contenders
+        ]
         if model.int8:
             base = next(iter(self.contenders))[1]
             options = {**base, "mode": Mode.HIGH_PERFORMANCE.value, "model_dir": model.int8}

@@ -46,7 +46,7 @@ class Settings:
     repeat: int = 30
     seconds: float = 30
     pairs: Sequence[Pair] = field(default=(), repr=False)
-    truth: Truth = Truth()
+    truth: Truth = field(default_factory=Truth)
     scored_size: TargetSize = None
     score_peers: bool = True
 
@@ -178,9 +178,7 @@ class _Contest:
     def start(self, entrant: Entrant, stack: ExitStack) -> None:
         """Start a contender and run its first image; a failure goes into its row."""
         self.progress(f"{self.model.name}: loading {entrant.label}", 0)
-        row = self.rows[entrant.label] = Row(
-            self.model, entrant.label, entrant.is_peer
-        )
+        row = self.rows[entrant.label] = Row(self.model, entrant.label, entrant.is_peer)
         try:
             with ExitStack() as started:
                 worker = started.enter_context(Worker(entrant.make, *entrant.arguments))

@@ -75,7 +75,7 @@ class Wanted:
 
     untrained: bool = False
     photos: Sequence[Pair] = field(default=(), repr=False)
-    truth: Truth = Truth()
+    truth: Truth = field(default_factory=Truth)
     paddle: bool = False
     stock: bool = False
     int8: Path | None = None

@@ -187,9 +187,11 @@ class Report:
                 yield "" if row.agreement is None else _equal(row.agreement, row.baseline)
             if scored:
                 yield _percent(row.confusion.miou) if row.confusion else ""
-                yield _equal(float(np.mean(row.scored_agreement)), row.scored_as) if (
-                    row.scored_agreement
-                ) else ""
+                yield (
+                    _equal(float(np.mean(row.scored_agreement)), row.scored_as)
+                    if (row.scored_agreement)
+                    else ""
+                )
 
         rows = []
         for row in self.rows:
