@@ -69,7 +69,8 @@ class Runtime(Contender):
 
     def _finish(self, output: npt.NDArray[Any], layout: Layout) -> Labels:
         if self._meta.output == "labels":  # by nearest neighbour, as in PaddleX
-            return resize_labels(output, layout.source)[0]
+            labels: Labels = resize_labels(output, layout.source)[0]
+            return labels
         return finish(output[0], self._meta, layout)[0]
 
 
