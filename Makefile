@@ -82,9 +82,17 @@ pyinstaller-test: .venv/.ready .venv-pyinstaller/.ready
 	$(PYTHON) -m pip --python .venv-pyinstaller/bin/python install --quiet --no-deps --force-reinstall .
 	.venv/bin/python -m pytest -m pyinstaller -rs tests/packaging
 
-# The table of the 18 models on this CPU, compared with Paddle Inference. About half an hour.
+# The table of the 18 models on this CPU, compared with Paddle Inference, ONNX Runtime and OpenVINO as
+# users call them. Three quarters of an hour; the first time, it builds the models for another half.
+# PHOTOS is a folder of labelled photos with CamVid's classes, to which the last layers are fitted;
+# INT8 a folder with quantized models; TRAINED lists further models.
+PHOTOS ?= ../shared/camvid_mini
+INT8 ?=
+TRAINED ?=
 bench: .venv-bench/.ready
-	.venv-bench/bin/segrt-bench --all --untrained --device cpu --size 512x1024 --compare paddle \
+	.venv-bench/bin/segrt-bench $(TRAINED) --all --fitted $(PHOTOS) --ignore-index 11 \
+	    --dataset-size 360x480 $(if $(INT8),--int8 $(INT8)) --device cpu --size 512x1024 \
+	    --compare paddle --compare onnxruntime --compare openvino --seconds 20 \
 	    -o $(RESULTS)/cpu.md -o $(RESULTS)/cpu.json --plot $(RESULTS)/cpu.png
 
 # One model compared with the whole PaddleX pipeline: make bench-paddlex MODEL=path/to/paddle_model
@@ -104,7 +112,7 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	touch $@
 
 .venv-bench/.ready: pyproject.toml
-	$(INSTALL) --editable '.[$(RUNTIME),bench,export]'
+	$(INSTALL) --editable '.[$(RUNTIME),bench,export]' openvino
 	$(INSTALL) --no-deps paddleseg==2.8.0
 	touch $@
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,11 @@ def test_ctrl_c_prints_the_results_so_far(colour_model: Path, tmp_path: Path) ->
         (["--size", "huge"], 2, "size 'huge' is not valid"),
         (["--slide", "huge"], 2, "slide 'huge' is not valid"),
         (["--compare", "paddle", "--slide", "512,512"], 2, "can't be compared with --slide"),
+        (["--compare", "paddle", "--compare", "paddle"], 2, "given twice"),
+        (["--compare", "tensorflow"], 2, "--compare"),
+        (["--fitted", "photos", "--dataset", "photos"], 2, "--fitted implies"),
+        (["--fitted", "nowhere"], 1, "nowhere contains no data set"),
+        (["--dataset-size", "huge"], 2, "size 'huge' is not valid"),
         (["--mode", "fast"], 2, "unknown mode 'fast'"),
         (["--mode", "normal,normal"], 2, "two contenders are alike"),
         (["--plan", "[]"], 2, "--plan '[]' is not valid"),
@@ -194,7 +200,6 @@ def test_ctrl_c_prints_the_results_so_far(colour_model: Path, tmp_path: Path) ->
         (["--format", "xml"], 2, "--format"),
         (["--format-dataset", "coco"], 2, "ade20k"),
         (["-o"], 2, "requires an argument"),
-        (["--all", "PP-LiteSeg-T"], 2, "not both"),
         (["--threads", "9999"], 2, "--threads 9999 is not valid"),
         (["--compare", "paddle", "--device", "gpu:0"], 2, "can't be compared"),
         (["--plot", "chart.bmp"], 2, "must end in .png"),
@@ -239,6 +244,24 @@ def test_every_spelling_of_an_option(colour_model: Path, tmp_path: Path) -> None
     assert all(file.is_file() for file in files)
 
 
+def test_a_quantized_file_is_one_more_contender(colour_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "int8"
+    folder.mkdir()
+    # Which precision a file runs in is the plan's business: any model serves here.
+    shutil.copy(colour_model, folder / "colours.onnx")
+    other = shutil.copy(colour_model, tmp_path / "other.onnx")
+    common = ["--mode", "normal", "--repeat", "1", "--device", "cpu", "--format", "json"]
+    done = _bench(colour_model, other, "--int8", folder, *common)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [(row["model"], row["mode"]) for row in rows] == [
+        ("colours", "normal"),
+        ("colours", "int8"),
+        ("other", "normal"),
+    ]
+    assert (rows[1]["baseline"], rows[1]["label_agreement"]) == ("normal", 1.0)
+
+
 def test_help_and_version() -> None:
     shown = subprocess.run(
         [*COMMAND, "--help"],
@@ -248,7 +271,17 @@ def test_help_and_version() -> None:
         env=os.environ | {"COLUMNS": "80"},
     ).stdout
     assert max(map(len, shown.splitlines())) <= 80
-    for option in ("--all", "--format-dataset", "-o", "--plot", "--compare", "--ignore-index"):
+    for option in (
+        "--all",
+        "--fitted",
+        "--int8",
+        "--dataset-size",
+        "--format-dataset",
+        "-o",
+        "--plot",
+        "--compare",
+        "--ignore-index",
+    ):
         assert option in shown
     assert "--format_dataset" not in shown
     assert _bench("-h").returncode == 0

@@ -16,6 +16,7 @@ from segrt.bench.measure import Entrant, Settings, measure, overhead_ms
 from segrt.bench.models import BenchModel
 from segrt.datasets import Truth, find
 from segrt.errors import DeviceError, ModelError
+from segrt.types import TargetSize
 
 MODEL = BenchModel("fake")
 
@@ -34,7 +35,9 @@ class Fake(Contender):
     def facts(self) -> Facts:
         return Facts("FakeExecutionProvider", "fp32", 0.5, {"threads": 2})
 
-    def segment(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int32], Steps]:
+    def segment(
+        self, image: npt.NDArray[np.uint8], size: TargetSize
+    ) -> tuple[npt.NDArray[np.int32], Steps]:
         labels = np.full(image.shape[:2], self._label, np.int32)
         labels[0] = 0
         return labels, Steps(1, self._ms - 3, 1, self._ms)
@@ -112,6 +115,24 @@ def test_scores_on_a_data_set(photo: list[Path], tmp_path: Path) -> None:
     assert zeros.confusion.counts.tolist() == [[12, 0], [6, 0]]
     assert ones.confusion.counts.tolist() == [[6, 6], [0, 6]]
     assert (ones.images, ones.class_names) == (1, ("zero", "one"))
+    assert (zeros.scored_as, zeros.scored_agreement) == ("zeros", ())
+    assert (ones.scored_as, ones.scored_agreement) == ("zeros", (0.25,))
+
+
+def test_other_runtimes_need_not_be_scored(photo: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    Image.new("L", (6, 4)).save(tmp_path / "labels" / "photo.png")
+    entrants = [
+        Entrant("other", Fake, (photo, 5.0, 1), is_peer=True),
+        Entrant("ours", Fake, (photo, 5.0, 0)),
+    ]
+    pairs = find(tmp_path, Truth().layout)
+    settings = Settings(repeat=1, seconds=1, pairs=pairs, score_peers=False)
+    other, ours = measure(MODEL, entrants, settings)
+    assert (other.is_peer, other.confusion, other.scored_agreement) == (True, None, ())
+    assert (ours.scored_as, ours.scored_agreement) == ("ours", ())
+    assert ours.confusion
+    assert ours.agreement == 0.25
 
 
 def test_the_clock_costs_something() -> None:

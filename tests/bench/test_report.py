@@ -38,6 +38,7 @@ def _report() -> Report:
         Row(
             lite,
             "paddle",
+            is_peer=True,
             facts=Facts("Paddle Inference 3.2.2", "fp32", 1.0, {"threads": 2}),
             first_ms=99.0,
             steps=dict.fromkeys(STEPS, slow),
@@ -55,6 +56,8 @@ def _report() -> Report:
             confusion=confusion,
             class_names=("road", "sky"),
             images=1,
+            scored_as="fp32",
+            scored_agreement=(0.75, 0.5),
         ),
         Row(lite, "high-performance", error="no | provider"),
         Row(BenchModel("nosuch"), "normal", error="unknown model 'nosuch'"),
@@ -74,7 +77,10 @@ def test_markdown_and_table_hold_every_row() -> None:
         assert "untrained" in text
         assert "0.0020% of the fastest" in text
         assert "BUSY" not in text
+        assert "99.999% as paddle" in text
+        assert "62.500% as fp32" in text
     markdown = report.render(Format.MARKDOWN)
+    assert "| normal | paddle | 1 | 2.50 | 2.50 (PP-LiteSeg-T) | 2.50 (PP-LiteSeg-T) |" in markdown
     assert "failed: no \\| provider" in markdown
     for block in markdown.split("\n\n"):
         if block.startswith("|"):
@@ -84,6 +90,18 @@ def test_markdown_and_table_hold_every_row() -> None:
     assert "BUSY" in replace(
         report, environment=replace(report.environment, load_before=99.0)
     ).render(Format.MARKDOWN)
+
+
+def test_a_fitted_twin_is_named_in_every_row() -> None:
+    report = _report()
+    twin = replace(report.rows[0].model, untrained=False, fitted=True)
+    rows = [replace(row, model=twin) for row in report.rows[:2]]
+    blocks = replace(report, rows=rows).render(Format.MARKDOWN).split("\n\n")
+    speeds = next(block for block in blocks if block.startswith("| model"))
+    table = [line for line in speeds.splitlines() if line.startswith("| PP-LiteSeg-T")]
+    assert all("| fitted twin |" in line for line in table)
+    assert len(table) == 2
+    assert "fitted by ridge regression" in blocks[-1]
 
 
 def test_json_and_csv_can_be_read_again() -> None:
@@ -122,7 +140,8 @@ def test_a_chart_is_drawn(tmp_path: Path, suffix: str) -> None:
             assert image.size[0] > 800
     else:
         assert file.read_text("utf-8").startswith("<?xml")
-    assert not plot([Row(BenchModel("a"), "normal")], tmp_path / "none.png", subtitle="")
+    alone = Row(BenchModel("a"), "normal", steps=_report().rows[0].steps)
+    assert not plot([alone], tmp_path / "none.png", subtitle="")
     assert not (tmp_path / "none.png").exists()
 
 

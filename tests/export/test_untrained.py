@@ -10,7 +10,7 @@ import yaml
 
 from segrt import files, zoo
 from segrt.errors import MissingExtraError
-from segrt_export import cli, untrained
+from segrt_export import cli, export_stock, untrained
 from segrt_export.parity import PaddleReference
 from segrt_export.program import PaddleModel
 
@@ -112,3 +112,40 @@ def test_weights_are_usable_and_depend_on_the_seed_alone(tmp_path: Path) -> None
     assert labels.shape == (1, 128, 192)
     assert len(np.unique(labels)) >= 3
     assert 0 <= labels.min() <= labels.max() < 7
+
+
+@needs_paddle
+def test_a_fitted_classifier_labels_the_photos_it_was_fitted_to(tmp_path: Path) -> None:
+    # Class 4 is left: dark; class 2 right: bright; 255 in a corner is ignored, and so is no class.
+    labels = np.full((64, 96), 4, np.uint8)
+    labels[:, 48:] = 2
+    image = np.where(labels[..., None] == 4, 40, 210).astype(np.uint8).repeat(3, axis=2)
+    image += np.random.default_rng(0).integers(0, 20, image.shape, np.uint8)
+    labels[:8, :8] = 255
+    name = "SeaFormer_tiny (slice)"
+    folder = untrained.build_untrained(
+        name, tmp_path / "fitted", num_classes=7, photos=[(image, labels)]
+    )
+    (tmp_path / "work").mkdir()
+    reference = PaddleReference(PaddleModel.open(folder), tmp_path / "work")
+    batch = (image[None, :, :, ::-1].transpose(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    found, _ = reference.run(batch.astype(np.float32))
+    known = labels != 255
+    assert (found[0] == labels)[known].mean() > 0.9
+    assert set(np.unique(found)) <= {2, 4}
+    with pytest.raises(ValueError, match="photos can't be fitted with format='pdmodel'"):
+        untrained.build_untrained(
+            name, tmp_path / "other", format="pdmodel", photos=[(image, labels)]
+        )
+
+
+@needs_paddle
+def test_the_stock_graph_ends_in_labels(paddle_lite: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    source = PaddleModel.open(paddle_lite)
+    export_stock(source, tmp_path / "stock.onnx")
+    graph = onnx.load(str(tmp_path / "stock.onnx")).graph
+    kinds = [node.op_type for node in graph.node]
+    assert "ArgMax" in kinds
+    assert kinds.count("Resize") >= 1
+    assert [d.dim_param for d in graph.input[0].type.tensor_type.shape.dim] == ["N", "", "H", "W"]

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,16 +25,17 @@ from segrt import consent, datasets, package_data, zoo
 from segrt.backends import catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, every
 from segrt.bench import environment, plot
-from segrt.bench.job import Job
+from segrt.bench.job import Job, Peer
 from segrt.bench.measure import Settings, overhead_ms
+from segrt.bench.models import Wanted
 from segrt.bench.report import Format, Report
-from segrt.datasets import Layout, Truth
+from segrt.datasets import Layout, Pair, Truth
 from segrt.errors import ConfigError, InputError, MissingExtraError, SegrtError
 from segrt.files import write_atomic
 from segrt.folders import find_images
 from segrt.slide import parse_window
 from segrt.sources import read_image
-from segrt.types import Device, Mode, parse_size
+from segrt.types import Device, Mode, TargetSize, parse_size
 from segrt.waiting import Messages
 
 MAX_IMAGES = 32
@@ -57,10 +57,12 @@ app = App(
 app.register_install_completion_command(help="Install shell completion.")
 
 
-class Peer(str, Enum):
-    """Runtimes that segrt can be compared with."""
-
-    PADDLE = "paddle"
+_REQUIRED = {
+    Peer.PADDLE: {"paddle": "'segrt[export]'"},
+    Peer.ONNXRUNTIME: {"paddle2onnx": "'segrt[export]'"},
+    Peer.OPENVINO: {"paddle2onnx": "'segrt[export]'", "openvino": "openvino"},
+}
+"""The module that each comparison needs, and what to install for it."""
 
 
 @Parameter(name="*", group=_MODELS)
@@ -69,13 +71,20 @@ class ModelOptions:
     """Which models to measure."""
 
     all_models: Annotated[bool, _FLAG, Parameter(name="--all")] = False
-    """Measure all 18 published models."""
+    """Measure all 18 published models, besides those named."""
 
     untrained: Annotated[bool, _FLAG] = False
     """Random weights for models that are not downloaded."""
 
     yes: Annotated[bool, _FLAG] = False
     """Install Paddle (1.9 GB) without asking if a model needs it."""
+
+    fitted: Annotated[Path | None, Parameter(metavar="DIR")] = None
+    """Like --untrained, with the last layer fitted to every second labelled image of a folder;
+    the others become --dataset."""
+
+    int8: Annotated[Path | None, Parameter(metavar="DIR")] = None
+    """Folder with a quantized NAME.onnx for some of the models, as contender int8."""
 
 
 @Parameter(name="*", group=Group("Contenders", sort_key=2))
@@ -92,8 +101,8 @@ class ContenderOptions:
     plan: Annotated[list[str] | None, Parameter(negative="", metavar="JSON")] = None
     """Add an hpi_config; repeatable. Default with --dataset: all."""
 
-    compare: Annotated[Peer | None, Parameter(name_transform=str.lower)] = None
-    """Add Paddle Inference, on the CPU, as the baseline."""
+    compare: Annotated[list[Peer] | None, Parameter(name_transform=str.lower, negative="")] = None
+    """Add another runtime, on the CPU; repeatable. The first is the baseline."""
 
     threads: Annotated[int | None, _POSITIVE] = None
     """Threads of each contender; default: one per core, up to 8."""
@@ -132,6 +141,9 @@ class DatasetOptions:
         Layout.FOLDER
     )
     """Folder layout."""
+
+    dataset_size: Annotated[str | None, Parameter(metavar="HxW")] = None
+    """Inference size on the data set, without other runtimes; default: --size."""
 
     ignore_index: Annotated[int | None, Parameter(validator=Number(gte=0, lte=255))] = None
     """Label of the pixels to ignore."""
@@ -173,29 +185,37 @@ def bench(
         consent.agree()
     if contenders.compare:
         contenders = replace(contenders, device=contenders.device or "cpu")
-        _check_paddle(contenders.device or "cpu", measurement.slide)
+        _check_peers(contenders, measurement.slide)
     if out.chart:
         plot.check(out.chart)
     parse_window(measurement.slide)
     with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
-        settings = _settings(contenders, measurement, data)
         size = parse_size(measurement.size) if measurement.size else None
+        photos, scored = _photos(selection, data)
+        settings = replace(_settings(contenders, measurement, data, size), pairs=scored)
         job = Job(
             names=_names(models, selection),
-            contenders=_contenders(contenders, all_plans=bool(settings.pairs)),
+            contenders=_contenders(contenders, all_plans=data.dataset is not None),
             images=_images(measurement.images, size, settings, Path(work)),
             settings=settings,
             size=size,
             slide=measurement.slide,
-            paddle=contenders.compare is not None,
-            untrained=selection.untrained,
+            peers=contenders.compare or (),
+            wanted=Wanted(
+                untrained=selection.untrained or bool(photos),
+                photos=photos,
+                truth=Truth(data.layout, data.ignore_index),
+                paddle=Peer.PADDLE in (contenders.compare or ()),
+                stock=bool({Peer.ONNXRUNTIME, Peer.OPENVINO} & {*(contenders.compare or ())}),
+                int8=selection.int8,
+            ),
         )
         report, interrupted = _measure(job, out)
     tty = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if tty else 200
     print(report.render(out.form, width=width, colour=tty), end="")
     if out.chart and not plot.plot(report.rows, out.chart, subtitle=_subtitle(report)):
-        _say(f"there are no times to plot, so {out.chart} was not written", "yellow")
+        _say(f"there are no speed-ups to plot, so {out.chart} was not written", "yellow")
     if interrupted:
         _say("interrupted: these are the results so far", "yellow")
         return 130
@@ -203,30 +223,48 @@ def bench(
 
 
 def _names(models: Sequence[str], options: ModelOptions) -> list[str]:
-    if options.all_models and models:
-        raise ConfigError("specify models or --all, not both")
-    if options.all_models:
-        return [spec.name for spec in zoo.load().models if not spec.bundled]
-    return list(models) or [zoo.DEFAULT_MODEL]
+    published = [spec.name for spec in zoo.load().models if not spec.bundled]
+    return [*models, *(published if options.all_models else ())] or [zoo.DEFAULT_MODEL]
 
 
-def _check_paddle(device: str, slide: str | None) -> None:
+def _photos(selection: ModelOptions, data: DatasetOptions) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """The labelled images to fit untrained models to, and those to score on."""
+    if selection.fitted is None:
+        return (), datasets.find(data.dataset, data.layout) if data.dataset else ()
+    if data.dataset or selection.untrained:
+        raise ConfigError("--fitted implies --untrained and --dataset: omit them")
+    pairs = datasets.find(selection.fitted, data.layout)
+    if len(pairs) < 2:
+        raise InputError(f"{selection.fitted} contains one labelled image, and --fitted needs two")
+    return pairs[0::2], pairs[1::2]
+
+
+def _check_peers(options: ContenderOptions, slide: str | None) -> None:
+    peers = options.compare or []
+    if len(set(peers)) < len(peers):
+        raise ConfigError(f"--compare {peers[0].value} is given twice")
     if slide:
         raise ConfigError(
-            "--compare paddle runs Paddle on whole images: it can't be compared with --slide"
+            "--compare runs other runtimes on whole images: they can't be compared with --slide"
         )
-    if Device.parse(device).kind != "cpu":
+    if Device.parse(options.device or "cpu").kind != "cpu":
         raise ConfigError(
-            f"--compare paddle runs Paddle on the CPU: it can't be compared with --device {device}"
+            "--compare runs other runtimes on the CPU: they can't be compared with --device "
+            f"{options.device}"
         )
-    if find_spec("paddle") is None:
-        raise MissingExtraError(
-            "--compare paddle requires paddlepaddle: run  pip install 'segrt[export]'"
-        )
+    for peer in peers:
+        for module, package in _REQUIRED[peer].items():
+            if find_spec(module) is None:
+                raise MissingExtraError(
+                    f"--compare {peer.value} requires {module}: run  pip install {package}"
+                )
 
 
 def _settings(
-    contenders: ContenderOptions, measurement: MeasureOptions, data: DatasetOptions
+    contenders: ContenderOptions,
+    measurement: MeasureOptions,
+    data: DatasetOptions,
+    size: TargetSize,
 ) -> Settings:
     cores = catalog.usable_cores()
     if contenders.threads and contenders.threads > cores:
@@ -237,13 +275,14 @@ def _settings(
         threads=contenders.threads or min(MAX_THREADS, cores),
         repeat=measurement.repeat,
         seconds=measurement.seconds,
-        pairs=datasets.find(data.dataset, data.layout) if data.dataset else (),
-        truth=Truth(data.layout, data.ignore_index) if data.dataset else None,
+        truth=Truth(data.layout, data.ignore_index),
+        scored_size=parse_size(data.dataset_size) if data.dataset_size else size,
+        score_peers=data.dataset_size is None,
     )
 
 
 def _contenders(options: ContenderOptions, *, all_plans: bool) -> list[tuple[str, dict[str, Any]]]:
-    """Label and arguments of `create_pipeline` for each contender but Paddle."""
+    """Label and arguments of `create_pipeline` for each contender of segrt."""
     base: dict[str, Any] = {"device": options.device} if options.device else {}
     found: list[tuple[str, dict[str, Any]]] = []
     for text in options.mode.split(","):

@@ -53,12 +53,14 @@ class Facts:
         precision: its arithmetic, such as "fp32".
         load_s: seconds to load the model, without imports.
         plan: the full plan.
+        file_bytes: size of the files it was loaded from.
     """
 
     provider: str
     precision: str
     load_s: float
     plan: dict[str, Any] = field(default_factory=dict)
+    file_bytes: int = 0
 
 
 class Contender(ABC):
@@ -82,12 +84,12 @@ class Contender(ABC):
         """How the network runs."""
 
     @abstractmethod
-    def segment(self, image: Image) -> tuple[Labels, Steps]:
+    def segment(self, image: Image, size: TargetSize) -> tuple[Labels, Steps]:
         """Segment one image, uint8 (H, W, 3), BGR; returns labels, int32 (H, W), and times."""
 
     def run(self, turn: int) -> Steps:
         """Segment image number `turn` of the rotation."""
-        self._labels, steps = self.segment(self._images[turn % len(self._images)])
+        self._labels, steps = self.segment(self._images[turn % len(self._images)], self._size)
         return steps
 
     def warm_up(self) -> float:
@@ -98,11 +100,11 @@ class Contender(ABC):
         """The labels of the last run, int32 (H, W) at the size of the source image."""
         return self._labels
 
-    def score(self, pair: Pair, truth: Truth) -> float:
+    def score(self, pair: Pair, truth: Truth, size: TargetSize) -> Labels:
         """Segment an image of a data set and add its labels to the confusion matrix.
 
         Returns:
-            float: total time, in milliseconds.
+            np.ndarray: its labels, int32 (H, W).
 
         Raises:
             InputError: a file can't be read, the sizes differ, or a label is not a class id.
@@ -116,13 +118,13 @@ class Contender(ABC):
             self._confusion = ConfusionMatrix(
                 len(self.class_names), truth.ignore_index(len(self.class_names))
             )
-        labels, steps = self.segment(read_image(pair.image))
+        labels, _ = self.segment(read_image(pair.image), size)
         expected = truth.read(pair.label)
         try:
             self._confusion.add(labels, expected)
         except ValueError as error:
             raise InputError(f"{pair.label}: {error}") from None
-        return steps.total
+        return labels
 
     def confusion(self) -> tuple[ConfusionMatrix | None, tuple[str, ...]]:
         """The confusion matrix so far, and its class names."""
@@ -162,19 +164,22 @@ class SegrtContender(Contender):
         self._pipeline = create_pipeline(**options)
         self._load_s = perf_counter() - start
         self.class_names = self._pipeline.class_names
+        file = Path(options.get("model_dir") or "")
+        self._file_bytes = file.stat().st_size if file.is_file() else 0
 
     def facts(self) -> Facts:
         """How the network runs, as reported by the session."""
         session = self._pipeline.session
         precision = str(session.precision)
-        return Facts(session.provider, precision, self._load_s, _plan_fields(session.plan))
+        plan = _plan_fields(session.plan)
+        return Facts(session.provider, precision, self._load_s, plan, self._file_bytes)
 
     def warm_up(self) -> float:
         """Compile for the sizes of the images; returns the seconds it took."""
         load_loop()  # as in a process that segments many images
         start = perf_counter()
         if self._slide:  # only the sliding window knows the size of its crops
-            self.segment(self._images[0])
+            self.segment(self._images[0], self._size)
             return perf_counter() - start
         transforms = self._pipeline.transforms
         for size in {
@@ -183,10 +188,10 @@ class SegrtContender(Contender):
             self._pipeline.session.warm_up((1, 3, *size))
         return perf_counter() - start
 
-    def segment(self, image: Image) -> tuple[Labels, Steps]:
+    def segment(self, image: Image, size: TargetSize) -> tuple[Labels, Steps]:
         """Segment one image with `Pipeline.predict`."""
         start = perf_counter()
-        [result] = self._pipeline.predict(image, self._size, slide=self._slide)
+        [result] = self._pipeline.predict(image, size, slide=self._slide)
         total = 1000 * (perf_counter() - start)
         assert isinstance(result, SegResult)
         times = result.timings

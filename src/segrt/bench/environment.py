@@ -15,8 +15,8 @@ BUSY = 0.25
 """Load of other processes, as a fraction of the cores in use, above which a report warns."""
 
 _LIBRARIES = (
-    "segrt onnxruntime onnxruntime-gpu onnxruntime-openvino onnxruntime-ep-openvino tensorrt "
-    "paddlepaddle numpy opencv-python-headless"
+    "segrt onnxruntime onnxruntime-gpu onnxruntime-openvino onnxruntime-ep-openvino openvino "
+    "tensorrt paddlepaddle numpy opencv-python-headless"
 )
 
 

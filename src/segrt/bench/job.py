@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from segrt.bench import models
-from segrt.bench.contender import SegrtContender
+from segrt.bench.contender import Contender, SegrtContender
 from segrt.bench.measure import Entrant, ProgressCallback, Row, Settings, measure
-from segrt.bench.models import BenchModel
-from segrt.bench.paddle import PaddleContender
+from segrt.bench.models import BenchModel, Wanted
+from segrt.bench.runtimes import OnnxRuntimeContender, OpenVinoContender, PaddleContender
 from segrt.errors import SegrtError
+from segrt.types import Mode
+
+
+class Peer(str, Enum):
+    """Runtimes that segrt can be compared with."""
+
+    PADDLE = "paddle"
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,9 @@ class Job:
         images: image files, used in rotation.
         settings: how long to measure each model, and what to score it on.
         size: inference size (height, width); None for the size of each image.
-        slide: sliding window, as for `Pipeline.predict`; excludes Paddle.
-        paddle: whether to add Paddle Inference, as the baseline.
-        untrained: whether to build untrained models where weights are not downloaded.
+        slide: sliding window, as for `Pipeline.predict`; excludes peers.
+        peers: other runtimes to add; the first is the baseline.
+        wanted: what to find or build for each model.
     """
 
     names: Sequence[str]
@@ -40,8 +50,8 @@ class Job:
     settings: Settings = field(default_factory=Settings)
     size: tuple[int, int] | None = None
     slide: str | None = None
-    paddle: bool = False
-    untrained: bool = False
+    peers: Sequence[Peer] = ()
+    wanted: Wanted = field(default_factory=Wanted)
 
     def run(self, progress: ProgressCallback = lambda step, done: None) -> Iterator[list[Row]]:
         """Measure the models one after the other.
@@ -55,7 +65,7 @@ class Job:
         for done, name in enumerate(self.names):
             progress(f"{name}: finding or building it", done)
             try:
-                model = models.find(name, untrained=self.untrained, paddle=self.paddle)
+                model = models.find(name, self.wanted)
             except (SegrtError, OSError) as error:
                 yield [
                     Row(BenchModel(name), label, error=str(error)) for label, _ in self.contenders
@@ -68,11 +78,33 @@ class Job:
             yield measure(model, self._entrants(model), self.settings, model_progress)
 
     def _entrants(self, model: BenchModel) -> list[Entrant]:
-        entrants = []
-        if self.paddle:
-            arguments: tuple[Any, ...] = (self.images, self.size, model.paddle)
-            entrants.append(Entrant("paddle", PaddleContender, (*arguments, self.settings.threads)))
-        for label, options in self.contenders:
-            arguments = (self.images, self.size, {**options, "model_dir": model.onnx}, self.slide)
+        entrants = [entrant for peer in self.peers for entrant in self._peers(peer, model)]
+        contenders = [
+            (label, {**options, "model_dir": model.onnx}) for label, options in self.contenders
+        ]
+        if model.int8:
+            base = next(iter(self.contenders))[1]
+            options = {**base, "mode": Mode.HIGH_PERFORMANCE.value, "model_dir": model.int8}
+            contenders.append(("int8", options))
+        for label, options in contenders:
+            arguments = (self.images, self.size, options, self.slide)
             entrants.append(Entrant(label, SegrtContender, arguments))
         return entrants
+
+    def _peers(self, peer: Peer, model: BenchModel) -> Iterator[Entrant]:
+        stock = (model.stock, model.paddle)
+        ours = (model.onnx, None)
+        if peer is Peer.PADDLE:
+            found: list[tuple[str, Callable[..., Contender], tuple[Path | None, ...]]] = [
+                ("paddle", PaddleContender, (model.paddle,))
+            ]
+        elif peer is Peer.ONNXRUNTIME:
+            found = [("onnxruntime, stock graph", OnnxRuntimeContender, stock)]
+        else:
+            found = [
+                ("openvino, stock graph", OpenVinoContender, stock),
+                ("openvino, our graph", OpenVinoContender, ours),
+            ]
+        for label, make, files in found:
+            arguments = (self.images, self.size, *files, self.settings.threads)
+            yield Entrant(label, make, arguments, is_peer=True)

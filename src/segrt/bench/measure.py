@@ -18,6 +18,7 @@ from segrt.bench.pairs import Ratio, Run, Samples, interleave, ratio
 from segrt.bench.worker import Worker
 from segrt.datasets import Pair, Truth
 from segrt.errors import SegrtError
+from segrt.types import TargetSize
 
 MIN_ROUNDS = 5
 PAUSE_S = 0.25
@@ -36,14 +37,18 @@ class Settings:
         repeat: maximum number of timed rounds.
         seconds: time budget for the timed rounds; at least `MIN_ROUNDS` run (or `repeat` if less).
         pairs: labelled images to score each contender on; unused for untrained models.
-        truth: how to read their labels; None to score nothing.
+        truth: how to read their labels.
+        scored_size: inference size for these images, as for `Pipeline.predict`.
+        score_peers: whether other runtimes are scored too.
     """
 
     threads: int = 1
     repeat: int = 30
     seconds: float = 30
     pairs: Sequence[Pair] = field(default=(), repr=False)
-    truth: Truth | None = None
+    truth: Truth = field(default_factory=Truth)
+    scored_size: TargetSize = None
+    score_peers: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ class Entrant:
         label: its name in the tables.
         make: creates the contender, in a separate process.
         arguments: arguments of `make`.
+        is_peer: whether it is another runtime, which segrt is compared with.
     """
 
     label: str
     make: Callable[..., Contender]
     arguments: tuple[Any, ...]
+    is_peer: bool = False
 
 
 @dataclass
@@ -68,6 +75,7 @@ class Row:
     Attributes:
         model: the model.
         contender: label of the contender.
+        is_peer: whether it is another runtime, which segrt is compared with.
         error: why it failed.
         facts: how it ran.
         first_ms: time of the first image, which includes allocation and possibly compilation.
@@ -81,11 +89,15 @@ class Row:
             time available to the contenders.
         confusion: confusion matrix over the data set.
         class_names: classes of the matrix.
+        scored_as: label of the first contender that was scored.
+        scored_agreement: fraction of the pixels with the same label as `scored_as`, for each image
+            of the data set; empty for that contender itself.
         images: number of images scored.
     """
 
     model: BenchModel
     contender: str
+    is_peer: bool = False
     error: str | None = None
     facts: Facts | None = None
     first_ms: float | None = None
@@ -98,6 +110,8 @@ class Row:
     harness: float | None = None
     confusion: ConfusionMatrix | None = None
     class_names: tuple[str, ...] = ()
+    scored_as: str | None = None
+    scored_agreement: tuple[float, ...] = ()
     images: int = 0
 
 
@@ -131,7 +145,7 @@ def measure(
         try:
             if contest.workers:
                 contest.time()
-                if settings.truth and not model.untrained:
+                if settings.pairs and not model.untrained:
                     contest.score(settings.truth)
         except SegrtError as error:
             for label in contest.workers:
@@ -164,7 +178,7 @@ class _Contest:
     def start(self, entrant: Entrant, stack: ExitStack) -> None:
         """Start a contender and run its first image; a failure goes into its row."""
         self.progress(f"{self.model.name}: loading {entrant.label}", 0)
-        row = self.rows[entrant.label] = Row(self.model, entrant.label)
+        row = self.rows[entrant.label] = Row(self.model, entrant.label, entrant.is_peer)
         try:
             with ExitStack() as started:
                 worker = started.enter_context(Worker(entrant.make, *entrant.arguments))
@@ -217,15 +231,23 @@ class _Contest:
         self._compare(totals)
 
     def score(self, truth: Truth) -> None:
-        """Score every contender on the data set."""
-        pairs = self.settings.pairs
-        for done, pair in enumerate(pairs):
-            self.progress(f"{self.model.name}: {pair.image.name}", done / len(pairs))
-            for worker in self.workers.values():
-                worker.call("score", pair, truth)
-        for label, row in self._running():
-            row.confusion, row.class_names = self.workers[label].call("confusion")
-            row.images = len(pairs)
+        """Score the contenders on the data set, and compare their labels with the first one's."""
+        settings = self.settings
+        rows = [row for _, row in self._running() if settings.score_peers or not row.is_peer]
+        agreement: dict[str, list[float]] = {row.contender: [] for row in rows}
+        for done, pair in enumerate(settings.pairs):
+            self.progress(f"{self.model.name}: {pair.image.name}", done / len(settings.pairs))
+            found = [
+                self.workers[label].call("score", pair, truth, settings.scored_size)
+                for label in agreement
+            ]
+            for shares, labels in zip(agreement.values(), found, strict=True):
+                shares.append(float(np.mean(labels == found[0])))
+        for row in rows:
+            row.confusion, row.class_names = self.workers[row.contender].call("confusion")
+            row.images, row.scored_as = len(settings.pairs), rows[0].contender
+            if row is not rows[0]:
+                row.scored_agreement = tuple(agreement[row.contender])
 
     def _running(self) -> list[tuple[str, Row]]:
         return [(label, self.rows[label]) for label in self.workers]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -16,8 +17,10 @@ import segrt
 import segrt_export
 from segrt import archive, model_file, package_data, store, zoo
 from segrt.bench.worker import Worker
+from segrt.datasets import Pair, Truth
 from segrt.errors import ModelError
 from segrt.names import is_url, short_stem
+from segrt.sources import read_image
 from segrt.zoo import ModelSpec
 
 
@@ -29,8 +32,12 @@ class BenchModel:
         name: name in the model zoo, or the name of the file or folder.
         onnx: the model file; None if there is none.
         paddle: folder of the Paddle model it was exported from; None if that is not available.
+        stock: what paddle2onnx makes of the Paddle model, without segrt's passes; None if that is
+            not available, or not wanted.
+        int8: the quantized model; None if there is none.
         spec: its entry in the model zoo, with the published figures; None for other models.
         untrained: whether the weights are random: speed is meaningful, accuracy is not.
+        fitted: whether the weights are random except for the last layer, which is fitted to photos.
         build_s: seconds it took to build the untrained model; None for other models.
         export_s: seconds it took to convert it to ONNX and compare it with Paddle.
     """
@@ -38,18 +45,43 @@ class BenchModel:
     name: str
     onnx: Path | None = None
     paddle: Path | None = None
+    stock: Path | None = None
+    int8: Path | None = None
     spec: ModelSpec | None = None
     untrained: bool = False
+    fitted: bool = False
     build_s: float | None = None
     export_s: float | None = None
 
     @property
     def weights(self) -> str:
-        """ "trained" or "untrained"."""
-        return "untrained" if self.untrained else "trained"
+        """ "trained", "fitted twin" or "untrained"."""
+        return "untrained" if self.untrained else "fitted twin" if self.fitted else "trained"
 
 
-def find(text: str, *, untrained: bool = False, paddle: bool = False) -> BenchModel:
+@dataclass(frozen=True)
+class Wanted:
+    """What a measurement needs of each model besides the `.onnx` file.
+
+    Attributes:
+        untrained: if the weights of a model in the zoo are not downloaded, build its architecture
+            with random weights. The result is kept in the cache folder.
+        photos: labelled photos to fit the last layer of such a model to; it is then a fitted twin.
+        truth: how to read their labels.
+        paddle: whether the Paddle model is required too.
+        stock: whether paddle2onnx's own conversion is required too.
+        int8: folder with a quantized model `<name>.onnx` for some of the models.
+    """
+
+    untrained: bool = False
+    photos: Sequence[Pair] = field(default=(), repr=False)
+    truth: Truth = field(default_factory=Truth)
+    paddle: bool = False
+    stock: bool = False
+    int8: Path | None = None
+
+
+def find(text: str, wanted: Wanted = Wanted()) -> BenchModel:
     """Find a model, or build an untrained one.
 
     Example:
@@ -59,9 +91,7 @@ def find(text: str, *, untrained: bool = False, paddle: bool = False) -> BenchMo
     Args:
         text: a name in the model zoo, an `.onnx` file or its URL, or a folder with an `.onnx` file
             or a Paddle inference model. Named models and URLs are downloaded on first use.
-        untrained: if the weights of a model in the zoo are not downloaded, build its architecture
-            with random weights. The result is kept in the cache folder.
-        paddle: whether the Paddle model is required too.
+        wanted: what else to find or build.
 
     Raises:
         ModelError: the model is unknown or not available; the message says how to get it.
@@ -69,17 +99,25 @@ def find(text: str, *, untrained: bool = False, paddle: bool = False) -> BenchMo
         ExportError: it can't be converted.
         DownloadError: it can't be downloaded.
     """
+    model = _find(text, wanted)
+    stock = _stock(model.paddle) if wanted.stock and model.paddle else None
+    int8 = wanted.int8 / f"{store.folder_name(model.name)}.onnx" if wanted.int8 else None
+    return replace(model, stock=stock, int8=int8 if int8 and int8.is_file() else None)
+
+
+def _find(text: str, wanted: Wanted) -> BenchModel:
     if is_url(text):
         return BenchModel(short_stem(text), model_file.resolve(path=text))
     path = Path(text)
     if path.suffix == ".onnx" or path.is_dir():
         return _local(path)
     spec = zoo.get(text)
-    if untrained and store.locate(spec) is None:
-        return _untrained(spec)
+    if wanted.untrained and store.locate(spec) is None:
+        return _untrained(spec, wanted)
     file = model_file.resolve(spec.name)
+    paddle = wanted.paddle or wanted.stock
     folder = _unpacked(spec) if paddle and store.archive_path(spec) else None
-    return BenchModel(spec.name, file, folder, spec)
+    return BenchModel(spec.name, file, folder, spec=spec)
 
 
 def _local(path: Path) -> BenchModel:
@@ -95,16 +133,45 @@ def _local(path: Path) -> BenchModel:
     )
 
 
-def _untrained(spec: ModelSpec) -> BenchModel:
+def _untrained(spec: ModelSpec, wanted: Wanted) -> BenchModel:
     def make(folder: Path) -> None:
         with Worker(_Builder) as builder:
-            builder.call("build", spec.name, spec.class_names, folder)
+            builder.call("build", spec, folder, wanted)
 
-    folder = _cached(store.folder_name(spec.name), make)
+    name = store.folder_name(spec.name)
+    folder = _cached(f"{name}-fitted-{_digest(wanted)}" if wanted.photos else name, make)
     built = json.loads((folder / "built.json").read_text("utf-8"))
+    fitted = bool(wanted.photos)
     return BenchModel(
-        spec.name, folder / "model.onnx", folder / "paddle", spec, untrained=True, **built
+        spec.name,
+        folder / "model.onnx",
+        folder / "paddle",
+        spec=spec,
+        untrained=not fitted,
+        fitted=fitted,
+        **built,
     )
+
+
+def _digest(wanted: Wanted) -> str:
+    """A name for the photos that a network is fitted to, from their content."""
+    digest = hashlib.sha256(repr(wanted.truth).encode())
+    for pair in wanted.photos:
+        digest.update(pair.image.read_bytes())
+        digest.update(pair.label.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _stock(paddle: Path) -> Path:
+    """The file that paddle2onnx makes of a Paddle model."""
+    source = segrt_export.PaddleModel.open(paddle)
+    digest = hashlib.sha256(json.dumps(source.sha256(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def make(folder: Path) -> None:
+        with Worker(_Builder) as builder:
+            builder.call("convert", paddle, folder)
+
+    return _cached(f"stock-{digest}", make) / "model.onnx"
 
 
 def _unpacked(spec: ModelSpec) -> Path:
@@ -144,13 +211,21 @@ class _Builder:
         """Find the `.onnx` file of a path, converting a Paddle model if necessary."""
         return model_file.resolve(path=path)
 
-    def build(self, name: str, class_names: tuple[str, ...], folder: Path) -> None:
+    def convert(self, paddle: Path, folder: Path) -> None:
+        """Write `folder/model.onnx`, the Paddle model as paddle2onnx converts it."""
+        folder.mkdir()
+        segrt_export.export_stock(segrt_export.PaddleModel.open(paddle), folder / "model.onnx")
+
+    def build(self, spec: ModelSpec, folder: Path, wanted: Wanted) -> None:
         """Build an untrained model as `folder/paddle`, and convert it to `folder/model.onnx`."""
+        photos = [(read_image(pair.image), wanted.truth.read(pair.label)) for pair in wanted.photos]
         folder.mkdir()
         start = perf_counter()
-        segrt_export.build_untrained(name, folder / "paddle", class_names=class_names)
+        segrt_export.build_untrained(
+            spec.name, folder / "paddle", class_names=spec.class_names, photos=photos
+        )
         built = perf_counter()
-        self._export(name, folder)
+        self._export(spec.name, folder)
         times = {"build_s": round(built - start, 2), "export_s": round(perf_counter() - built, 2)}
         (folder / "built.json").write_text(json.dumps(times), "utf-8")
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
+from statistics import geometric_mean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from rich.text import Text
 from segrt import zoo
 from segrt.bench.environment import Environment
 from segrt.bench.measure import Row
-from segrt.bench.pairs import Ratio, Samples
+from segrt.bench.pairs import Ratio, Samples, ratio
 from segrt.zoo import ModelSpec, Timing
 
 STEPS = ("preprocess", "run", "postprocess", "total")
@@ -92,18 +93,34 @@ class Report:
         if any(row.model.untrained for row in self.rows):
             yield (
                 "untrained: the published architecture with random weights, because the trained "
-                "weights are not downloaded. Times are valid; accuracy is not measured."
+                "weights are not downloaded. Times are valid; accuracy is not measured, and equal "
+                "labels say little: random logits are almost equal in many places."
+            )
+        if any(row.model.fitted for row in self.rows):
+            yield (
+                "fitted twin: the published architecture with random weights, and a last layer "
+                "fitted by ridge regression to every second photo of the data set. The others are "
+                "scored. Its mIoU says nothing about the trained model; that precisions agree on "
+                "its labels does."
             )
         yield f"Inference at {self.size}. {self.threads} threads for each contender."
         yield (
             "Times are medians in milliseconds, from the decoded image to labels at its size; "
             "spread is the interquartile range divided by the median. A speed-up is the median of "
-            "the ratios within each round, followed by their range."
+            "the ratios within each round, followed by their range. Equal labels: those of the "
+            "last timed image, compared with the baseline named next to them."
         )
-        if any(_is_paddle(row) for row in self.rows):
+        if any(row.scored_agreement for row in self.rows):
             yield (
-                "Paddle's input comes from segrt's preprocessing; its run includes upsampling and "
-                "argmax."
+                "Labels on the data set: pixels with the same label as the contender named next to "
+                "them, over all images; the worst image is in the table Accuracy."
+            )
+        if any(row.is_peer for row in self.rows):
+            yield (
+                "The input of other runtimes comes from segrt's preprocessing. Stock graph: the "
+                "Paddle model as paddle2onnx converts it, with upsampling and argmax, as in "
+                "Paddle's own; our graph: segrt-export's, with segrt's postprocessing. Both get "
+                "the input size in advance."
             )
         yield from self._overhead()
         for name, model in {row.model.name: row.model for row in self.rows}.items():
@@ -126,41 +143,55 @@ class Report:
             )
 
     def _tables(self) -> Iterator[Table]:
-        yield self._times()
-        head = ["model", "mode", "weights", "load s", "first image ms", "warm-up s"]
-        head += ["peak MB", "file MB"]
+        yield self._speeds()
+        if versus := list(_versus(self.rows)):
+            yield _summary(versus)
+            yield _by_model(versus)
+        head = ["model", "mode", "pre", "run", "post", "end to end", "p95", "spread"]
+        yield Table(
+            "Steps, milliseconds per image",
+            head,
+            [_cells(row, _steps) for row in self.rows if row.steps],
+        )
+        head = ["model", "mode", "load s", "first image ms", "warm-up s", "peak MB", "file MB"]
         rows = [_cells(row, _load) for row in self.rows if row.facts]
         yield Table("Load, memory, size", head, rows)
         scored = [row for row in self.rows if row.confusion]
         if scored:
-            head = ["model", "mode", "runs on", "images", "mIoU %", "pixel accuracy %"]
+            head = ["model", "mode", "weights", "runs on", "images", "mIoU %", "pixel accuracy %"]
+            head += ["equal labels", "worst image"]
             head.append("published mIoU %, on the full test set")
             yield Table("Accuracy", head, [_cells(row, _accuracy) for row in scored])
-            yield from _iou_by_class(scored)
+            yield from _iou_by_class([row for row in scored if not row.model.fitted])
         specs = {row.model.name: row.model.spec for row in self.rows}
         published = {name: spec for name, spec in specs.items() if spec and not spec.bundled}
         if published:
             yield _published_figures(published)
 
-    def _times(self) -> Table:
-        head = ["model", "mode", "runs on", "pre", "run", "post", "end to end", "p95", "spread"]
-        head += ["images/s", "rounds"]
+    def _speeds(self) -> Table:
+        head = ["model", "mode", "weights", "runs on", "ms", "images/s", "rounds"]
         compared = any(row.baseline for row in self.rows)
-        if compared:
-            head += ["speed-up", "baseline", "equal labels"]
+        scored = any(row.confusion for row in self.rows)
+        head += ["speed-up", "equal labels"] if compared else []
+        head += ["mIoU %", "labels on the data set"] if scored else []
 
         def cells(row: Row) -> Iterator[str]:
             total = row.steps["total"]
+            yield row.model.weights
             yield runs_on(row)
-            yield from (_ms(row.steps[step].median) for step in STEPS)
-            yield _ms(total.p95)
-            yield f"{total.spread:.0%}"
+            yield _ms(total.median)
             yield f"{1000 / total.median:.3g}"
             yield str(len(total.ms))
             if compared:
                 yield str(row.ratio or "")
-                yield row.baseline or ""
-                yield "" if row.agreement is None else f"{row.agreement:.3%}"
+                yield "" if row.agreement is None else _equal(row.agreement, row.baseline)
+            if scored:
+                yield _percent(row.confusion.miou) if row.confusion else ""
+                yield (
+                    _equal(float(np.mean(row.scored_agreement)), row.scored_as)
+                    if (row.scored_agreement)
+                    else ""
+                )
 
         rows = []
         for row in self.rows:
@@ -169,7 +200,7 @@ class Report:
             if row.error:
                 failure = [row.model.name, row.contender, f"failed: {row.error}"]
                 rows.append(failure + [""] * (len(head) - len(failure)))
-        return Table("Milliseconds per image", head, rows)
+        return Table("Speed and labels", head, rows)
 
     def _markdown(self) -> str:
         parts = ["# segrt-bench\n"]
@@ -244,19 +275,59 @@ def runs_on(row: Row) -> str:
     return f"{provider} {row.facts.precision}" + (f" x{threads}" if threads else "")
 
 
-def file_bytes(row: Row) -> int:
-    """Size on disk of the files the contender loads; 0 if there are none."""
-    if _is_paddle(row) and row.model.paddle:
-        return sum(
-            p.stat().st_size
-            for p in row.model.paddle.iterdir()
-            if p.suffix in (".json", ".pdmodel", ".pdiparams")
-        )
-    return row.model.onnx.stat().st_size if row.model.onnx and row.model.onnx.is_file() else 0
+@dataclass(frozen=True)
+class _Versus:
+    """A contender of segrt compared with another runtime, in the rounds of one model."""
+
+    ours: Row
+    theirs: Row
+
+    @property
+    def ratio(self) -> Ratio:
+        return ratio(self.theirs.steps["total"], self.ours.steps["total"])
 
 
-def _is_paddle(row: Row) -> bool:
-    return row.facts is not None and row.facts.provider.startswith("Paddle")
+def _versus(rows: list[Row]) -> Iterator[_Versus]:
+    for ours in rows:
+        for theirs in rows:
+            same = ours.model.name == theirs.model.name and ours.steps and theirs.steps
+            if same and theirs.is_peer and not ours.is_peer:
+                yield _Versus(ours, theirs)
+
+
+def _summary(versus: list[_Versus]) -> Table:
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    for pair in versus:
+        group = groups.setdefault((pair.ours.contender, pair.theirs.contender), {})
+        group[pair.ours.model.name] = pair.ratio.median
+
+    def extreme(found: dict[str, float], choose: Callable[..., str]) -> str:
+        name = choose(found, key=found.__getitem__)
+        return f"{found[name]:.2f} ({name})"
+
+    rows = [
+        [
+            *names,
+            str(len(found)),
+            f"{geometric_mean(found.values()):.2f}",
+            extreme(found, min),
+            extreme(found, max),
+        ]
+        for names, found in groups.items()
+    ]
+    head = ["mode", "over", "models", "geometric mean", "lowest", "highest"]
+    return Table("Speed-up over other runtimes, over all models", head, rows)
+
+
+def _by_model(versus: list[_Versus]) -> Table:
+    peers = list(dict.fromkeys(pair.theirs.contender for pair in versus))
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for pair in versus:
+        row = cells.setdefault((pair.ours.model.name, pair.ours.contender), {})
+        row[pair.theirs.contender] = str(pair.ratio)
+    head = ["model", "mode", *(f"over {peer}" for peer in peers)]
+    rows = [[*names, *(row.get(peer, "") for peer in peers)] for names, row in cells.items()]
+    return Table("Speed-up over other runtimes, by model", head, rows)
 
 
 def _describe(env: Environment) -> Iterator[str]:
@@ -276,23 +347,39 @@ def _cells(row: Row, rest: Callable[[Row], Iterator[str]]) -> list[str]:
     return [row.model.name, row.contender, *rest(row)]
 
 
+def _equal(share: float, reference: str | None) -> str:
+    """A fraction of equal labels, and whose they are."""
+    return f"{share:.3%} as {reference}"
+
+
+def _steps(row: Row) -> Iterator[str]:
+    total = row.steps["total"]
+    yield from (_ms(row.steps[step].median) for step in STEPS)
+    yield _ms(total.p95)
+    yield f"{total.spread:.0%}"
+
+
 def _load(row: Row) -> Iterator[str]:
     assert row.facts
-    yield row.model.weights
     yield f"{row.facts.load_s:.2f}"
     yield "" if row.first_ms is None else _ms(row.first_ms)
     yield _number(row.warm_up_s)
     yield _number(row.peak_bytes and row.peak_bytes / 1e6, 0)
-    yield _number(file_bytes(row) / 1e6)
+    yield _number(row.facts.file_bytes / 1e6)
 
 
 def _accuracy(row: Row) -> Iterator[str]:
     assert row.confusion
+    shares = row.scored_agreement
+    yield row.model.weights
     yield runs_on(row)
     yield str(row.images)
     yield _percent(row.confusion.miou)
     yield _percent(row.confusion.pixel_accuracy)
-    yield f"{row.model.spec.miou:.2f}" if row.model.spec else ""
+    yield _equal(float(np.mean(shares)), row.scored_as) if shares else ""
+    yield f"{min(shares):.3%}" if shares else ""
+    # Of the published weights, which a fitted twin does not have.
+    yield f"{row.model.spec.miou:.2f}" if row.model.spec and not row.model.fitted else ""
 
 
 def _iou_by_class(rows: list[Row]) -> Iterator[Table]:
@@ -346,7 +433,7 @@ def _record(row: Row) -> dict[str, Any]:
         "ms": {step: _samples(samples) for step, samples in row.steps.items()},
         "images_per_second": 1000 / row.steps["total"].median if row.steps else None,
         "peak_bytes": row.peak_bytes,
-        "file_bytes": file_bytes(row),
+        "file_bytes": facts and facts.file_bytes,
         "baseline": row.baseline,
         "ratio": row.ratio and _ratio(row.ratio),
         "label_agreement": row.agreement,
@@ -364,6 +451,8 @@ def _record(row: Row) -> dict[str, Any]:
             "pixel_accuracy": _finite(matrix.pixel_accuracy),
             "iou": dict(zip(row.class_names, iou, strict=True)),
             "confusion": matrix.counts.tolist(),
+            "baseline": row.scored_as,
+            "label_agreement": list(row.scored_agreement),
         }
     if spec and not spec.bundled:
         record["published"] = {

@@ -18,7 +18,7 @@ from segrt_export.requirements import missing
 
 if TYPE_CHECKING:
     from segrt_export.cached import export_folder
-    from segrt_export.exporter import Exported, export
+    from segrt_export.exporter import Exported, export, export_stock
     from segrt_export.onnx_model import OnnxModel
     from segrt_export.parity import SAMPLE, PaddleReference
     from segrt_export.passes import check_names
@@ -41,6 +41,7 @@ _MODULES = {
     "check_names": "passes",
     "export": "exporter",
     "export_folder": "cached",
+    "export_stock": "exporter",
     "quantize": "quantization",
     "require": "requirements",
 }
@@ -58,6 +59,7 @@ __all__ = [
     "check_names",
     "export",
     "export_folder",
+    "export_stock",
     "quantize",
     "require",
 ]

@@ -139,6 +139,31 @@ def export(
     return Exported(source.name, file, report_file, report)
 
 
+def export_stock(source: PaddleModel, file: Path, *, opset: int = OPSET) -> None:
+    """Write a Paddle model as paddle2onnx converts it, without segrt's passes, for comparisons.
+
+    The graph keeps its own upsampling and argmax. Only adaptive pooling, which paddle2onnx refuses
+    for inputs of any size, is segrt's; and the dimensions of the input are called N, H and W.
+
+    Example:
+        >>> export_stock(PaddleModel.open(Path("my_model")), Path("stock.onnx"))
+
+    Args:
+        source: the Paddle model.
+        file: path of the `.onnx` file.
+        opset: ONNX operator set of the result.
+
+    Raises:
+        ExportError: the converter fails.
+        MissingExtraError: the export extra is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
+        model, _ = _to_onnx(source, Path(work), opset)
+    model.ir_version = IR_VERSION
+    _name_dimensions(model)
+    write_atomic(file, model.SerializeToString())
+
+
 def _convert(
     source: PaddleModel | OnnxModel, work: Path, opset: int, weights: str, without: Collection[str]
 ) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -10,6 +10,10 @@ convolutions are initialised after He et al. (https://arxiv.org/abs/1502.01852),
 statistics are measured on synthetic scenes, and the last layer is rotated and scaled until its
 logits are well separated.
 
+Still, the labels of random logits depend on small differences everywhere, unlike those of a trained
+network. Given labelled photos, `build_untrained` fits the last layer to them instead, in closed
+form: a fitted twin, whose labels mean something and whose margins are those of real classes.
+
 Requires the `export` extra and, except for SeaFormer, paddleseg without its outdated pins
 (`pip install --no-deps paddleseg==2.8.0`).
 
@@ -27,7 +31,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +58,13 @@ _LOGIT_SPREAD = 8.0
 # divided by the same factor, or they would reach only padding.
 _SCENES, _HEIGHT, _WIDTH = 12, 128, 256
 _SHRINK = 4
+
+# Penalty of the ridge regression that fits a classifier, relative to the features' mean square.
+_RIDGE = 1e-5
+
+Photo: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+"""A labelled photo: BGR, uint8 (H, W, 3), and labels, uint8 (H, W); labels that are no class of the
+network are ignored."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,7 @@ def build_untrained(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     format: Literal["json", "pdmodel"] = "json",
+    photos: Sequence[Photo] = (),
 ) -> Path:
     """Write a model with random weights.
 
@@ -177,12 +189,16 @@ def build_untrained(
         num_classes: Number of classes; by default as published (19, SeaFormer 150).
         class_names: One name per class; by default "class_0", "class_1", ...
         format: Format of the program.
+        photos: Labelled photos to fit the classifiers to; only with the format that this process's
+            Paddle writes. Classes that don't occur get the logit 0 everywhere, so the network keeps
+            its published number of classes.
 
     Returns:
         `out_dir`.
 
     Raises:
-        ValueError: `name` is unknown, or `class_names` and `num_classes` disagree.
+        ValueError: `name` is unknown, `class_names` and `num_classes` disagree, or `photos` are
+            given for the other format.
         FileExistsError: `out_dir` exists and is not empty.
         MissingExtraError: a package is not installed; the message contains the command.
         RuntimeError: The child process that writes the other program format failed.
@@ -203,7 +219,9 @@ def build_untrained(
         folder = Path(work) / "model"
         folder.mkdir()
         if _can_write(format):
-            _write_program(name, len(class_names), seed, folder)
+            _write_program(name, len(class_names), seed, folder, photos)
+        elif photos:
+            raise ValueError(f"photos can't be fitted with format={format!r}: omit one of them")
         else:
             _write_in_child(name, len(class_names), seed, folder, format)
         _write_config(name, class_names, format, folder)
@@ -357,6 +375,77 @@ def _calibrate(network: nn.Layer, classifiers: Sequence[str], rng: np.random.Gen
     network.eval()
 
 
+def _fit(network: nn.Layer, classifiers: Sequence[str], photos: Sequence[Photo]) -> None:
+    """Fit each classifier, a 1x1 convolution, to labelled photos by ridge regression.
+
+    The targets are one-hot labels. The solution W = Y S X^T (X S X^T + a I)^-1, with the features
+    X, the targets Y and the weights S of all pixels, needs only sums over pixels. A pixel's weight
+    is one over the root of the frequency of its class, or rare classes would win nowhere.
+    Classifiers are fitted one after the other, since later features may depend on earlier logits
+    (OCRNet).
+    """
+    import paddle
+
+    layers = dict(network.named_sublayers())
+    pixels = sum(np.bincount(labels.ravel(), minlength=256) for _, labels in photos)
+    pixel_weights = 1 / np.sqrt(np.maximum(pixels, 1))
+    for path in classifiers:
+        classifier = layers[path]
+        regression = _Regression(classifier, pixel_weights)
+        hook = classifier.register_forward_pre_hook(regression.add)
+        with paddle.no_grad():
+            for image, labels in photos:
+                regression.labels = labels
+                rgb = image[:, :, ::-1].transpose(2, 0, 1)[None]
+                network(paddle.to_tensor(((rgb / 255 - 0.5) / 0.5).astype(np.float32)))
+        hook.remove()
+        regression.solve()
+
+
+class _Regression:
+    """Ridge regression of one-hot labels on the input of a 1x1 convolution.
+
+    Attributes:
+        labels: Labels of the image that runs.
+    """
+
+    def __init__(self, classifier: nn.Layer, pixel_weights: npt.NDArray[np.float64]) -> None:
+        self.labels: npt.NDArray[np.uint8] = np.empty((0, 0), np.uint8)
+        self._classifier, self._pixel_weights = classifier, pixel_weights
+        self._classes, channels = classifier.weight.shape[:2]
+        self._has_bias = classifier.bias is not None
+        channels += self._has_bias  # a feature that is 1 everywhere
+        self._squares = np.zeros((channels, channels))
+        self._products = np.zeros((self._classes, channels))
+
+    def add(self, classifier: nn.Layer, inputs: tuple[Tensor, ...]) -> None:
+        """Add the pixels of an image; a forward pre-hook."""
+        features = inputs[0].numpy()[0].astype(np.float64)
+        # The label at the centre of each feature's square.
+        rows, columns = (
+            ((np.arange(few) + 0.5) * many / few).astype(int)
+            for few, many in zip(features.shape[1:], self.labels.shape, strict=True)
+        )
+        labels = self.labels[np.ix_(rows, columns)].ravel()
+        known = labels < self._classes
+        features = features.reshape(len(features), -1)[:, known]
+        if self._has_bias:
+            features = np.concatenate([features, np.ones((1, features.shape[1]))])
+        weighted = features * self._pixel_weights[labels[known]]
+        self._squares += weighted @ features.T
+        self._products += np.eye(self._classes)[labels[known]].T @ weighted.T
+
+    def solve(self) -> None:
+        """Set the weights of the convolution."""
+        penalty = _RIDGE * np.trace(self._squares) / len(self._squares)
+        regular = self._squares + penalty * np.eye(len(self._squares))
+        weights = np.linalg.solve(regular, self._products.T).T * _LOGIT_SPREAD
+        if self._has_bias:
+            weights, bias = weights[:, :-1], weights[:, -1]
+            self._classifier.bias.set_value(bias.astype(np.float32))
+        self._classifier.weight.set_value(weights[:, :, None, None].astype(np.float32))
+
+
 def _calibrated_network(
     architecture: _Architecture, num_classes: int | None, seed: int
 ) -> nn.Layer:
@@ -374,7 +463,9 @@ def _calibrated_network(
     return network
 
 
-def _write_program(name: str, num_classes: int, seed: int, folder: Path) -> None:
+def _write_program(
+    name: str, num_classes: int, seed: int, folder: Path, photos: Sequence[Photo] = ()
+) -> None:
     """Write the program in the format that this process's Paddle is set to, and the weights."""
     import paddle
     from paddle import nn
@@ -394,7 +485,10 @@ def _write_program(name: str, num_classes: int, seed: int, folder: Path) -> None
     try:
         # Names are numbered from zero, so that the file depends on the seed alone.
         with paddle.utils.unique_name.guard():
-            network = _calibrated_network(_architecture(name), num_classes, seed)
+            architecture = _architecture(name)
+            network = _calibrated_network(architecture, num_classes, seed)
+            if photos:
+                _fit(network, architecture.classifiers, photos)
             if not _can_write("json"):
                 _trace_as_paddle_2(network)
             spec = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
