@@ -16,8 +16,6 @@ from pathlib import Path
 
 import segrt_export
 from segrt import zoo
-from segrt_export.convert import OPSET
-from segrt_export.exporter import IR_VERSION, _to_onnx
 from segrt_export.program import PaddleModel
 
 TWINS = (
@@ -28,13 +26,6 @@ TWINS = (
     "Deeplabv3-R50",
     "Deeplabv3_Plus-R50",
 )
-
-
-def _stock(model: PaddleModel, file: Path) -> None:
-    with tempfile.TemporaryDirectory() as work:
-        graph, _ = _to_onnx(model, Path(work), OPSET)
-    graph.ir_version = IR_VERSION
-    file.write_bytes(graph.SerializeToString())
 
 
 def main() -> None:
@@ -48,7 +39,7 @@ def main() -> None:
     if arguments.trained:
         model = PaddleModel.open(arguments.trained)
         (arguments.folder / model.name).mkdir(parents=True, exist_ok=True)
-        _stock(model, arguments.folder / model.name / "stock.onnx")
+        segrt_export.export_stock(model, arguments.folder / model.name / "stock.onnx")
     for name in TWINS:
         folder = arguments.folder / name.split("(", maxsplit=1)[0].strip()
         if (folder / "model.onnx").is_file():
@@ -59,7 +50,7 @@ def main() -> None:
             segrt_export.build_untrained(name, paddle, class_names=zoo.get(name).class_names)
             model = PaddleModel.open(paddle, name=name)
             segrt_export.export(model, folder / "model.onnx", sizes=())
-            _stock(model, folder / "stock.onnx")
+            segrt_export.export_stock(model, folder / "stock.onnx")
 
 
 if __name__ == "__main__":

@@ -292,7 +292,7 @@ def test_predict_on_another_device_starts_it_once_or_raises(
     def count(session: Session, file: Path, plan: Plan, given: Given) -> None:
         built.append(plan)
         build(session, file, replace(plan, backend=BACKENDS["cpu"], options=()), given)
-        session.provider = plan.provider
+        monkeypatch.setattr(session, "_session", lambda shape: (session._any, plan.provider))
 
     two_gpus = machine("CUDA", gpus=(H100, H100))
     monkeypatch.setattr(catalog, "read", lambda **_: two_gpus)

@@ -45,13 +45,13 @@ def _try(
     ("device", "machine", "normal", "fast"),
     [
         ("cpu", m.CPU_ONLY, "cpu fp32", "cpu fp32"),
-        ("cpu", m.OPENVINO, "cpu fp32", "openvino fp32"),
+        ("cpu", m.OPENVINO, "openvino fp32", "openvino fp32"),
         # bf16 without AMX only if measured
-        ("cpu", m.OPENVINO_BF16, "cpu fp32", "openvino fp32"),
-        ("cpu", m.OPENVINO_ZEN, "cpu fp32", "openvino bf16"),
+        ("cpu", m.OPENVINO_BF16, "openvino fp32", "openvino fp32"),
+        ("cpu", m.OPENVINO_ZEN, "openvino fp32", "openvino bf16"),
         ("cpu", m.NO_DEVICE, "cpu fp32", "cpu fp32"),
-        ("cpu", m.OPENVINO_AMX, "cpu fp32", "openvino bf16"),
-        ("cpu", m.GPU_T4, "cpu fp32", "openvino fp32"),
+        ("cpu", m.OPENVINO_AMX, "openvino fp32", "openvino bf16"),
+        ("cpu", m.GPU_T4, "openvino fp32", "openvino fp32"),
         ("gpu:0", m.GPU_T4, "cuda fp32", "tensorrt fp16"),
         ("gpu:1", m.GPU_H100, "cuda fp32", "tensorrt fp16"),
         ("gpu", m.GPU_P40, "cuda fp32", "tensorrt fp32"),
@@ -61,7 +61,7 @@ def _try(
         ("dcu:0", m.MIGRAPHX, "migraphx fp32", "migraphx fp16"),
         (None, m.CPU_ONLY, "cpu fp32", "cpu fp32"),
         (None, m.GPU_H100, "cuda fp32", "tensorrt fp16"),
-        (None, m.NO_CUDNN, "cpu fp32", "openvino fp32"),
+        (None, m.NO_CUDNN, "openvino fp32", "openvino fp32"),
         (None, m.GPU_WHEEL_NO_GPU, "cpu fp32", "cpu fp32"),
         (None, m.ASCEND, "cpu fp32", "cpu fp32"),
     ],
@@ -197,7 +197,7 @@ def test_errors_contain_the_cause_and_an_alternative(
 
 
 def test_only_the_default_device_falls_back_with_a_note() -> None:
-    (plan,) = plans(None, Mode.NORMAL, m.NO_CUDNN)
+    plan, _ = plans(None, Mode.NORMAL, m.NO_CUDNN)
     assert plan.device == "cpu"
     assert "GPU is not used" in plan.note
     assert "libcudnn.so.9" in plan.note
@@ -241,8 +241,16 @@ def test_nothing_is_said_to_be_faster_where_it_does_not_exist() -> None:
 def test_normal_mode_really_computes_in_fp32() -> None:
     (cuda,) = plans(Device.parse("gpu:0"), Mode.NORMAL, m.GPU_H100)
     assert dict(cuda.options)["use_tf32"] == "0"
-    (cpu,) = plans(Device.parse("cpu"), Mode.NORMAL, m.OPENVINO_AMX)
+    openvino, cpu = plans(Device.parse("cpu"), Mode.NORMAL, m.OPENVINO_AMX)
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "8"}
+    config = {"CPU": hints | {"ENABLE_CPU_PINNING": "NO"}}  # of 16 cores
+    assert json.loads(dict(openvino.options)["load_config"]) == config
     assert (cpu.provider, cpu.threads) == ("CPUExecutionProvider", 8)
+    # OpenVINO compiles for a while, so the CPU provider runs sizes that do not recur.
+    assert openvino.first == cpu
+    assert cpu.first is None
+    fast = plans(Device.parse("cpu"), FAST, m.OPENVINO_AMX)
+    assert [plan.first for plan in fast] == [None] * 3
     fast = plans(Device.parse("cpu"), FAST, m.OPENVINO_AMX)
     assert [plan.threads for plan in fast] == [16, 16, 16]
 
@@ -289,7 +297,8 @@ def test_measured_plan_comes_first_in_high_performance_mode_only() -> None:
     (first, *rest) = plans(Device.parse("cpu"), FAST, m.OPENVINO_BF16, tuned=tuned)
     assert (first.name, first.threads) == ("openvino bf16", 2)
     assert [plan.threads for plan in rest] == [4, 4]
-    assert _names("cpu", Mode.NORMAL, m.OPENVINO_BF16, tuned=tuned) == ["cpu fp32"]
+    normal = ["openvino fp32", "cpu fp32"]
+    assert _names("cpu", Mode.NORMAL, m.OPENVINO_BF16, tuned=tuned) == normal
     assert (
         _names(
             "cpu",

@@ -4,6 +4,7 @@ import base64
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from graphs import Net
 
 import segrt
 from segrt import second_graph
-from segrt.backends import catalog
+from segrt.backends import catalog, native
 from segrt.backends.bound import Captured
 from segrt.backends.plan import BACKENDS, HpiConfig, Plan, plans
 from segrt.backends.session import OWN_SESSIONS, Session, start
@@ -72,7 +73,7 @@ def test_only_int8_plans_compute_in_int8(tmp_path: Path) -> None:
     assert [session.precision for session in sessions] == ["int8", "fp32"]
     operators = []
     for session in sessions:
-        options = session._options(catalog.onnxruntime(), None)
+        options = native._options(catalog.onnxruntime(), session.plan)
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
         catalog.onnxruntime().InferenceSession(str(tmp_path / "m.onnx"), options)
         graph = onnx.load(tmp_path / "optimised.onnx").graph
@@ -108,7 +109,7 @@ def test_provider_that_does_not_start_is_an_error(
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
-    monkeypatch.setattr(Session, "_build", lambda self, shape=None: CpuSession())
+    monkeypatch.setattr(catalog.onnxruntime(), "InferenceSession", lambda *_, **__: CpuSession())
     with pytest.raises(
         DeviceError, match="CUDAExecutionProvider was asked for, but ONNX Runtime runs CPU"
     ):
@@ -118,7 +119,7 @@ def test_provider_that_does_not_start_is_an_error(
 def test_provider_without_nodes_is_an_error(
     colour_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segrt.backends.session._share", lambda got, provider: 0.0)
+    monkeypatch.setattr(native, "share", lambda got, provider: 0.0)
     with pytest.raises(DeviceError, match="takes no part"):
         Session(colour_model, CPU)
 
@@ -179,17 +180,83 @@ def test_default_device_falls_back_with_one_log_line(
 
 
 class Builds:
-    """Records the input shape of each ONNX Runtime session that is built."""
+    """Records the input shape of each ONNX Runtime session that is built, and its provider."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shapes: list[tuple[int, ...] | None] = []
-        real = Session._build
+        self.backends: list[str] = []
+        real = native.load
 
-        def build(one: Session, shape: tuple[int, ...] | None = None) -> Any:
-            self.shapes.append(shape)
-            return real(one, shape)
+        def load(file: Path, plan: Plan, fixed: Mapping[str, int] = native.NOT_FIXED) -> Any:
+            sizes = {"N": 1, "C": 3, **fixed}
+            self.shapes.append(tuple(sizes[dim] for dim in "NCHW") if fixed else None)
+            self.backends.append(plan.backend.name)
+            return real(file, plan, fixed)
 
-        monkeypatch.setattr(Session, "_build", build)
+        monkeypatch.setattr(native, "load", load)
+
+
+SLOW = replace(CPU, backend=replace(BACKENDS["cpu"], name="slow"), first=CPU)
+"""A plan that is compiled only for sizes that recur."""
+
+
+def test_a_plan_that_is_slow_to_compile_runs_the_sizes_that_recur(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = Builds(monkeypatch)
+    one, plain = Session(colour_model, SLOW), Session(colour_model, CPU)
+    assert built.backends == ["cpu", "cpu"]
+    for size in [(8, 8)] * 4 + [(16, 8)]:
+        np.testing.assert_array_equal(one.run(_batch(*size)), plain.run(_batch(*size)))
+    assert built.backends[2:] == ["slow", "cpu"]
+    assert built.shapes[2:] == [(1, 3, 8, 8), None]
+    one.warm_up((1, 3, 24, 24))
+    assert built.backends[4:] == ["slow"]
+
+
+def test_a_model_for_one_size_runs_on_the_slow_plan_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Net()
+    model = net.model(net.conv("x", 3, 2))
+    for axis, size in ((0, 1), (2, 8), (3, 8)):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
+    onnx.save(model, tmp_path / "m.onnx")
+    built = Builds(monkeypatch)
+    one = Session(tmp_path / "m.onnx", SLOW)
+    for _ in range(5):
+        one.run(_batch(8, 8))
+    assert built.backends == ["cpu", "slow"]
+
+
+def test_if_the_slow_plan_fails_the_first_one_goes_on(
+    colour_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = Session(colour_model, SLOW)
+    real = native.load
+
+    def load(file: Path, plan: Plan, fixed: Mapping[str, int] = native.NOT_FIXED) -> Any:
+        if plan.backend.name == "slow":
+            raise DeviceError("out of order")
+        return real(file, plan, fixed)
+
+    monkeypatch.setattr(native, "load", load)
+    for _ in range(5):
+        one.run(_batch(8, 8))
+    (message,) = caplog.messages
+    assert message == f"out of order; {CPU} runs instead"
+    assert one.plan is CPU
+
+
+def test_each_thread_sees_the_provider_of_its_own_run(colour_model: Path) -> None:
+    other = replace(SLOW, backend=replace(SLOW.backend, provider="CPUExecutionProvider"))
+    one = Session(colour_model, other)
+    assert one.provider == "CPUExecutionProvider"
+    one.run(_batch(8, 8))
+    one._ran.provider = "here"
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: one.provider).result() == "CPUExecutionProvider"
+    assert one.provider == "here"
 
 
 def test_repeated_sizes_get_specialised_sessions(
@@ -282,7 +349,7 @@ def test_memory_that_runs_out_is_not_the_model_s_fault(
     def run(*_: Any) -> None:
         raise RuntimeError("Failed to allocate memory for requested buffer of size 106463232")
 
-    monkeypatch.setattr(one, "_session", lambda _: SimpleNamespace(run=run))
+    monkeypatch.setattr(one, "_session", lambda _: (SimpleNamespace(run=run), ""))
     with pytest.raises(TooLargeError, match="not enough memory to run an input of 1x3x8x8"):
         one.run(_batch(8, 8))
 
@@ -342,16 +409,16 @@ def test_tensorrt_engine_cache_is_separate_per_size(
         given.append(providers)
         return real(file, options, providers=["CPUExecutionProvider"])
 
-    one = Session(colour_model, CPU)
     folder = colour_model.parent / "engines"
     options = (("trt_engine_cache_path", str(folder)), ("trt_timing_cache_path", str(folder)))
-    one.plan = replace(CPU, backend=BACKENDS["tensorrt"], options=options)
+    plan = replace(CPU, backend=BACKENDS["tensorrt"], options=options)
     monkeypatch.setattr(ort, "InferenceSession", fake)
-    one._build((1, 3, 8, 16))
+    monkeypatch.setattr(native, "_check", lambda *_: None)
+    native.load(colour_model, plan, {"N": 1, "H": 8, "W": 16})
     (tensorrt, cuda) = given[0]
-    assert tensorrt[1]["trt_engine_cache_path"] == f"{folder}/1x3x8x16"
+    assert tensorrt[1]["trt_engine_cache_path"] == f"{folder}/1x8x16"
     assert tensorrt[1]["trt_timing_cache_path"] == str(folder)
-    assert (folder / "1x3x8x16").is_dir()
+    assert (folder / "1x8x16").is_dir()
     assert cuda[0] == "CUDAExecutionProvider"
 
 

@@ -106,8 +106,8 @@ class Session:
 
     @property
     def provider(self) -> str:
-        """The provider of this thread's last run; before that, of the runs to come."""
-        return getattr(self._ran, "provider", self.plan.provider)
+        """The provider of this thread's last run; before that, of the next one."""
+        return getattr(self._ran, "provider", (self.plan.first or self.plan).provider)
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Run the network.
@@ -329,7 +329,7 @@ def start(
     if not file.is_file():
         raise ModelError(f"model file {file} does not exist")
     fast = mode is Mode.HIGH_PERFORMANCE
-    offered = catalog.read(gpus=device is None or device.kind != "cpu", plugins=fast)
+    offered = catalog.read(gpus=device is None or device.kind != "cpu")
     found = plans(
         device,
         mode,

@@ -29,8 +29,7 @@ def demo() -> None:
         raise SegrtError(str(result.error))
     files = [*result.save_to_img(FOLDER), result.save_to_json(FOLDER), result.save_overlay(FOLDER)]
     print("\n".join(shares.bars(result.areas(), sys.stdout.encoding or "utf-8")))
-    session = pipeline.session
-    say(f"\n{pipeline.model_name} on {session.provider} {session.precision}, saved:")
+    say(f"\n{result.model_name} on {result.provider} {result.precision}, saved:")
     for file in files:
         say(f"  {file}")
     say(f"\n{NEXT}")

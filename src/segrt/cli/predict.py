@@ -124,6 +124,7 @@ def predict(
     if save_path is not None:
         outputs.make_folder(file.parent if file else save_path)
     done = failed = 0
+    ran = str(pipeline.session.plan)
     with closing(_results(pipeline, input, inference, reading, output)) as results:
         for result in results:
             if isinstance(result, SegFailure):
@@ -131,13 +132,13 @@ def predict(
                 complain(result.error)
             else:
                 done += 1
+                ran = f"{result.provider} {result.precision}"
                 _show(result, output.show)
     if videos:
         saved = _save_videos(pipeline, videos, inference)
         done, failed = done + saved, failed + len(videos) - saved
     where = f", {'saved as' if file else 'results in'} {save_path}" if save_path and done else ""
-    ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
-    say(f"{done} segmented, {failed} failed ({ran}){where}")
+    say(f"{done} segmented, {failed} failed ({pipeline.model_name} on {ran}){where}")
     return 1 if failed else 0
 
 

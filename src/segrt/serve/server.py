@@ -130,8 +130,7 @@ def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)
     host, port = sock.getsockname()[:2]
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    ran = f"{pipeline.model_name} on {pipeline.session.provider} {pipeline.session.precision}"
-    log.info("serving %s at %s", ran, where)
+    log.info("serving %s on %s at %s", pipeline.model_name, pipeline.session.plan, where)
     if settings.token is None and host not in ("127.0.0.1", "::1"):
         log.warning(
             "%s is open to everyone who can reach it: set --token to require a token", where

@@ -154,8 +154,8 @@ class Service:
             model=pipeline.model_name,
             classes=names,
             palette=[tuple(colour) for colour in pipeline.palette[: len(names) or None].tolist()],
-            provider=pipeline.session.provider,
-            precision=pipeline.session.precision,
+            provider=plan.provider,
+            precision=plan.precision,
             device=plan.device if plan.device == "cpu" else f"{plan.device}:{plan.device_id}",
             mode=pipeline.mode.value,
             limits=schema.Limits(
