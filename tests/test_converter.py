@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
@@ -178,6 +179,27 @@ def test_a_stopped_command_ends_what_it_started(tmp_path: Path) -> None:
             return
         time.sleep(0.02)
     pytest.fail(f"process {sleeping} still runs")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
+@pytest.mark.parametrize("bare", [True, False])
+def test_openmp_of_scikit_learn_is_used_where_the_system_has_none(
+    bare: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(name: str) -> str:
+        if bare:
+            raise OSError(f"{name}: cannot open shared object file")
+        return name
+
+    monkeypatch.setattr(ctypes, "CDLL", find)
+    links = tmp_path / "links"
+    assert converter._openmp(tmp_path, links, "/mine") == {}
+    copy = tmp_path / "scikit_learn.libs" / "libgomp-a34b3233.so.1.0.0"
+    copy.parent.mkdir()
+    copy.write_text("library")
+    found = converter._openmp(tmp_path, links, "/mine")
+    assert found == ({"LD_LIBRARY_PATH": f"{links}:/mine"} if bare else {})
+    assert not bare or (links / "libgomp.so.1").read_text() == "library"
 
 
 def test_a_frozen_program_converts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,11 @@ from segrt.paddle_settings import parse_engine_config, parse_hpi, parse_pp_optio
 from segrt.types import Mode
 
 
+def _about_settings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The messages, but for that of machines without OpenVINO."""
+    return [text for text in caplog.messages if not text.startswith("high-performance mode runs")]
+
+
 class Option:
     """Like PaddleX's PaddlePredictorOption: it raises Exception for options that are not set."""
 
@@ -130,7 +135,7 @@ def test_settings_without_effect_are_named_once(
         caplog.clear()
         with caplog.at_level(logging.WARNING, "segrt"):
             segrt.create_pipeline(model_dir=colour_model, device="cpu", **arguments)
-        assert caplog.messages == [f"PaddleX settings without effect: {expected}"]
+        assert _about_settings(caplog) == [f"PaddleX settings without effect: {expected}"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_arguments_of_create_pipeline(
     )
     assert pipeline.mode.value == mode
     assert threads in (None, pipeline.session.plan.threads)
-    assert not caplog.messages
+    assert not _about_settings(caplog)
 
 
 def test_arguments_win_over_the_yaml(colour_model: Path) -> None:

@@ -577,6 +577,9 @@ def test_mirror_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         "SEGRT_MIRROR", form.format(source).replace(" ", "%20" if "file:" in form else " ")
     )
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
+    with pytest.raises(ConfigError, match="is not valid: there is no such folder"):
+        get()
+    source.mkdir()
     message = failing()
     assert (
         f"{source}/official_inference_model/paddle3.0rc0/{NAME}_infer.tar (no readable file)"

@@ -20,6 +20,7 @@ def test_messages_are_neither_wrapped_nor_padded() -> None:
 def test_a_spinner_says_what_it_waits_for_where_it_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "segrt")
     with spinner("converting"):
         assert caplog.messages == ["converting ..."]
     with spinner("converting", shown=False) as step:

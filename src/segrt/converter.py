@@ -9,6 +9,7 @@ environment in the cache folder, once and with the user's consent:
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import json
@@ -47,6 +48,7 @@ Step = Callable[[str], None]
 
 _MODULES = ("paddle", "paddle2onnx", "onnx", "onnxslim", "onnxruntime")
 _FULL = "No space left on device"
+_OPENMP = "libgomp.so.1"
 
 
 def folder() -> Path:
@@ -217,10 +219,12 @@ def convert(python: Path, source: Path, name: str, work: Path) -> None:
     """
     command = [str(python), "-m", "segrt_export.job", str(source.absolute()), name, str(work)]
     if python == Path(sys.executable):
-        status, output = _run_job(command, work, [*filter(None, sys.path)])
+        site = Path(np.__file__).parents[1]
+        status, output = _run_job(command, work, [*filter(None, sys.path)], site)
     else:
         with store.locked(folder(), "the converter", "using"):
-            status, output = _run_job(command, work, _code(work / "code"))
+            site = next(python.parents[1].glob("lib/python*/site-packages"), python.parent)
+            status, output = _run_job(command, work, _code(work / "code"), site)
     if (error := work / "error.txt").is_file():
         output = error.read_text("utf-8")
     elif status:
@@ -232,11 +236,28 @@ def convert(python: Path, source: Path, name: str, work: Path) -> None:
     raise ExportError(f"{name} can't be converted: {_last(output)}")
 
 
-def _run_job(command: list[str], work: Path, paths: list[str]) -> tuple[int, str]:
+def _run_job(command: list[str], work: Path, paths: list[str], site: Path) -> tuple[int, str]:
     """Run a command in `work`, because Python finds modules in the working folder first."""
     found = os.pathsep.join(map(os.path.abspath, paths))
     env = _environment() | {"PYTHONPATH": found, "GLOG_minloglevel": "2"}
+    env |= _openmp(site, work / "libraries", env.get("LD_LIBRARY_PATH", ""))
     return _run(command, env, cwd=work, timeout=TIMEOUT_S)
+
+
+def _openmp(site: Path, links: Path, paths: str) -> dict[str, str]:
+    """Variables with which Paddle finds the OpenMP library of GCC, which bare systems lack.
+
+    The wheel of scikit-learn contains a copy under another name, to which a link is made.
+    """
+    copies = sorted(site.glob("scikit_learn.libs/libgomp*.so*"))
+    try:
+        if not sys.platform.startswith("linux") or not copies or ctypes.CDLL(_OPENMP):
+            return {}
+    except OSError:
+        pass
+    links.mkdir()
+    (links / _OPENMP).symlink_to(copies[0].absolute())
+    return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(links.absolute()), paths)))}
 
 
 def requirements() -> list[str]:

@@ -84,7 +84,7 @@ def spinner(label: str, shown: bool = True) -> Iterator[Callable[[str], None]]:
     )
     show = shown and console.is_terminal
     if shown and not show:
-        log.warning("%s ...", label)
+        log.info("%s ...", label)
     with Progress(*columns, console=console, transient=True, disable=not show) as bar:
         task = bar.add_task(label, total=None, step="")
         yield lambda step: bar.update(task, step=step)

@@ -92,6 +92,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding can't hold
     logging.basicConfig(format="%(message)s", handlers=[Messages(err)])
+    logging.getLogger("segrt").setLevel(logging.INFO)
     try:
         status = app(as_subcommand(sys.argv[1:]), exit_on_error=False, print_error=False)
     except (CycloptsError, ConfigError) as error:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from segrt.errors import ExportError
 from segrt_export.requirements import require
 
 OPSET = 17
 """Default ONNX operator set."""
-OPENMP = "libgomp.so.1"
 TIMEOUT_S = 600
 """Seconds after which a conversion is stopped."""
 
@@ -67,54 +64,21 @@ def failure_reason(output: str) -> str:
     return (errors or lines or ["no output"])[-1][:300]
 
 
-def with_openmp(env: dict[str, str], folder: Path) -> dict[str, str]:
-    """Environment variables with which paddle2onnx finds GCC's OpenMP, which bare systems lack.
-
-    The wheel of scikit-learn contains a copy under another name.
-
-    Example:
-        >>> with_openmp({}, Path("links"))  # on a bare system
-        {'LD_LIBRARY_PATH': 'links'}
-
-    Args:
-        env: the variables so far.
-        folder: a folder for the link to the copy.
-
-    Raises:
-        ExportError: there is no copy.
-    """
-    if sys.platform != "linux":
-        return env
-    try:
-        ctypes.CDLL(OPENMP)
-        return env
-    except OSError:
-        pass
-    places = (Path(path) for path in sys.path if path)
-    copies = [file for path in places for file in path.glob("scikit_learn.libs/libgomp*.so*")]
-    if not copies:
-        raise ExportError(f"paddle2onnx needs {OPENMP}: on Debian, run  apt install libgomp1")
-    (folder / OPENMP).symlink_to(copies[0].absolute())
-    paths = (str(folder), env.get("LD_LIBRARY_PATH", ""))
-    return env | {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths))}
-
-
 def _run_child(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "segrt_export.convert", *map(str, arguments)]
     env = dict(
         os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), GLOG_minloglevel="2"
     )
     try:
-        with TemporaryDirectory(prefix="segrt-export-") as folder:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=TIMEOUT_S,
-                env=with_openmp(env, Path(folder)),
-                check=False,
-            )
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            env=env,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise ExportError(
             f"converting {arguments[1]} took longer than {TIMEOUT_S} s and was stopped"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import sys
 
 from segrt.errors import MissingExtraError
 
@@ -21,11 +23,20 @@ def require(*modules: str) -> None:
         >>> require("paddle2onnx")
 
     Raises:
-        MissingExtraError: some are not; the message contains the commands that install them.
+        MissingExtraError: some are not, or a library that Paddle needs is not; the message contains
+            the commands that install them.
     """
     absent = [module for module in modules if importlib.util.find_spec(module) is None]
     if absent:
         raise missing(*absent)
+    if "paddle" in modules and sys.platform == "linux":
+        try:
+            ctypes.CDLL("libgomp.so.1")
+        except OSError:
+            raise MissingExtraError(
+                "Paddle needs libgomp.so.1, the OpenMP library of GCC: on Debian, run  apt install "
+                "libgomp1"
+            ) from None
 
 
 def missing(*modules: str | None, extra: str = _EXTRA) -> MissingExtraError:
