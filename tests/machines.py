@@ -6,6 +6,7 @@ from segrt.backends.catalog import Catalog, Cpu, Gpu, Provider
 
 PLAIN = Cpu("plain", 4)
 BF16 = Cpu("with bf16", 4, frozenset({"avx512f", "avx512_bf16"}))
+AVX2 = Cpu("AMD EPYC 7763", 4, frozenset({"avx2"}))
 ZEN = Cpu("AMD EPYC 9654", 4, frozenset({"avx512f", "avx512_bf16"}))
 VNNI = Cpu("with VNNI", 4, frozenset({"avx512f", "avx512_vnni"}))
 AMX = Cpu("with AMX", 16, frozenset({"avx512f", "avx512_bf16", "amx_bf16", "amx_int8"}))
@@ -46,6 +47,7 @@ CPU_ONLY = machine()
 OPENVINO = machine("OpenVINO")
 OPENVINO_BF16 = machine("OpenVINO", cpu=BF16)
 OPENVINO_VNNI = machine("OpenVINO", cpu=VNNI)
+OPENVINO_AVX2 = machine("OpenVINO", cpu=AVX2)
 OPENVINO_ZEN = machine("OpenVINO", cpu=ZEN)
 NO_DEVICE = Catalog(
     ZEN,

@@ -95,9 +95,9 @@ def problems(machine: Catalog) -> list[str]:
             f"{machine.gpus[0].name} is not used: the installed ONNX Runtime has no "
             f"CUDAExecutionProvider; run  {machine.install('segrt[gpu]')}"
         )
-    elif not machine.provider("OpenVINOExecutionProvider") and machine.has_openvino and not cuda:
+    elif not cuda and _lacks_openvino(machine):
         messages.append(
-            "OpenVINO, the fastest backend on x86 CPUs, is not installed: run  "
+            "OpenVINO, the fastest backend on this CPU, is not installed: run  "
             f"{machine.install('segrt[openvino]')}"
         )
     return messages
@@ -117,6 +117,11 @@ def _print_hardware(out: Console, machine: Catalog) -> None:
     if not machine.gpus:
         out.print("GPU       none usable by CUDA")
     out.print(f"wheels    {', '.join(f'{name} {version}' for name, version in machine.versions)}")
+
+
+def _lacks_openvino(machine: Catalog) -> bool:
+    exists = machine.has_openvino and machine.cpu.gains_by_openvino
+    return exists and not machine.provider("OpenVINOExecutionProvider")
 
 
 def _for_the_cpu_beside_a_gpu(machine: Catalog, provider: Provider) -> bool:

@@ -219,6 +219,7 @@ def test_doctor_offers_openvino_where_it_exists() -> None:
     (problem,) = problems(Catalog(m.PLAIN, (), m.CPU_ONLY.providers, installed))
     assert "run  pip uninstall -y onnxruntime && pip install 'segrt[openvino]'" in problem
     assert not problems(Catalog(m.PLAIN, (), m.CPU_ONLY.providers, installed, has_openvino=False))
+    assert not problems(Catalog(m.AVX2, (), m.CPU_ONLY.providers, installed))
 
 
 def test_doctor_does_not_give_up_a_gpu_for_openvino() -> None:

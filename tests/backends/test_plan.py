@@ -46,6 +46,7 @@ def _try(
     [
         ("cpu", m.CPU_ONLY, "cpu fp32", "cpu fp32"),
         ("cpu", m.OPENVINO, "openvino fp32", "openvino fp32"),
+        ("cpu", m.OPENVINO_AVX2, "cpu fp32", "cpu fp32"),
         # bf16 without AMX only if measured
         ("cpu", m.OPENVINO_BF16, "openvino fp32", "openvino fp32"),
         ("cpu", m.OPENVINO_ZEN, "openvino fp32", "openvino bf16"),
@@ -233,9 +234,20 @@ def test_high_performance_mode_in_plain_fp32_says_what_would_be_faster(
     assert plans(where, FAST, machine, preselected=[plan.name])[0].note == ""
 
 
-def test_nothing_is_said_to_be_faster_where_it_does_not_exist() -> None:
-    for machine in (Catalog(m.PLAIN, (), m.CPU_ONLY.providers, has_openvino=False), m.OPENVINO):
+def test_nothing_is_said_to_be_faster_where_it_is_not() -> None:
+    cpu = m.CPU_ONLY.providers
+    for machine in (Catalog(m.PLAIN, (), cpu, has_openvino=False), Catalog(m.AVX2, (), cpu)):
         assert plans(None, FAST, machine)[0].note == ""
+    for machine in (m.OPENVINO, m.OPENVINO_AVX2):
+        assert plans(None, FAST, machine)[0].note == ""
+
+
+def test_openvino_runs_fp32_without_avx512_if_it_is_chosen() -> None:
+    for hpi in (HpiConfig(backend="openvino"), HpiConfig(backend="openvino", precision="fp32")):
+        assert _names("cpu", FAST, m.OPENVINO_AVX2, hpi_config=hpi) == ["openvino fp32"]
+    tuned = HpiConfig(backend="openvino", precision="fp32", threads=2)
+    assert _names("cpu", FAST, m.OPENVINO_AVX2, tuned=tuned) == ["openvino fp32", "cpu fp32"]
+    assert "openvino fp32" in [plan.name for plan in every(None, m.OPENVINO_AVX2)]
 
 
 def test_normal_mode_really_computes_in_fp32() -> None:
@@ -441,9 +453,9 @@ def test_hpi_config_as_text_and_mapping() -> None:
 
 def test_every_returns_all_runnable_plans_normal_first() -> None:
     assert [plan.name for plan in every(None, m.OPENVINO_BF16)] == [
-        "cpu fp32",
-        "openvino bf16",
         "openvino fp32",
+        "openvino bf16",
+        "cpu fp32",
     ]
     names = ["cuda fp32", "tensorrt fp16", "tensorrt bf16", "tensorrt tf32", "cuda tf32"]
     names.append("cuda fp16")
@@ -451,7 +463,7 @@ def test_every_returns_all_runnable_plans_normal_first() -> None:
     two = [
         plan.threads
         for plan in every(Device.parse("cpu"), m.OPENVINO_AMX)
-        if plan.name == "cpu fp32"
+        if plan.name == "openvino fp32"
     ]
     assert two == [8, 16]
 

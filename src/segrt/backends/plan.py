@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from segrt import checked_yaml
-from segrt.backends.catalog import Catalog
+from segrt.backends.catalog import Catalog, Cpu
 from segrt.errors import ConfigError, DeviceError
 from segrt.types import Device, Mode
 from segrt.validation import did_you_mean
@@ -463,6 +463,9 @@ def _why_not(backend: Backend, precision: str, request: _Request, *, explicit: b
     index, catalog = request.index, request.catalog
     provider = catalog.provider(backend.provider)
     why = _why_no_gpu(index, catalog) if backend.device == "gpu" else ""
+    if backend.name == "openvino":
+        why = _why_not_on_cpu(catalog.cpu, precision, explicit, bool(request.fixed.backend))
+    why = why or _why_not_int8(backend, precision, catalog.cpu.features, request.quantised)
     if not why and provider is None:
         why = f"the installed ONNX Runtime has no {backend.provider}"
         if backend.name == "openvino" and not catalog.has_openvino:
@@ -477,12 +480,19 @@ def _why_not(backend: Backend, precision: str, request: _Request, *, explicit: b
         half = (backend.name, precision) == ("cuda", "fp16")
         if not why and half and "onnx" not in dict(catalog.versions):
             why = "converting a model to fp16 requires the package onnx: run  pip install onnx"
-    elif (backend.name, precision) == ("openvino", "bf16"):
-        if not {"avx512_bf16", "amx_bf16"} & catalog.cpu.features:
-            why = "this CPU has no bf16 instructions"
-        elif not explicit and not catalog.cpu.fast_bf16:
-            why = "bf16 is slower than FP32 on Intel CPUs without AMX"
-    return why or _why_not_int8(backend, precision, catalog.cpu.features, request.quantised)
+    return why
+
+
+def _why_not_on_cpu(cpu: Cpu, precision: str, explicit: bool, fixed: bool) -> str:
+    """What the CPU's instructions rule out with OpenVINO. `fixed`: the user asks for OpenVINO."""
+    if precision == "bf16":
+        if not {"avx512_bf16", "amx_bf16"} & cpu.features:
+            return "this CPU has no bf16 instructions"
+        if not explicit and not cpu.fast_bf16:
+            return "bf16 is slower than FP32 on Intel CPUs without AMX"
+    if precision == "fp32" and not (explicit or fixed or cpu.gains_by_openvino):
+        return "OpenVINO is not faster in FP32 on CPUs without AVX-512"
+    return ""
 
 
 def _why_not_int8(
