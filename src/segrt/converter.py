@@ -367,12 +367,12 @@ def _run(
         cwd=cwd,
         start_new_session=True,
     ) as process:
-        assert process.stdout
         timer = Timer(timeout, _kill, [process])
-        timer.daemon = True
-        timer.start()
         lines = []
         try:
+            timer.daemon = True
+            timer.start()
+            assert process.stdout
             for line in process.stdout:
                 lines.append(line)
                 step(line.strip()[:60])

@@ -46,13 +46,30 @@ def test_openvino_is_built_in_and_runs_the_model(precision: str) -> None:
     assert (rounding < 1e-3) == (precision == "fp32")
 
 
-def test_high_performance_mode_uses_openvino() -> None:
+FAST = (
+    "OpenVINOExecutionProvider" if catalog.read().cpu.gains_by_openvino else "CPUExecutionProvider"
+)
+"""What high-performance mode runs on this CPU."""
+
+
+def test_high_performance_mode() -> None:
     pipeline, _ = _labels(mode="high-performance")
-    assert pipeline.session.provider == "OpenVINOExecutionProvider"
+    assert pipeline.session.provider == FAST
+
+
+def test_normal_mode_runs_openvino_for_sizes_that_recur(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog.Cpu, "gains_by_openvino", True)
+    pipeline = segrt.create_pipeline("semantic_segmentation")
+    results = [r for r in pipeline.predict([SAMPLE] * 6) if isinstance(r, segrt.SegResult)]
+    assert [r.precision for r in results] == ["fp32"] * 6
+    first, *_, last = results
+    assert first.provider == "CPUExecutionProvider"
+    assert last.provider == "OpenVINOExecutionProvider"
+    assert (first.labels == last.labels).mean() > 0.9999
 
 
 def test_doctor() -> None:
     done = wheel.segrt("doctor")
     assert done.returncode == 0
-    assert "high-performance mode would run OpenVINOExecutionProvider" in done.stdout
+    assert f"high-performance mode would run {FAST}" in done.stdout
     assert "problem" not in done.stdout
