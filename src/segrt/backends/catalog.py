@@ -80,8 +80,8 @@ class Cpu:
     def gains_by_openvino(self) -> bool:
         """Whether OpenVINO is faster than ONNX Runtime's CPU provider in FP32, as far as known.
 
-        Measured on the models of the zoo: 1.0 to 1.6 times with AVX-512; 0.8 to 1.2 times, 0.97 as
-        geometric mean, with AVX2 alone.
+        Measured on models of the zoo: 1.0 to 1.6 times with AVX-512; 0.68 to 1.07 times, 0.87 as
+        geometric mean, with AVX2 alone (`benchmarks/results/cpu-avx2.md`).
         """
         return not self.features or "avx512f" in self.features
 
