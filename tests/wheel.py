@@ -13,7 +13,7 @@ from segrt.backends.catalog import RUNTIMES
 
 def only(name: str) -> None:
     """Skip the module unless `name` is the only installed ONNX Runtime wheel."""
-    installed = {str(dist.name) for dist in metadata.distributions()} & set(RUNTIMES)
+    installed = {str(dist.name) for dist in metadata.distributions()} & set(RUNTIMES.values())
     if installed != {name}:
         pytest.skip(
             f"needs {name} and no other ONNX Runtime; see the Makefile", allow_module_level=True
