@@ -147,6 +147,7 @@ def tune(
     Raises:
         ModelError: the model can't run on the CPU at this size.
     """
+    load_loop()
     expected = _labels(Pipeline(Session(file, reference)), images, size)
     entries = [_Entry(plan) for plan in candidates]
     total = len(entries) * (rounds + 1)
@@ -183,7 +184,6 @@ class _Entry:
     ) -> None:
         """Load the model, and compare its labels with the expected ones."""
         try:
-            load_loop()
             pipeline = Pipeline(Session(file, self.plan))
             pipeline.session.warm_up((1, 3, *size))
             if not _finite(pipeline.session, images, size):

@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module, metadata, util
@@ -285,10 +285,7 @@ def _control_groups(root: Path, controller: str) -> tuple[tuple[Path, bool], ...
 
 @lru_cache(maxsize=4)  # asked for each image
 def _levels(groups: str, root: Path, controller: str) -> tuple[tuple[Path, bool], ...]:
-    return tuple(_each_level(groups, root, controller))
-
-
-def _each_level(groups: str, root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    found: list[tuple[Path, bool]] = []
     for line in groups.splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -297,8 +294,8 @@ def _each_level(groups: str, root: Path, controller: str) -> Iterator[tuple[Path
         folder = base / group.strip("/")
         # A container may see its own group as the root while /proc still shows the host's path.
         parents = (parent for parent in folder.parents if base in parent.parents)
-        for level in {base, folder, *parents}:
-            yield level, bool(controllers)
+        found += [(level, bool(controllers)) for level in {base, folder, *parents}]
+    return tuple(found)
 
 
 def missing_libraries(library: Path | None, also: Iterable[str] = ()) -> tuple[str, ...]:
