@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -63,6 +64,15 @@ def _encodable(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return type(value)(_encodable(item) for item in value)
     return value
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Generator[None]:
+    """Undo the level that commands and servers set, so that no test depends on those before it."""
+    logger = logging.getLogger("segrt")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture

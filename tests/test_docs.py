@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +64,7 @@ def _blocks(page: Path) -> list[Block]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files the pages use: photos, documents, a video, a converted model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "cache"))
@@ -81,10 +79,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_clip(Path("clip.mp4"))
     Path("converted").mkdir()
     shutil.copyfile(MODELS / "PP-LiteSeg-T_camvid" / "model.onnx", "converted/my_model.onnx")
-    log = logging.getLogger("segrt")
-    level = log.level
-    yield tmp_path
-    log.setLevel(level)
+    return tmp_path
 
 
 def _run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
