@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from threading import Condition
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class Budget:
     @property
     def total(self) -> int:
         """The limit in bytes."""
-        return self.limit or int(SHARE * (catalog.usable_memory() or sys.maxsize))
+        return self.limit or int(SHARE * (_usable(int(monotonic())) or sys.maxsize))
 
     def capacity(self) -> int:
         """What the networks may use together, in bytes."""
@@ -120,6 +121,16 @@ class Budget:
 
 BUDGET = Budget()
 """The budget of this process."""
+
+
+@lru_cache(maxsize=1)
+def _usable(second: int) -> int | None:
+    """Usable memory in bytes, read once in each second: an image asks several times.
+
+    Args:
+        second: the current one.
+    """
+    return catalog.usable_memory()
 
 
 def limit_memory(limit: int | str | None) -> None:
