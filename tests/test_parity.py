@@ -43,7 +43,7 @@ from segrt.backends.session import Session
 from segrt.description import Given
 from segrt.metadata import KEY
 from segrt.preprocess import Transforms
-from segrt.types import DEVICE_KINDS, Device, LabelFormat, Mode
+from segrt.types import DEVICE_KINDS, Device, LabelFormat, Mode, SizeLike
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Pixels = npt.NDArray[np.uint8]
@@ -228,7 +228,7 @@ def test_match_predict_is_lazy_over_folders_and_documents(
         save_image(f"d/{name}.png", tiles)
     results = pipeline.predict(tmp_path / "d")
     assert iter(results) is results
-    assert next(results)["input_path"].endswith("a.png")  # type: ignore[index]
+    assert next(results)["input_path"].endswith("a.png")
     (tmp_path / "d" / "h.png").write_bytes(b"")  # read only when it is next
     with pytest.raises(segrt.InputError, match=r"h\.png is empty"):
         list(results)
@@ -242,7 +242,7 @@ def test_match_predict_is_lazy_over_folders_and_documents(
 
     monkeypatch.setattr(pypdfium2.PdfPage, "render", spy)
     pages = pipeline.predict(_pdf(tmp_path / "doc.pdf", 40))
-    assert next(pages)["page_index"] == 0  # type: ignore[index]
+    assert next(pages)["page_index"] == 0
     assert len(rendered) < 5
     assert len(list(pages)) == 39
 
@@ -250,7 +250,7 @@ def test_match_predict_is_lazy_over_folders_and_documents(
 def test_match_predict_is_lazy_over_videos(pipeline: segrt.Pipeline, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 12)
     results = pipeline.predict(clip)
-    assert next(results)["page_index"] == 0  # type: ignore[index]
+    assert next(results)["page_index"] == 0
     assert [r["page_index"] for r in _all(results)] == list(range(1, 12))
 
 
@@ -386,7 +386,7 @@ def test_match_the_18_models_list_a_bare_normalize(pipeline: segrt.Pipeline) -> 
     ],
 )
 def test_match_target_size_none_is_the_setting_and_minus_1_the_source_size(
-    colour_model: Path, sizes: Sizes, setting: object, argument: object, inferred: tuple[int, int]
+    colour_model: Path, sizes: Sizes, setting: object, argument: SizeLike, inferred: tuple[int, int]
 ) -> None:
     pipeline = segrt.create_pipeline(
         config=_config(model_dir=str(colour_model), target_size=setting)
@@ -839,7 +839,7 @@ def test_fix_03_path_tuple_pil_and_bytes_are_accepted_and_none_is_an_error(
         assert len(_all(pipeline.predict(source))) == 1
     for nothing in (None, [None]):
         with pytest.raises(segrt.InputError, match="an input of type NoneType can't be read"):
-            list(pipeline.predict(nothing))
+            list(pipeline.predict(nothing))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
@@ -978,7 +978,7 @@ def test_fix_10_batch_of_images_of_different_sizes(pipeline: segrt.Pipeline) -> 
 
 @pytest.mark.parametrize("pair", [[-1, -1], (-1, -1), "[-1,-1]", "-1,-1"])
 def test_fix_11_pair_of_minus_1_is_the_source_size(
-    pipeline: segrt.Pipeline, sizes: Sizes, pair: object
+    pipeline: segrt.Pipeline, sizes: Sizes, pair: SizeLike
 ) -> None:
     list(pipeline.predict(np.zeros((44, 52, 3), np.uint8), pair))
     assert sizes == [(44, 52)]

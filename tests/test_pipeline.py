@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import time
 import weakref
@@ -8,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ from segrt.backends.catalog import usable_cores
 from segrt.backends.plan import BACKENDS, Plan
 from segrt.backends.session import Session
 from segrt.description import Given
+from segrt.sources import Source
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Image = npt.NDArray[np.uint8]
@@ -140,7 +143,7 @@ def test_eight_threads_share_one_pipeline(pipeline: segrt.Pipeline) -> None:
 def test_workers_keep_order_and_errors(
     colour_model: Path, workers: int, options: dict[str, Any]
 ) -> None:
-    images: list[object] = [*_distinct(30)]
+    images: list[Source] = [*_distinct(30)]
     images[7:7] = [b"broken", np.zeros((4, 4, 2), np.uint8)]
     one = list(
         segrt.create_pipeline(model_dir=colour_model).predict(images, on_error="yield", **options)
@@ -192,7 +195,7 @@ def test_batches_start_in_input_order(
     )
     monkeypatch.setattr(Session, "run", spy)
     heights = [16 + 4 * i for i in range(8)]
-    images: list[object] = [np.zeros((height, 20, 3), np.uint8) for height in heights]
+    images: list[Source] = [np.zeros((height, 20, 3), np.uint8) for height in heights]
     images[3:3] = [b"broken"]
     assert len(list(pipeline.predict(images, on_error="yield"))) == 9
     assert ran == heights
@@ -237,6 +240,80 @@ def test_calling_a_pipeline_is_predicting(pipeline: segrt.Pipeline, tiles: Image
     assert np.array_equal(_labels(pipeline(input=tiles, target_size=32)), expected)
 
 
+def test_segment_takes_exactly_one_image(
+    pipeline: segrt.Pipeline, tiles: Image, tmp_path: Path
+) -> None:
+    assert np.array_equal(
+        pipeline.segment(tiles, 32, scores=True).labels, _labels(pipeline(tiles, 32))[0]
+    )
+    for inputs, message in (
+        ([tiles, tiles], r"^this list gives several images: segment takes exactly one, predict"),
+        ([], r"^this list gives no image: "),
+    ):
+        with pytest.raises(segrt.InputError, match=message):
+            pipeline.segment(inputs)
+    with pytest.raises(segrt.InputError, match=r"road\.png"):
+        pipeline.segment(tmp_path / "road.png")
+    with pytest.raises(TypeError, match="on_error"):
+        pipeline.segment(tiles, on_error="yield")
+
+
+def test_the_order_of_colours_is_that_of_the_array(pipeline: segrt.Pipeline, tiles: Image) -> None:
+    expected = _labels(pipeline.predict(tiles))[0]
+    rgb = tiles[:, :, ::-1]
+    alpha = np.dstack([rgb, np.zeros(rgb.shape[:2], np.uint8)])
+    for image in (rgb, [rgb], alpha, rgb.astype(np.float32) / 255):
+        assert np.array_equal(_labels(pipeline.predict(image, color="rgb"))[0], expected)
+    assert not np.array_equal(_labels(pipeline.predict(rgb))[0], expected)
+    result = pipeline.segment(rgb, color="rgb")
+    assert np.array_equal(result.image, tiles)
+    for same in (cv2.imencode(".png", tiles)[1].tobytes(), tiles[:, :, 0]):
+        assert np.array_equal(
+            _labels(pipeline.predict(same, color="rgb"))[0], _labels(pipeline.predict(same))[0]
+        )
+    with pytest.raises(segrt.ConfigError, match=r"^color 'RGB' is not valid: use bgr or rgb$"):
+        pipeline.predict(tiles, color="RGB")  # type: ignore[call-overload]
+
+
+def test_a_pickled_pipeline_is_created_again(
+    colour_model: Path, tiles: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(colour_model.parent)
+    pipeline = segrt.create_pipeline(
+        model_dir=colour_model.name, device="cpu", palette=[[9, 9, 9]] * 3
+    )
+    pipeline.target_size = 32
+    stored = pickle.dumps(pipeline)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = pickle.loads(stored)
+    assert (again.target_size, again.palette.tolist()) == (32, [[9, 9, 9]] * 3)
+    assert np.array_equal(_labels(again.predict(tiles))[0], _labels(pipeline.predict(tiles))[0])
+    pipeline.close()
+    with pytest.raises(segrt.ConfigError, match="closed"):
+        pickle.dumps(pipeline)
+    with pytest.raises(segrt.ConfigError, match="can't be pickled: create it with create_pipeline"):
+        pickle.dumps(segrt.Pipeline(again.session))
+
+
+def test_a_copy_shares_the_model(pipeline: segrt.Pipeline, tiles: Image) -> None:
+    other = copy.copy(pipeline)
+    assert other.session is pipeline.session
+    other.target_size = 32
+    assert pipeline.target_size is None
+    pipeline.close()
+    assert _labels(other.predict(tiles))
+
+
+if TYPE_CHECKING:
+
+    def _the_readme_needs_no_casts(pipeline: segrt.Pipeline, paths: list[Path]) -> None:
+        for result in pipeline.predict(paths):
+            result.save_to_img("output")
+        for item in pipeline.predict("photos", on_error="yield"):
+            item.save_to_img("output")  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
@@ -253,7 +330,7 @@ def test_unknown_arguments_are_one_clear_type_error(
         with pytest.raises(
             TypeError,
             match=rf"^predict\(\) has no argument '{word}'{hint}: use input, target_size, device, "
-            "batch_size, on_error, scores, slide, progress, exif, pdf_scale, max_pixels$",
+            "batch_size, on_error, scores, slide, progress, color, exif, pdf_scale, max_pixels$",
         ):
             call(tiles, **{word: 1})
 
@@ -363,10 +440,10 @@ def test_failures_are_yielded_in_input_order(
     ],
 )
 def test_invalid_arguments_raise_at_the_call(
-    pipeline: segrt.Pipeline, tiles: Image, options: dict[str, int], message: str
+    pipeline: segrt.Pipeline, tiles: Image, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(segrt.ConfigError, match=message):
-        pipeline.predict(tiles, **options)  # type: ignore[arg-type]
+        pipeline.predict(tiles, **options)
 
 
 def test_same_names_in_one_call_do_not_overwrite(

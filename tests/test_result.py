@@ -63,6 +63,26 @@ def test_mapping_equals_that_of_paddlex() -> None:
         result["labels"]
 
 
+def test_the_repr_is_one_line_without_arrays() -> None:
+    result = _result()
+    text = repr(result)
+    assert text.startswith(f"<SegResult {result.input_path}: 12 x 16, class ")
+    assert text.endswith("; m on CPUExecutionProvider fp32, 6.0 ms>")
+    assert "\n" not in text
+    assert len(text) < 200
+
+
+def test_notebooks_show_the_overlay_and_the_shares() -> None:
+    result = dataclasses.replace(_result(), input_path="<b>.png")
+    assert Image.open(io.BytesIO(result._repr_png_())).size == result.overlay().size
+    html = result._repr_html_()
+    assert "<b>" not in html
+    assert "&lt;b&gt;.png" in html
+    for name, share in list(result.areas().items())[:12]:
+        assert f"{name}</td><td>{share:.1%}</td>" in html
+    assert "http" not in html
+
+
 def test_items_can_be_read_like_those_of_a_dict() -> None:
     result = _result()
     assert isinstance(result, MutableMapping)

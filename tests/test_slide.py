@@ -17,6 +17,7 @@ from segrt import SegResult
 from segrt.errors import ConfigError
 from segrt.postprocess import Upsampled
 from segrt.slide import Window, parse_window, run_window, starts
+from segrt.sources import Source
 
 Image = npt.NDArray[np.uint8]
 CLASSES = 4
@@ -110,7 +111,7 @@ def test_invalid_windows(value: object) -> None:
         parse_window(value)
 
 
-def _labels(pipeline: segrt.Pipeline, image: object, **options: Any) -> npt.NDArray[np.int32]:
+def _labels(pipeline: segrt.Pipeline, image: Source, **options: Any) -> npt.NDArray[np.int32]:
     (result,) = pipeline.predict(image, **options)
     assert isinstance(result, SegResult)
     return result.labels

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import InputError
 from segrt.reading import Pixels
+from segrt.types import Color
 
 _CHANNELS = (1, 3, 4)
+
+
+class SupportsArray(Protocol):
+    """An array of a library that converts it to NumPy: NumPy, torch, TensorFlow, h5py, xarray."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """The array in NumPy's form."""
+
+
+class SupportsDLPack(Protocol):
+    """An array of a library with the DLPack protocol."""
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
+        """A capsule with the array."""
 
 
 def is_array(source: object) -> bool:
@@ -43,7 +58,7 @@ def as_numpy(source: Any) -> npt.NDArray[Any]:
     raise InputError(f"this {kind} can't be converted to a NumPy array: pass one")
 
 
-def from_array(array: npt.NDArray[Any]) -> Pixels:
+def from_array(array: npt.NDArray[Any], color: Color = "bgr") -> Pixels:
     """Convert an array to 8-bit BGR.
 
     Example:
@@ -51,10 +66,11 @@ def from_array(array: npt.NDArray[Any]) -> Pixels:
         (480, 640, 3)
 
     Args:
-        array: (H, W) or (H, W, 1) grey, (H, W, 3) BGR, or (H, W, 4) BGR with alpha, which is
+        array: (H, W) or (H, W, 1) grey, (H, W, 3) with colours, or (H, W, 4) with alpha, which is
             dropped, as OpenCV does. uint8 is used as is, and not copied if possible (memory-mapped
             arrays included). uint16: the upper 8 bits. Float: from 0 to 1, multiplied by 255 and
             rounded. bool: 0 and 255.
+        color: the order of its channels.
 
     Returns:
         np.ndarray: uint8 (H, W, 3), BGR.
@@ -66,9 +82,11 @@ def from_array(array: npt.NDArray[Any]) -> Pixels:
     if array.ndim not in (2, 3) or channels not in _CHANNELS or 0 in array.shape:
         raise InputError(
             f"an array of shape {array.shape} is not an image: {_advice(array.shape)}it must be "
-            "(H, W) or (H, W, 1 | 3 | 4), with colours in BGR order"
+            "(H, W) or (H, W, 1 | 3 | 4), with colours in BGR order, or color='rgb'"
         )
     array = to_uint8(array[:, :, :3] if array.ndim == 3 else array)
+    if channels != 1 and color == "rgb":
+        array = array[:, :, ::-1]
     if channels == 1:
         array = np.broadcast_to(array.reshape(*array.shape[:2], 1), (*array.shape[:2], 3))
     return np.ascontiguousarray(array)
@@ -77,8 +95,8 @@ def from_array(array: npt.NDArray[Any]) -> Pixels:
 def _advice(shape: tuple[int, ...]) -> str:
     if len(shape) == 3 and shape[0] in _CHANNELS:
         return (
-            "its channels come first: pass np.moveaxis(np.asarray(array), 0, 2), with [..., ::-1] "
-            "after it if they are RGB; "
+            "its channels come first: pass np.moveaxis(np.asarray(array), 0, 2), with color='rgb' "
+            "if they are RGB; "
         )
     if len(shape) == 4:
         return "it is a batch: pass its images one by one, as list(array); "

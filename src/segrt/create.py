@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +14,9 @@ from segrt import config as configuration
 from segrt.backends.session import Session, start_all
 from segrt.description import Given
 from segrt.errors import ConfigError
+from segrt.names import is_url
 from segrt.paddle_settings import HPI, PADDLE, Running
+from segrt.palette import PaletteLike
 from segrt.pipeline import Pipeline
 from segrt.types import Device, Mode, shown
 from segrt.validation import refuse_unknown
@@ -27,18 +31,18 @@ def create_pipeline(
     config: dict[str, Any] | None = None,
     device: str | None = None,
     use_hpip: bool | None = None,
-    hpi_config: object = None,
+    hpi_config: Mapping[str, Any] | str | None = None,
     mode: str | None = None,
     model_name: str | None = None,
     model_dir: str | Path | None = None,
-    palette: object = None,
+    palette: PaletteLike = None,
     transforms: Sequence[Mapping[str, Any]] | None = None,
     class_names: Sequence[str] | None = None,
     output: str | None = None,
     workers: int = 1,
     engine: str | None = None,
     engine_config: Mapping[str, Any] | None = None,
-    pp_option: object = None,
+    pp_option: Any = None,
     **unknown: NoReturn,
 ) -> Pipeline:
     """Create a segmentation pipeline.
@@ -97,6 +101,7 @@ def create_pipeline(
         ExportError: the model can't be converted.
         TypeError: there is no such argument.
     """
+    arguments = {key: value for key, value in locals().items() if key != "unknown"}
     refuse_unknown(create_pipeline, unknown)
     if pipeline is None and config is None and (model_name or model_dir):
         pipeline = configuration.PIPELINE
@@ -117,6 +122,10 @@ def create_pipeline(
         )
     preselected = () if path else zoo.get(name or zoo.DEFAULT_MODEL).plans
     file = model_file.resolve(name, path)
+    if path and not is_url(str(path)):
+        arguments["model_dir"] = os.path.abspath(path)
+    if isinstance(pipeline, (str, Path)) and os.path.isfile(pipeline):
+        arguments["pipeline"] = os.path.abspath(pipeline)
     given = Given(
         configuration.parse_transforms(transforms) or module.transforms,
         configuration.parse_class_names(class_names) or module.class_names,
@@ -143,6 +152,7 @@ def create_pipeline(
         palette=module.palette if palette is None else palette,
         slide=module.slide,
         mode=chosen,
+        reopen=partial(create_pipeline, **arguments),
     )
 
 

@@ -21,6 +21,8 @@ from segrt.names import short_stem
 from segrt.pipeline import Pipeline
 from segrt.result import SegResult
 from segrt.schedule import behind
+from segrt.slide import SlideLike
+from segrt.types import SizeLike
 from segrt.video import Clip
 from segrt.video_writer import FORMATS, VideoWriter
 
@@ -37,10 +39,10 @@ def save_overlay_video(
     pipeline: Pipeline,
     source: str | Path | int,
     save_path: str | Path,
-    target_size: object = None,
+    target_size: SizeLike = None,
     *,
     batch_size: int | None = None,
-    slide: object = None,
+    slide: SlideLike = None,
     alpha: float = 0.5,
     progress: VideoProgress | None = None,
 ) -> Path:

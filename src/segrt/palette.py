@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +13,10 @@ from segrt.errors import ConfigError
 
 Palette = npt.NDArray[np.uint8]
 """uint8 (K, 3), RGB: one colour for each class id."""
+
+
+PaletteLike: TypeAlias = str | Sequence[Sequence[int]] | npt.NDArray[Any] | None
+"""What `parse_palette` takes; None where there is a default."""
 
 
 def voc_palette(size: int = 256) -> Palette:

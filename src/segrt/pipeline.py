@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from threading import Lock
 from time import perf_counter
-from typing import NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, overload
 
 import cv2
 
 from segrt.backends.memory import release
 from segrt.backends.session import Session, device_of
-from segrt.errors import ConfigError, DeviceError, SegrtError
+from segrt.errors import ConfigError, DeviceError, InputError, SegrtError
 from segrt.frame import Frame, SegFailure
 from segrt.names import NamedBatch, named_batches
-from segrt.palette import parse_palette
+from segrt.palette import PaletteLike, parse_palette
 from segrt.postprocess import Labels, Scores, finish, to_source
 from segrt.preprocess import Layout, Transforms
 from segrt.reading import Reading
 from segrt.request import Request, check_size, too_large
 from segrt.result import SegResult, Timings
 from segrt.schedule import Acquire, in_order, read_ahead
-from segrt.slide import Crops, Progress, parse_window, run_window
-from segrt.sources import frames, is_likely_single
-from segrt.types import Device, Mode, OnError, TargetSize, parse_target_size
+from segrt.slide import Crops, Progress, SlideLike, parse_window, run_window
+from segrt.sources import Source, frames, is_likely_single
+from segrt.types import (
+    Color,
+    Device,
+    Mode,
+    OnError,
+    SizeLike,
+    TargetSize,
+    parse_color,
+    parse_target_size,
+)
 from segrt.validation import refuse_unknown
 
 log = logging.getLogger("segrt")
@@ -41,11 +51,14 @@ class Pipeline:
     """A loaded model. Threads may share one.
 
     Calling it is the same as `predict`. `close`, or the end of a `with` block, frees its memory.
+    `copy.copy` shares the loaded model; pickling a pipeline, as for another process, loads the
+    model there once more.
 
     Example:
         >>> with segrt.create_pipeline("semantic_segmentation") as pipeline:
-        ...     for result in pipeline("road.png"):
+        ...     for result in pipeline.predict(["road.png", "photos/"]):
         ...         result.save_to_img("./output/")
+        ...     pipeline.segment("road.png").areas()
 
     Attributes:
         sessions: the sessions that share the work, at least one; empty once it is closed.
@@ -65,9 +78,10 @@ class Pipeline:
         start: Start | None = None,
         batch_size: int = 1,
         target_size: TargetSize = None,
-        palette: object = None,
-        slide: object = None,
+        palette: PaletteLike = None,
+        slide: SlideLike = None,
         mode: Mode = Mode.NORMAL,
+        reopen: Callable[[], Pipeline] | None = None,
     ) -> None:
         self.sessions: Sequence[Session] = sessions
         meta = self.session.meta
@@ -77,7 +91,7 @@ class Pipeline:
         self.transforms: Transforms = self.session.description.transforms
         classes = len(self.class_names)
         self.palette = parse_palette(meta.palette or "voc" if palette is None else palette, classes)
-        self._start, self._starting = start, Lock()
+        self._start, self._starting, self._reopen = start, Lock(), reopen
         self._started: dict[Device, Sequence[Session]] = {device_of(sessions): sessions}
         if (colours := len(self.palette)) < classes:
             what = f"the palette has {colours} colours, but {meta.name} has {classes} classes"
@@ -116,6 +130,26 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __copy__(self) -> Pipeline:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _started=dict(self._started), _starting=Lock())
+        return other
+
+    def __reduce__(self) -> tuple[Callable[[], Pipeline], tuple[()], dict[str, Any]]:
+        """A pickled pipeline is created again, with the settings that it has now.
+
+        Raises:
+            ConfigError: it is closed, or was not made by `create_pipeline`.
+        """
+        if self._reopen is None:
+            raise ConfigError(
+                f"this {type(self).__name__} can't be pickled: create it with create_pipeline, or "
+                "create one in each process"
+            )
+        self.session  # noqa: B018 - raises if it is closed
+        settings = ("batch_size", "target_size", "slide", "palette")
+        return self._reopen, (), {name: getattr(self, name) for name in settings}
+
     def describe(self) -> dict[str, tuple[str, str]]:
         """Everything that decides a label, with its source.
 
@@ -129,22 +163,86 @@ class Pipeline:
         """
         return self.session.description.values()
 
+    def segment(self, input: Source, target_size: SizeLike = None, **options: Any) -> SegResult:
+        """Segment one image.
+
+        Example:
+            >>> pipeline.segment("road.png").areas()
+            {'road': 0.41, 'sky': 0.33, 'building': 0.26}
+
+        Args:
+            input: as in `predict`: whatever gives one image.
+            target_size: as in `predict`.
+            options: as in `predict`, except `on_error`.
+
+        Raises:
+            InputError: it gives several images, as a folder or a PDF may, or none.
+            SegrtError: see `predict`.
+        """
+        results = self.predict(input, target_size, on_error="raise", **options)
+        found: list[SegResult] = list(islice(results, 2))
+        if len(found) != 1:
+            is_path = isinstance(input, (str, os.PathLike))
+            raise InputError(
+                f"{input if is_path else f'this {type(input).__name__}'} gives "
+                f"{'several images' if found else 'no image'}: segment takes exactly one, predict "
+                "any number"
+            )
+        return found[0]
+
+    @overload
     def predict(
         self,
-        input: object,
-        target_size: object = None,
+        input: Source,
+        target_size: SizeLike = None,
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        scores: bool = False,
+        slide: SlideLike = None,
+        progress: Progress | None = None,
+        color: Color = "bgr",
+        exif: bool = True,
+        pdf_scale: float = 2.0,
+        max_pixels: int | None = None,
+    ) -> Iterator[SegResult]: ...
+
+    @overload
+    def predict(
+        self,
+        input: Source,
+        target_size: SizeLike = None,
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
+        on_error: Literal["yield"],
+        scores: bool = False,
+        slide: SlideLike = None,
+        progress: Progress | None = None,
+        color: Color = "bgr",
+        exif: bool = True,
+        pdf_scale: float = 2.0,
+        max_pixels: int | None = None,
+    ) -> Iterator[SegResult | SegFailure]: ...
+
+    def predict(
+        self,
+        input: Source,
+        target_size: SizeLike = None,
         *,
         device: str | None = None,
         batch_size: int | None = None,
         on_error: OnError = "raise",
         scores: bool = False,
-        slide: object = None,
+        slide: SlideLike = None,
         progress: Progress | None = None,
+        color: Color = "bgr",
         exif: bool = True,
         pdf_scale: float = 2.0,
         max_pixels: int | None = None,
         **unknown: NoReturn,
-    ) -> Iterator[SegResult | SegFailure]:
+    ) -> Iterator[SegResult] | Iterator[SegResult | SegFailure]:
         """Segment images, lazily and in order. Threads read and finish batches next to the network.
 
         Example:
@@ -157,8 +255,8 @@ class Pipeline:
                 iterable of these, nested to any depth. Folders are searched recursively for images
                 and PDFs, sorted by path. Each page of a PDF and each frame of a TIFF, animation,
                 video or camera gives a result, with its zero-based `page_index`. An array is
-                (H, W, 3) BGR, or grey, or with alpha, which is dropped; uint8, uint16 (its upper 8
-                bits), bool, or float from 0 to 1.
+                (H, W, 3), or grey, or with alpha, which is dropped; uint8, uint16 (its upper 8
+                bits), bool, or float from 0 to 1; see `color`.
             target_size: -1: the image's own size; N: fit inside N x N; (height, width): exactly
                 that size; None: the pipeline's setting, else the image's own size.
             device: "cpu", "gpu:0,1", ... where the model is loaded once; None: the pipeline's.
@@ -172,6 +270,8 @@ class Pipeline:
                 and `batch_size` crops run together. True: the window of the model's published
                 accuracy. False: whole images. None: the pipeline's setting, else whole images.
             progress: with `slide`, called with the crops done and their total after each step.
+            color: the order of the channels of arrays: "bgr", as OpenCV and PaddleX have it, or
+                "rgb", as most other libraries do. Files and PIL images say it themselves.
             exif: apply the EXIF orientation of photos.
             pdf_scale: pixels per point (1/72 inch) of PDF pages; 2 is 144 dpi.
             max_pixels: limit on the pixels of an image, page or frame; None for 178,956,970.
@@ -194,18 +294,19 @@ class Pipeline:
             target_size, batch_size=batch_size, scores=scores, slide=slide, progress=progress
         )
         sessions = self._sessions(device)
-        items = frames(input, Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels))
+        reading = Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels)
+        items = frames(input, reading, parse_color(color))
         return self._predict(items, request, sessions, on_error, is_likely_single(input))
 
     __call__ = predict
 
     def request(
         self,
-        target_size: object = None,
+        target_size: SizeLike = None,
         *,
         batch_size: int | None = None,
         scores: bool = False,
-        slide: object = None,
+        slide: SlideLike = None,
         progress: Progress | None = None,
     ) -> Request:
         """Validate arguments of `predict`, and fill in the pipeline's settings.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segrt import encode, render, shapes
+from segrt import encode, notebook, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import is_same_file, write_atomic
 from segrt.formats import IMAGE_SUFFIXES
@@ -51,7 +51,7 @@ class Timings:
         return self.preprocess + self.run + self.postprocess
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SegResult(ResultDict):
     """The labels of one image, with everything needed to show and save them.
 
@@ -59,6 +59,8 @@ class SegResult(ResultDict):
     `save_overlay` raise ConfigError instead, whatever name or link leads to it. In a folder, files
     with the names of results are taken for results of an earlier run, and replaced; so is a file
     whose name is given.
+
+    Notebooks show the overlay, the share of each class and the timings.
 
     It is also a mutable mapping with PaddleX's keys: `input_path`, `page_index`, `input_img`
     (uint8, RGB) and `pred` (int32, shape (1, H, W)); those of videos have `time` as well.
@@ -93,20 +95,20 @@ class SegResult(ResultDict):
     """
 
     labels: npt.NDArray[np.int32]
-    image: npt.NDArray[np.uint8] = field(repr=False)
+    image: npt.NDArray[np.uint8]
     input_path: str | None
     page_index: int | None
-    class_names: tuple[str, ...] = field(repr=False)
-    palette: npt.NDArray[np.uint8] = field(repr=False)
+    class_names: tuple[str, ...]
+    palette: npt.NDArray[np.uint8]
     model_name: str
     provider: str
     precision: str
     timings: Timings
     stem: str
-    scores: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    scores: npt.NDArray[np.float32] | None = None
     time: float | None = None
     error: None = None
-    _items: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+    _items: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.shape != self.image.shape[:2]:
@@ -119,6 +121,38 @@ class SegResult(ResultDict):
     # Mapping would compare the arrays, which has no truth value.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<SegResult {self._title()}: {self._summary()}>"
+
+    def _title(self) -> str:
+        name = "an array" if self.input_path is None else self.input_path
+        page = "" if self.page_index is None else f", {self.page_index}"
+        return f"{name}{page}"
+
+    def _summary(self) -> str:
+        height, width = self.labels.shape
+        shares = [f"{name} {share:.0%}" for name, share in self.areas().items()]
+        more = [f"{len(shares) - 3} more"] if len(shares) > 3 else []
+        return f"{height} x {width}, {', '.join(shares[:3] + more)}; {self._run()}"
+
+    def _run(self) -> str:
+        took = f"{self.timings.total:.1f} ms"
+        return f"{self.model_name} on {self.provider} {self.precision}, {took}"
+
+    def _repr_png_(self) -> bytes:
+        return notebook.encoded(self.overlay(), "PNG")
+
+    def _repr_html_(self) -> str:
+        colours = {self.class_names[c]: self.palette[c].tolist() for c in self.shares()[0]}
+        height, width = self.labels.shape
+        return notebook.html(
+            self.overlay(legend=False),
+            self._title(),
+            self.areas(),
+            colours,
+            f"{height} x {width}; {self._run()}",
+        )
 
     @property
     def img(self) -> dict[str, Image.Image]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -30,6 +30,9 @@ Box: TypeAlias = tuple[slice, slice]
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Progress callback: crops of this image done, and the total."""
+
+SlideLike: TypeAlias = "bool | str | Mapping[Any, int | Sequence[int]] | Window | None"
+"""What `parse_window` takes."""
 
 _FORM = (
     'use {"crop": N or (height, width), "stride": N or (height, width)}, or True for the window of '

@@ -7,21 +7,38 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from numbers import Number
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from PIL import Image, UnidentifiedImageError
 
 from segrt import http, pdf, pillow_file, structure, tiff, video
-from segrt.arrays import as_numpy, from_array, is_array
+from segrt.arrays import SupportsArray, SupportsDLPack, as_numpy, from_array, is_array
 from segrt.errors import InputError, MissingExtraError, TooLargeError
 from segrt.folders import find_images
 from segrt.formats import HEAD, READ_SUFFIXES, VIDEO_SUFFIXES, is_pdf, is_tiff
 from segrt.frame import Frame, SegFailure
 from segrt.names import is_url
 from segrt.reading import Page, Pixels, Reading, attempt
+from segrt.types import Color
 
 
-def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | SegFailure]:
+class SupportsRead(Protocol):
+    """A file opened in binary mode."""
+
+    def read(self) -> bytes:
+        """Its content, from the current position."""
+
+
+Source: TypeAlias = (
+    "str | os.PathLike[str] | int | bytes | bytearray | memoryview | Image.Image | SupportsArray "
+    "| SupportsDLPack | SupportsRead | Iterable[Source]"
+)
+"""What `frames` reads."""
+
+
+def frames(
+    source: object, reading: Reading = Reading(), color: Color = "bgr"
+) -> Iterator[Frame | SegFailure]:
     """Read images one by one, in order. An unreadable one becomes a SegFailure in its position.
 
     The format is detected from the content, not from the name. Every page of a PDF, and every frame
@@ -39,6 +56,7 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
             image (used as is, without regard to EXIF), or an iterable of these, nested to any
             depth.
         reading: how files are read.
+        color: the order of the channels of arrays.
     """
     if isinstance(source, os.PathLike):
         source = os.fsdecode(source)
@@ -54,11 +72,11 @@ def frames(source: object, reading: Reading = Reading()) -> Iterator[Frame | Seg
         image = source
         yield _framed(attempt(lambda: pillow_file.from_pil(image, reading)))
     elif is_array(source):
-        yield from _from_arrays(source, reading)
+        yield from _from_arrays(source, reading, color)
     elif callable(getattr(source, "read", None)):
         yield from _from_file(source, reading)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
-        yield from _from_items(source, reading)
+        yield from _from_items(source, reading, color)
     else:
         error = InputError(
             f"an input of type {type(source).__name__} can't be read: give a path, a folder, a "
@@ -84,7 +102,9 @@ def is_likely_single(source: object) -> bool:
     return getattr(source, "ndim", 0) in (2, 3)
 
 
-def _from_items(source: Iterable[object], reading: Reading) -> Iterator[Frame | SegFailure]:
+def _from_items(
+    source: Iterable[object], reading: Reading, color: Color
+) -> Iterator[Frame | SegFailure]:
     if isinstance(source, (list, tuple)) and len(source) > 1 and _are_numbers(source[:2]):
         what = "a list of numbers can't be read: pass an array, as np.asarray(list)"
         yield SegFailure(None, None, InputError(what))
@@ -96,7 +116,7 @@ def _from_items(source: Iterable[object], reading: Reading) -> Iterator[Frame | 
         yield _failure(None, None, InputError(what))
         return
     for item in items:
-        yield from frames(item, reading)
+        yield from frames(item, reading, color)
 
 
 def _are_numbers(items: Iterable[object]) -> bool:
@@ -109,7 +129,7 @@ def _framed(image: Pixels | Exception) -> Frame | SegFailure:
     return _failure(None, None, image) if isinstance(image, Exception) else Frame(image, None)
 
 
-def _from_arrays(source: object, reading: Reading) -> Iterator[Frame | SegFailure]:
+def _from_arrays(source: object, reading: Reading, color: Color) -> Iterator[Frame | SegFailure]:
     """One image; or a NumPy array or a pandas series of paths and other objects."""
     try:
         array = as_numpy(source)
@@ -118,9 +138,9 @@ def _from_arrays(source: object, reading: Reading) -> Iterator[Frame | SegFailur
         return
     if array.ndim == 1 and array.dtype.kind in "OUT":
         for item in array.tolist():
-            yield from frames(item, reading)
+            yield from frames(item, reading, color)
     else:
-        yield _framed(attempt(lambda: from_array(array)))
+        yield _framed(attempt(lambda: from_array(array, color)))
 
 
 def _from_file(file: Any, reading: Reading) -> Iterator[Frame | SegFailure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias, cast, get_args
@@ -96,6 +97,9 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
 
 
+SizeLike: TypeAlias = int | Sequence[int] | str | None
+"""What `parse_target_size` takes."""
+
 TargetSize: TypeAlias = int | tuple[int, int] | None
 """None: not set. -1: the size of the image. N: fit inside N x N. (height, width): exactly that."""
 
@@ -162,6 +166,21 @@ def parse_size(text: str) -> tuple[int, int]:
     if not isinstance(size, tuple):
         raise ConfigError(f"size {shown(text)} is not valid: give HEIGHTxWIDTH, as in 512x1024")
     return size
+
+
+Color: TypeAlias = Literal["bgr", "rgb"]
+"""The order of the colour channels of arrays."""
+
+
+def parse_color(value: str) -> Color:
+    """Check the order of colour channels.
+
+    Raises:
+        ConfigError: there is no such order.
+    """
+    if value not in get_args(Color):
+        raise ConfigError(f"color {shown(value)} is not valid: use {' or '.join(get_args(Color))}")
+    return cast("Color", value)
 
 
 OnError: TypeAlias = Literal["raise", "skip", "yield"]

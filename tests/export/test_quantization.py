@@ -88,7 +88,7 @@ def _labels(file: Path, photos: Sequence[Path], **options: Any) -> list[segrt.Se
     pipeline = segrt.create_pipeline(model_dir=file, device="cpu", **options)
     results = list(pipeline.predict(photos))
     assert all(isinstance(result, segrt.SegResult) for result in results)
-    return results  # type: ignore[return-value]
+    return results
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])

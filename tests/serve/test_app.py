@@ -121,14 +121,15 @@ def test_labels_are_those_of_the_pipeline_for_all_options(
     client: TestClient, pipeline: Pipeline
 ) -> None:
     image = np.random.default_rng(3).integers(0, 256, (70, 90, 3), np.uint8)
-    for options in (
+    cases: tuple[dict[str, Any], ...] = (
         {},
         {"targetSize": -1},
         {"targetSize": 128},
         {"slide": {"crop": 32, "stride": [16, 32]}},
         {"slide": "64,32"},
         {"slide": False},
-    ):
+    )
+    for options in cases:
         (expected,) = pipeline.predict(
             image,
             target_size=options.get("targetSize"),
