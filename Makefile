@@ -126,7 +126,7 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 	touch $@
 
 .venv-docs/.ready: pyproject.toml
-	$(INSTALL) --editable '.[docs]'
+	$(INSTALL) --editable '.[cpu,docs]'
 	touch $@
 
 .venv-package/.ready:
@@ -152,4 +152,4 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 
 clean:
 	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-frameworks .venv-gpu \
-	    .venv-openvino .venv-package .venv-paddlex .venv-pyinstaller output dist site .coverage .hypothesis .*_cache
+	    .venv-openvino .venv-package .venv-paddlex .venv-pyinstaller output dist site .cache .coverage .hypothesis .*_cache

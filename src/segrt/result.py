@@ -126,7 +126,7 @@ class SegResult(ResultDict):
         return f"<SegResult {self._title()}: {self._summary()}>"
 
     def _title(self) -> str:
-        name = "an array" if self.input_path is None else self.input_path
+        name = "an array" if self.input_path is None else os.path.basename(self.input_path)
         page = "" if self.page_index is None else f", {self.page_index}"
         return f"{name}{page}"
 
