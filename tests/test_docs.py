@@ -165,3 +165,7 @@ def test_links_of_the_long_description_are_absolute() -> None:
         path = re.fullmatch(r"https://[^/]+/segrt/segrt/(?:blob/)?v[0-9.]+/(.*)", target)
         assert path is None or (ROOT / path[1]).exists(), target
     assert "<img" not in text
+
+
+def test_the_site_names_the_version() -> None:
+    assert f"\ncopyright: segrt {segrt.__version__}," in (ROOT / "mkdocs.yml").read_text("utf-8")
