@@ -73,7 +73,8 @@ browser-test: .venv/.ready
 clients-test: .venv/.ready
 	.venv/bin/python -m pytest -m clients -rs tests/clients
 
-# Networks of transformers, torchvision and segmentation_models.pytorch, compared with torch.
+# Networks of transformers, torchvision and segmentation_models.pytorch, compared with torch; label
+# files converted by datumaro.
 frameworks-test: .venv-frameworks/.ready
 	.venv-frameworks/bin/python -m pytest -m frameworks -rs tests/frameworks
 
@@ -122,7 +123,7 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 
 .venv-frameworks/.ready: pyproject.toml
 	$(INSTALL) --editable '.[cpu,dev,export]' '$(TORCH)' torchvision transformers \
-	    segmentation-models-pytorch onnxscript
+	    segmentation-models-pytorch onnxscript datumaro
 	touch $@
 
 .venv-docs/.ready: pyproject.toml

@@ -81,7 +81,7 @@ def test_pycocotools_reads_the_labels_back(
     assert coco.getImgIds() == list(range(1, len(maps) + 1))
     assert coco.getAnnIds() == list(range(1, len(coco.anns) + 1))
     assert coco.getAnnIds(iscrowd=False) == coco.getAnnIds()
-    assert coco.getCatIds() == list(range(300))
+    assert coco.getCatIds() == list(range(1, 301))
     for image in coco.loadImgs(coco.getImgIds()):
         labels = np.full((image["height"], image["width"]), -1)
         for annotation in coco.loadAnns(coco.getAnnIds(imgIds=image["id"])):
@@ -90,7 +90,7 @@ def test_pycocotools_reads_the_labels_back(
             assert coco_mask.area(encoded) == annotation["area"] == mask.sum()
             assert coco_mask.toBbox(encoded).tolist() == annotation["bbox"]
             assert (labels[mask] == -1).all()
-            labels[mask] = annotation["category_id"]
+            labels[mask] = annotation["category_id"] - 1
         np.testing.assert_array_equal(labels, maps[image["id"] - 1])
 
 
@@ -157,7 +157,7 @@ def test_names_are_relative_to_the_common_folder() -> None:
 def test_classes_of_one_name_are_categories_of_their_own() -> None:
     result = dataclasses.replace(_result(np.array([[0, 1]], np.int32)), class_names=("a", "a"))
     data = segrt.to_coco([result])
-    assert [(one["id"], one["name"]) for one in data["categories"]] == [(0, "a"), (1, "a")]
+    assert [(one["id"], one["name"]) for one in data["categories"]] == [(1, "a"), (2, "a")]
 
 
 def test_failures_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

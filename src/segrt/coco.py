@@ -23,8 +23,9 @@ def to_coco(
 
     Images have `id` (from 1), `file_name`, `height` and `width`, and where they apply `page_index`,
     `time` and `coco_url`. File names are relative to the folder that contains all files; images
-    from arrays are named after `stem`. The categories are all classes of the model, with the class
-    id as `id`. Annotations are those of `SegResult.to_coco_rle`, numbered from 1.
+    from arrays are named after `stem`. The categories are all classes of the model; their `id` is
+    the class id plus 1, since datumaro and others read category 0 as "no label". Annotations are
+    those of `SegResult.to_coco_rle`, numbered from 1.
 
     Example:
         >>> data = segrt.to_coco(pipeline.predict("photos/"), per_region=True)
@@ -63,7 +64,11 @@ def to_coco(
         images.append(_image(result, len(images) + 1))
         first = len(annotations) + 1
         annotations += result.to_coco_rle(
-            compressed, per_region=per_region, image_id=len(images), first_id=first
+            compressed,
+            per_region=per_region,
+            image_id=len(images),
+            first_id=first,
+            first_category=1,
         )
     _name_files(images, paths)
     return {
@@ -71,7 +76,7 @@ def to_coco(
         "images": images,
         "categories": [
             {"id": index, "name": name, "supercategory": ""}
-            for index, name in enumerate(names or ())
+            for index, name in enumerate(names or (), 1)
         ],
         "annotations": annotations,
     }

@@ -234,6 +234,7 @@ class SegResult(ResultDict):
         per_region: bool = False,
         image_id: int = 1,
         first_id: int = 1,
+        first_category: int = 0,
     ) -> list[dict[str, Any]]:
         """Each class present as a COCO annotation, ordered by class id, as read by pycocotools.
 
@@ -251,6 +252,7 @@ class SegResult(ResultDict):
             image_id: the `image_id` of all annotations.
             first_id: the `id` of the first annotation; the others follow. pycocotools' evaluation
                 takes 0 for "no match".
+            first_category: the `category_id` of class 0; 1 in the files of `segrt.to_coco`.
 
         Returns:
             list[dict]: `id`, `image_id`, `category_id`, `category_name`, `iscrowd` (0), `area` in
@@ -271,7 +273,7 @@ class SegResult(ResultDict):
                 {
                     "id": 0,
                     "image_id": image_id,
-                    "category_id": category,
+                    "category_id": category + first_category,
                     "category_name": self.class_names[category],
                     "iscrowd": 0,
                     "area": sum(counts[1::2]),
