@@ -147,7 +147,9 @@ def test_links_of_the_readme_exist() -> None:  # mkdocs --strict checks those of
 
 def test_documented_names_can_be_imported_from_segrt() -> None:
     names = re.findall(
-        r"^::: segrt\.[\w.]+\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE
+        r"^::: segrt\.[\w.]+\.(\w+)$",
+        "".join(page.read_text("utf-8") for page in sorted((ROOT / "docs/api").glob("*.md"))),
+        re.MULTILINE,
     )
     names += [name for name, value in vars(errors).items() if isinstance(value, type)]
     assert set(names) == {name for name in segrt.__all__ if name != "__version__"}
