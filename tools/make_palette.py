@@ -17,7 +17,11 @@ from segrt.colour_distance import CLOSE, VISIONS, differences, to_lab
 
 BEST, ALL = 20, 256  # colours
 STEP = 24  # of the grid
-DARKEST, LIGHTEST = 30.0, 92.0  # L*: photos shine through darker colours, and vanish in lighter ones
+DARKEST, LIGHTEST = (
+    30.0,
+    92.0,
+)  # L*: photos shine through darker colours, and vanish in lighter ones
+DULLEST = 18.0  # chroma: photos have greys of their own
 STARTS = 60  # of the local search
 FIRST = (43, 120, 228)  # the first colour is the nearest to this: a clear blue
 
@@ -29,8 +33,9 @@ def grid() -> NDArray[np.int64]:
     """The candidates, RGB (N, 3)."""
     axis = np.append(np.arange(0, 255, STEP), 255)
     colours = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    lightness = to_lab(colours)[:, 0]
-    return np.asarray(colours[(lightness >= DARKEST) & (lightness <= LIGHTEST)], np.int64)
+    lightness, a, b = to_lab(colours).T
+    usable = (lightness >= DARKEST) & (lightness <= LIGHTEST) & (np.hypot(a, b) >= DULLEST)
+    return np.asarray(colours[usable], np.int64)
 
 
 def relative_differences(colours: NDArray[np.int64]) -> Floats:

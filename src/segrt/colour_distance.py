@@ -36,9 +36,7 @@ _MACHADO: dict[Vision, list[list[float]]] = {
 }
 
 # IEC 61966-2-1: sRGB's primaries and its white, D65.
-_TO_XYZ = np.array(
-    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-)
+_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _WHITE = _TO_XYZ.sum(axis=1)
 
 

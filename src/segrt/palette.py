@@ -18,7 +18,7 @@ Palette = npt.NDArray[np.uint8]
 BY_INDEX = ("voc", "distinct")
 """Palettes without class names: colours in class id order."""
 
-# Classes that data sets name differently, in the spelling of `_key`.
+# Classes that data sets name differently, in the spelling of `class_key`.
 _SAME = (
     ("sidewalk", "pavement"),
     ("person", "pedestrian"),
@@ -32,26 +32,26 @@ _SAME = (
 
 # Printed by tools/make_palette.py.
 _DISTINCT = """
-3090ff ffa800 006030 7800f0 a8f0ff f0d8d8 901800 a81860 906000 484848 789060 f0a8ff 004890
-f06018 9090a8 f07890 007890 60ff78 d8d8a8 00c0a8 ff00d8 f00048 ffd800 786078 a8c0d8 90c060
-a87878 d8a890 a860a8 7878c0 c09048 60a8c0 009048 a80030 784848 909018 486060 787860 c018d8
-f0a8c0 a86030 7848a8 d83090 a89078 78a890 a8a878 d80000 60fff0 484878 c0f0c0 c0a8a8 6060ff
-f078d8 00d800 3030c0 604818 009090 a86078 a878d8 487848 d8c0f0 60a860 900078 f0c090 d860ff
-c090c0 783048 c0d860 90a8ff 90c0c0 a8c0a8 307800 c0a848 a8ff48 607878 7800a8 d86090 d80060
-7890c0 607830 604860 ffc0c0 6060c0 906060 0078d8 60c0f0 78d878 30a878 d8f0a8 c0d8d8 a8a800
-784878 a8d8c0 78d8d8 786030 a890f0 a878a8 a8d8ff 609078 7860a8 0060a8 7848f0 1848c0 c0c048
-c01890 c09090 f06060 48a830 a8a8c0 a8f090 48f0a8 307860 606000 907848 d87830 0000f0 6078a8
-78d8a8 d890a8 90f0d8 ffd8f0 a81848 3030ff c03048 d818c0 ffc048 78a8d8 d878a8 a87890 4878f0
-0060d8 ffa890 c0a8d8 9060c0 d8c060 903030 d8c0a8 d8c0d8 0090d8 d890ff f00078 489018 ffc0ff
-48c048 c03078 c0d8f0 d86000 f00018 a8c0ff c030ff c0c090 901860 a800a8 900048 a87830 a8c078
-ffd890 00a848 a80078 c0f060 f090f0 a818f0 60d8f0 60d8c0 906048 ff1890 d89060 60a8a8 ff7830
-c03030 9018c0 789048 907878 f060f0 ff0060 c0d800 00c078 d8a8c0 6000d8 18f0d8 901890 00c0d8
-6030d8 00f078 a878ff 00ff00 a830c0 d86078 009078 a860f0 a8d848 90c090 0048ff d8a860 c078c0
-a83000 901830 7890f0 606060 784818 786048 484860 c07860 781890 ff78ff 4848a8 904818 9030d8
-4878c0 d8d878 a8a8a8 90f0f0 9078a8 78ffa8 4830a8 60f048 606048 c04890 78a848 00a8d8 48ffc0
-306000 90a830 489060 007878 ff7860 007830 48ffd8 a86060 d8a800 d830f0 ff30c0 907890 60a800
-d80048 d830a8 c01830 30a890 d8d890 c0a8f0 d89030 78a878 d8c030 c03060 c07830 90a860 486030
-60d860 c078a8 c0a8c0 d86048 a830ff 18f0f0 9048a8 ff6048 c078f0
+6060ff d8f000 a81800 ffd8ff 00a890 f09000 186060 c000a8 a8a878 c0f0d8 604830 ff1848 ffc0a8
+a87860 009000 484878 d878f0 a8c0f0 783048 48d860 4800d8 d890a8 4890c0 ff1890 ffd890 606030
+a86078 00f0f0 c01848 9078a8 0060c0 d86000 487860 d8c000 78c0c0 306000 90c090 789048 781890
+c07878 f07860 189090 c0a8ff 007890 d8a8d8 f018d8 904848 9018f0 6078c0 ffa8a8 90ffa8 904878
+60a8c0 a80060 a8ff60 60d8c0 60a860 d8a848 9078d8 d84830 787830 906000 784890 6060a8 907848
+609078 78a8d8 ffa860 c078a8 48c000 c018ff a8d8ff ffc0d8 c0d878 ff78a8 00a8f0 4848d8 901878
+0078d8 d848a8 d8a8a8 ff78d8 c09048 c060ff 906060 78d890 6030a8 007818 784860 a87890 006090
+90f0c0 d86090 d8d860 f06078 c04860 306048 78d830 f06030 a8c078 a890ff ffd8c0 90f0ff 30c0ff
+004890 a800c0 c09090 ffc048 c090c0 a87800 a878c0 00ff90 901830 48c0d8 1878a8 ffd848 3030c0
+7860c0 d81818 009060 78d8f0 784800 90d8d8 909018 c0c0ff 48f0a8 906078 9090c0 d8f078 c0a830
+904860 d8a8c0 d8c090 18a848 903048 48f060 78c048 f07890 784878 a8f0f0 c06078 609030 a8d8c0
+9060d8 6000ff a8a8f0 a81830 c090a8 a8d848 78a890 f0c0c0 00c078 606090 a878f0 f00078 7878f0
+7848c0 a89030 d86060 0090ff d830f0 d8a890 ffc0f0 c07848 a8a848 487830 f0a8c0 a84830 c078d8
+d8d800 78a878 60a8a8 f060ff a86048 a860c0 784830 d83060 78ffc0 903018 6090a8 1848ff c0a860
+60ff48 307848 90a830 c00090 3078f0 ffa8f0 a8c030 ff7878 c0c048 60f000 c0d890 ff78f0 4830d8
+901860 d890c0 f0c0ff 0018f0 ff90ff 78ff78 7848a8 a818f0 f01800 7830d8 30ffd8 d81830 d860ff
+901800 006018 604800 90f078 a80018 d89000 189078 78a848 7848f0 6090d8 d8c078 607848 a8f0a8
+c03000 609060 3048c0 1890a8 18a8a8 90d8a8 901848 c0f060 c03090 7830a8 00a878 ff18f0 006078
+c09000 ff60c0 78f0d8 60d8d8 18fff0 c090d8 90a860 a83018 786030 c030a8 78c0a8 7800d8 f01860
+6078a8 3060d8 90c0d8 a80078 60d878 48c090 c030d8 78c078 ffc090
 """
 
 
@@ -80,12 +80,12 @@ def voc_palette(size: int = 256) -> Palette:
 def distinct_palette(size: int = 256) -> Palette:
     """Colours that look as different as possible, also with a colour-vision deficiency.
 
-    Any two of the first 20 differ by a CIEDE2000 of at least 22, and of 8.8 as seen without one of
+    Any two of the first 20 differ by a CIEDE2000 of at least 20.8, and of 8.3 as seen without one of
     the three kinds of cones. Each further colour differs from those before it as much as possible.
 
     Example:
         >>> distinct_palette(2).tolist()
-        [[48, 144, 255], [255, 168, 0]]
+        [[48, 168, 240], [216, 240, 0]]
 
     Args:
         size: number of colours, at most 2**24 - 1; all differ, and palettes of other sizes begin
@@ -151,6 +151,16 @@ def parse_palette(value: object, class_names: Sequence[str] = ()) -> Palette:
     return colours.astype(np.uint8)
 
 
+def class_key(name: str) -> str:
+    """A class name without case, spaces and punctuation, to compare names of data sets.
+
+    Example:
+        >>> class_key("Traffic-Light")
+        'trafficlight'
+    """
+    return re.sub(r"[\W_]+", "", name).casefold() or name
+
+
 def _by_name(dataset: zoo.Dataset, class_names: Sequence[str]) -> Palette:
     colours = np.array(dataset.palette, np.uint8)
     names = tuple(class_names) or dataset.class_names
@@ -163,10 +173,10 @@ def _by_name(dataset: zoo.Dataset, class_names: Sequence[str]) -> Palette:
             f"the model has {len(names)} classes without names: set class_names, or use "
             f"{' or '.join(BY_INDEX)}"
         )
-    known = {_key(name): index for index, name in reversed([*enumerate(dataset.class_names)])}
+    known = {class_key(name): index for index, name in reversed([*enumerate(dataset.class_names)])}
     found: dict[str, int] = {}  # exact names first, so that they keep their colours
     for spellings in (lambda key: (key,), _synonyms):
-        for key in map(_key, names):
+        for key in map(class_key, names):
             index = next((known[one] for one in spellings(key) if one in known), None)
             if index is not None and key not in found and index not in found.values():
                 found[key] = index
@@ -176,15 +186,10 @@ def _by_name(dataset: zoo.Dataset, class_names: Sequence[str]) -> Palette:
             f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): use "
             f"{' or '.join(BY_INDEX)}, or a list of (R, G, B)"
         )
-    missing = [key for key in dict.fromkeys(map(_key, names)) if key not in found]
+    missing = [key for key in dict.fromkeys(map(class_key, names)) if key not in found]
     colour_of = {key: colours[index] for key, index in found.items()}
     colour_of.update(zip(missing, _others(colours[[*found.values()]], len(missing)), strict=True))
-    return np.array([colour_of[_key(name)] for name in names], np.uint8)
-
-
-def _key(name: str) -> str:
-    """A class name without case, spaces and punctuation."""
-    return re.sub(r"[\W_]+", "", name).casefold() or name
+    return np.array([colour_of[class_key(name)] for name in names], np.uint8)
 
 
 def _synonyms(key: str) -> Sequence[str]:

@@ -17,7 +17,7 @@ from segrt.backends.session import Session, device_of
 from segrt.errors import ConfigError, DeviceError, SegrtError
 from segrt.frame import Frame, SegFailure
 from segrt.names import NamedBatch, named_batches
-from segrt.palette import parse_palette
+from segrt.palette import parse_palette, voc_palette
 from segrt.postprocess import Labels, Scores, finish, to_source
 from segrt.preprocess import Layout, Transforms
 from segrt.reading import Reading
@@ -54,7 +54,8 @@ class Pipeline:
         batch_size: default number of images that run together.
         target_size: default inference size.
         slide: default sliding window; True for the model's own, False for none.
-        palette: class colours, uint8 (K, 3), RGB.
+        palette: the class colours of overlays and legends, uint8 (K, 3), RGB.
+        label_palette: those of label pictures, likewise.
         mode: how the backend was chosen.
         transforms: from an image to the input of the network.
     """
@@ -76,7 +77,10 @@ class Pipeline:
         self.slide = parse_window(slide)
         self.transforms: Transforms = self.session.description.transforms
         classes = len(self.class_names)
-        self.palette = parse_palette(meta.palette or "voc" if palette is None else palette, classes)
+        chosen = (meta.palette or "distinct") if palette is None else palette
+        self.palette = parse_palette(chosen, self.class_names)
+        # Label pictures are PaddleX's, unless the user wants other colours.
+        self.label_palette = voc_palette(max(256, classes)) if palette is None else self.palette
         self._start, self._starting = start, Lock()
         self._started: dict[Device, Sequence[Session]] = {device_of(sessions): sessions}
         if (colours := len(self.palette)) < classes:
@@ -383,4 +387,5 @@ class Pipeline:
             stem=stem,
             scores=scores,
             time=frame.time,
+            label_palette=self.label_palette,
         )
