@@ -2,8 +2,8 @@
 
 The first 20 are the best set that a local search finds on a grid: the smallest CIEDE2000 difference
 of any two, relative to `segrt.colour_distance.CLOSE` for normal, protan, deutan and tritan vision,
-is as large as possible. They are ordered so that the first few differ most. Each further colour is
-the one that differs most from all before it.
+is as large as possible. They are ordered so that the first few differ most and are vivid. Each
+further colour is the one that differs most from all before it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def main() -> None:
     best = max(found, key=lambda chosen: float(apart[np.ix_(chosen, chosen)].min()))
     inside = apart[np.ix_(best, best)]
     first = int(((colours[best] - FIRST) ** 2).sum(axis=1).argmin())
-    order = best[extended([first], BEST, inside)]
+    vivid = (np.hypot(*to_lab(colours[best]).T[1:]) / 100).astype(np.float32)
+    order = best[extended([first], BEST, inside, vivid)]
     everything = colours[extended(order.tolist(), ALL, apart)]
     for size in (BEST, ALL):
         reached = [differences(everything[:size], vision) for vision in VISIONS]

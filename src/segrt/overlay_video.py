@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from segrt import render, video
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.files import is_same_file, replacing
 from segrt.frame import SegFailure
-from segrt.look import Look
+from segrt.look import Background, Look
 from segrt.names import short_stem
 from segrt.pipeline import Pipeline
 from segrt.result import SegResult
@@ -45,7 +44,7 @@ def save_overlay_video(
     alpha: float | None = None,
     outlines: bool | None = None,
     only: str | Sequence[str] | None = None,
-    background: Literal["blur", "white"] | None = None,
+    background: Background | None = None,
     progress: VideoProgress | None = None,
 ) -> Path:
     """Segment a video, and save it with the class colours over it, at the same times.
