@@ -227,6 +227,10 @@ def test_failures_leave_no_file(tmp_path: Path, pipeline: segrt.Pipeline) -> Non
     clip, out = write_clip(tmp_path / "a.mp4"), tmp_path / "out"
     with pytest.raises(segrt.ConfigError, match="alpha 2"):
         segrt.save_overlay_video(pipeline, clip, out, alpha=2)
+    with pytest.raises(segrt.ConfigError, match="can't have a transparent background"):
+        segrt.save_overlay_video(pipeline, clip, out, only="red", background="transparent")
+    with pytest.raises(segrt.ConfigError, match="there is no class 'grey'"):
+        segrt.save_overlay_video(pipeline, clip, out, only="grey")
     with pytest.raises(segrt.ConfigError, match="target_size 'x'"):
         segrt.save_overlay_video(pipeline, clip, out, "x")
     with pytest.raises(segrt.InputError, match=r"gone\.mp4: it can't be read: No such file"):

@@ -66,10 +66,13 @@ class Canvas:
         """Give a class to a mask, with a colour; soft masks have the class above one half."""
         if name not in self.names:
             self.names.append(name)
-        weight = np.asarray(mask, np.float32)[..., None]
-        tone = np.asarray(colour, np.float32) + texture * self.grain[..., None]
-        self.image += (tone - self.image) * weight
-        self.labels[np.asarray(mask, np.float32) > 0.5] = self.names.index(name)
+        weight = np.asarray(mask, np.float32)
+        area = _area(weight)
+        tone = np.asarray(colour, np.float32)
+        tone = tone[area] if tone.ndim == 3 else tone
+        tone = tone + texture * self.grain[area][..., None]
+        self.image[area] += (tone - self.image[area]) * weight[area][..., None]
+        self.labels[area][weight[area] > 0.5] = self.names.index(name)
 
     def polygon(self, points: Points) -> Floats:
         """A soft mask of a polygon, in pixels of the final picture."""
@@ -91,8 +94,9 @@ class Canvas:
 
     def shade(self, mask: Floats, strength: float, blur: float) -> None:
         """Darken what is under a blurred mask; negative strength lightens."""
-        soft = cv2.GaussianBlur(mask, (0, 0), blur * SCALE)
-        self.image *= (1 - strength * soft)[..., None]
+        area = _area(mask, round(3 * blur * SCALE))
+        soft = cv2.GaussianBlur(mask[area], (0, 0), blur * SCALE)
+        self.image[area] *= (1 - strength * soft)[..., None]
 
     def gradient(self, top: Colour, bottom: Colour) -> Floats:
         """A vertical gradient over the whole canvas."""
@@ -119,6 +123,13 @@ class Canvas:
             timings=Timings(0, 0, 0),
             stem="scene",
         )
+
+
+def _area(mask: Floats, margin: int = 0) -> tuple[slice, slice]:
+    """The rows and columns of a mask that are not empty, and a margin."""
+    left, top, wide, high = cv2.boundingRect((mask > 0).astype(np.uint8))
+    rows = slice(max(0, top - margin), top + high + margin)
+    return rows, slice(max(0, left - margin), left + wide + margin)
 
 
 def indoor() -> SegResult:
@@ -443,12 +454,10 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     def save(name: str, picture: Image.Image) -> None:
-        # 256 colours and a dither keep the pages light.
-        flat = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT)
-        flat.save(folder / f"{name}.png", optimize=True)
+        picture.save(folder / f"{name}.jpg", quality=88, optimize=True)  # keeps the pages light
 
     road = street()
-    save("overlay", road.overlay(names=True))
+    road.overlay(names=True).save(folder / "overlay.png", optimize=True)
     save("gallery-street", street(palette="cityscapes").overlay(names=True, legend="below"))
     scenes: dict[str, Callable[[], SegResult]] = {
         "indoor": indoor,
