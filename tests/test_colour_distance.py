@@ -37,7 +37,9 @@ def test_published_differences(
 
 def test_lab_of_known_colours() -> None:
     colours = [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 0, 255]]
-    expected = [[0, 0, 0], [100, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]]
+    expected = np.array(
+        [[0, 0, 0], [100, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]], np.float64
+    )
     np.testing.assert_allclose(to_lab(colours), expected, atol=0.03)
 
 

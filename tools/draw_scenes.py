@@ -24,6 +24,8 @@ from segrt.result import SegResult, Timings
 
 Colour = tuple[int, int, int]
 Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Mask = NDArray[np.bool_] | Floats | Bytes
 Points = Sequence[tuple[float, float]]
 
 SCALE = 2  # scenes are drawn at twice their size, then reduced
@@ -58,7 +60,7 @@ class Canvas:
 
     def fill(
         self,
-        mask: NDArray[np.bool_] | Floats,
+        mask: Mask,
         colour: Colour | Floats,
         name: str,
         texture: float = 2,
@@ -66,36 +68,37 @@ class Canvas:
         """Give a class to a mask, with a colour; soft masks have the class above one half."""
         if name not in self.names:
             self.names.append(name)
-        weight = np.asarray(mask, np.float32)
-        area = _area(weight)
+        mask = _bytes(mask)
+        area = _area(mask)
+        weight = mask[area].astype(np.float32) / 255
         tone = np.asarray(colour, np.float32)
         tone = tone[area] if tone.ndim == 3 else tone
         tone = tone + texture * self.grain[area][..., None]
-        self.image[area] += (tone - self.image[area]) * weight[area][..., None]
-        self.labels[area][weight[area] > 0.5] = self.names.index(name)
+        self.image[area] += (tone - self.image[area]) * weight[..., None]
+        self.labels[area][weight > 0.5] = self.names.index(name)
 
-    def polygon(self, points: Points) -> Floats:
+    def polygon(self, points: Points) -> Bytes:
         """A soft mask of a polygon, in pixels of the final picture."""
         mask = np.zeros(self.shape, np.uint8)
         corners = np.rint(np.asarray(points, np.float64) * SCALE * 16).astype(np.int32)
         cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, 4)
-        return np.asarray(mask, np.float32) / 255
+        return mask
 
-    def ellipse(self, x: float, y: float, a: float, b: float, angle: float = 0) -> Floats:
+    def ellipse(self, x: float, y: float, a: float, b: float, angle: float = 0) -> Bytes:
         """A soft mask of an ellipse."""
         turn = np.linspace(0, 2 * np.pi, 90, endpoint=False)
         c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         u, v = a * np.cos(turn), b * np.sin(turn)
         return self.polygon([*zip(x + c * u - s * v, y + s * u + c * v, strict=True)])
 
-    def box(self, x: float, y: float, w: float, h: float) -> Floats:
+    def box(self, x: float, y: float, w: float, h: float) -> Bytes:
         """A soft mask of a rectangle."""
         return self.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)])
 
-    def shade(self, mask: Floats, strength: float, blur: float) -> None:
+    def shade(self, mask: Bytes, strength: float, blur: float) -> None:
         """Darken what is under a blurred mask; negative strength lightens."""
         area = _area(mask, round(3 * blur * SCALE))
-        soft = cv2.GaussianBlur(mask[area], (0, 0), blur * SCALE)
+        soft = cv2.GaussianBlur(mask[area].astype(np.float32) / 255, (0, 0), blur * SCALE)
         self.image[area] *= (1 - strength * soft)[..., None]
 
     def gradient(self, top: Colour, bottom: Colour) -> Floats:
@@ -125,9 +128,14 @@ class Canvas:
         )
 
 
-def _area(mask: Floats, margin: int = 0) -> tuple[slice, slice]:
+def _bytes(mask: Mask) -> Bytes:
+    """A mask as weights from 0 to 255."""
+    return mask if mask.dtype == np.uint8 else np.rint(255.0 * mask).astype(np.uint8)
+
+
+def _area(mask: Bytes, margin: int = 0) -> tuple[slice, slice]:
     """The rows and columns of a mask that are not empty, and a margin."""
-    left, top, wide, high = cv2.boundingRect((mask > 0).astype(np.uint8))
+    left, top, wide, high = cv2.boundingRect(mask)
     rows = slice(max(0, top - margin), top + high + margin)
     return rows, slice(max(0, left - margin), left + wide + margin)
 
@@ -267,7 +275,7 @@ def portrait() -> SegResult:
             int(c.rng.uniform(140, 210)),
             int(c.rng.uniform(80, 150)),
         )
-        c.fill(0.3 * c.ellipse(px, py, radius, radius), leaf, "background", 0)
+        c.fill(0.3 / 255 * c.ellipse(px, py, radius, radius), leaf, "background", 0)
     hair, skin, light = (66, 44, 34), (222, 172, 142), (236, 190, 160)
     c.fill(c.ellipse(320, 318, 158, 196), hair, "hair", 6)
     c.fill(
@@ -469,7 +477,8 @@ def main() -> None:
         save(f"gallery-{name}", draw().overlay(names=True))
     person = portrait()
     save("gallery-portrait", person.overlay(names=True, legend="inside"))
-    person.save_overlay(folder / "cutout-transparent.png", background="transparent")
+    cut_out = person.overlay(background="transparent").resize((320, 400))
+    cut_out.save(folder / "cutout-transparent.png", optimize=True)
     save("cutout-blur", road.overlay(only="car,pedestrian", background="blur"))
     save("side-by-side", road.overlay(only="road,car", side_by_side=True))
 

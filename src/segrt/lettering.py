@@ -34,6 +34,7 @@ _INK, _SOFT = (32, 33, 36), (110, 113, 118)
 _MISSING = "\U0010ffff"  # a code point that no font draws
 _SMALL = 480  # longest side of the label map in which places for names are looked for
 _LARGE = 0.004  # share of the picture from which a region is named
+_FEWEST = 4  # lines of a column
 _PER_CLASS = 2  # regions of a class that are named
 
 
@@ -111,7 +112,7 @@ def legend(
     Args:
         rows: its lines, in this order.
         size: text height in pixels.
-        height: start another column of at least 12 lines rather than become higher than this.
+        height: start another column rather than become higher than this, unless it is tiny.
         width: use as many columns as fit into this width.
 
     Returns:
@@ -126,7 +127,8 @@ def legend(
     column = size + gap + name_width + 2 * gap + share_width
     deep = max(1, len(rows))
     if height is not None:
-        deep = min(deep, max(12, (height - 2 * pad) // line))
+        fit = (height - 2 * pad) // line
+        deep = min(deep, fit if fit >= _FEWEST else _FEWEST * 3)
     elif width is not None:
         across = max(1, (width - 2 * pad + 2 * size) // (column + 2 * size))
         deep = -(-deep // across)
@@ -178,9 +180,10 @@ def write_names(
     small = cv2.resize(labels, shape, interpolation=cv2.INTER_NEAREST_EXACT)
     draw = ImageDraw.Draw(picture)
     largest = round(text_size(width, height) * 1.15)
+    smallest = max(SMALLEST, round(0.6 * largest))
     for one in classes:
         for region in _large_regions(small == one):
-            for size in range(largest, SMALLEST - 1, -max(1, largest // 10)):
+            for size in range(largest, smallest - 1, -max(1, largest // 10)):
                 text, font = lettered(class_names[one], one, size)
                 halo = max(1, round(size / 9))
                 box = (font.getlength(text) + 2 * halo) / shrink, (size + 2 * halo) / shrink
