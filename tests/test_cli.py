@@ -299,7 +299,10 @@ def test_overlay_options(
         assert (picture.mode, picture.size) == ("RGBA", (96, 64))
     folder = photo.parent / "none"
     for wrong, message in (
-        (("--only", "grey"), "there is no class 'grey': use red, green, blue"),
+        (
+            ("--only", "grey"),
+            "there is no class 'grey' (did you mean 'green'?): use red, green, blue",
+        ),
         (("--background", "white"), "needs the classes to keep"),
         (("--background", "pink"), 'Choose from: "blur", "white", "transparent"'),
         (("--legend", "left"), 'Choose from: "auto", "right", "below", "inside", "none"'),

@@ -30,7 +30,7 @@ def _blue_columns(image: object) -> float:
 
 @pytest.fixture
 def pipeline(colour_model: Path) -> segrt.Pipeline:
-    return segrt.create_pipeline(model_dir=colour_model, device="cpu")
+    return segrt.create_pipeline(model_dir=colour_model, device="cpu", palette="voc")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,7 @@ def test_overlay_keeps_the_frames_and_the_rate_of_the_source(
         tmp_path / "out",
         batch_size=batch_size,
         alpha=1,
+        outlines=False,
         progress=lambda done, of: steps.append((done, of)),
     )
     assert written == tmp_path / "out" / "a_overlay.mp4"

@@ -153,7 +153,9 @@ class Result(BaseModel):
         description="The class ids, in the format requested by `labelFormat`."
     )
     size: tuple[int, int] = Field(description="Height and width of the image.")
-    image: str | None = Field(description="The label picture, in the colours of PaddleX: a base64 JPEG.")
+    image: str | None = Field(
+        description="The label picture, in the colours of PaddleX: a base64 JPEG."
+    )
     classes: list[ClassShare] = Field(description="The classes present, largest first.")
     scores: str | None = Field(
         None,
