@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,3 +91,14 @@ def test_named_palettes_without_class_names() -> None:
         parse_palette("cityscapes", numbered)
     with pytest.raises(ConfigError, match=r"has none of the model's classes \(red, green, blue\)"):
         parse_palette("cityscapes", ["red", "green", "blue"])
+
+
+def test_the_table_of_the_documentation_is_what_its_script_prints() -> None:
+    root = Path(__file__).parents[1]
+    spec = importlib.util.spec_from_file_location("table", root / "tools" / "palette_table.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = (root / "docs" / "results-and-formats.md").read_text("utf-8")
+    assert "\n".join(script.table()) in page
