@@ -144,3 +144,10 @@ def test_the_legend_scales_with_the_picture(width: int, height: int) -> None:
     added = (picture.width - width) * picture.height + (picture.height - height) * width
     assert 0.01 < added / (width * height) < 0.35
     assert picture.width <= max(width, 1.35 * width)
+
+
+def test_no_legend_without_a_class_to_list() -> None:
+    labels = np.zeros((60, 80), np.int32)
+    for place in ("auto", "inside"):
+        look = Look(only="car", legend=place)  # type: ignore[arg-type]
+        assert _draw(labels, look).size == (80, 60)

@@ -58,7 +58,9 @@ def overlay(
     present = [c for c in present if shows is None or shows[c]]
     rows = [row(c, class_names, palette, float(counts[c]) / labels.size) for c in present]
     picture = Image.fromarray(paint(image, labels, palette, class_names, look)[:, :, ::-1])
-    panel = _corner_panel(picture.size, rows, labels) if look.place == "inside" else None
+    panel = None
+    if look.place == "inside" and rows:
+        panel = _corner_panel(picture.size, rows, labels)
     if look.names:
         free = labels.copy()
         if panel is not None:
@@ -71,7 +73,7 @@ def overlay(
         picture.paste(panel.picture.convert(picture.mode), panel.box, panel.mask)
     if look.side_by_side:
         picture = _beside(image, picture)
-    if look.place == "none" or panel is not None:
+    if look.place == "none" or panel is not None or not rows:
         return picture
     return _with_legend(picture, rows, look)
 
