@@ -149,5 +149,5 @@ def test_the_legend_scales_with_the_picture(width: int, height: int) -> None:
 def test_no_legend_without_a_class_to_list() -> None:
     labels = np.zeros((60, 80), np.int32)
     for place in ("auto", "inside"):
-        look = Look(only="car", legend=place)  # type: ignore[arg-type]
+        look = Look(only="car", legend=place)
         assert _draw(labels, look).size == (80, 60)
