@@ -19,6 +19,7 @@ from PIL import Image
 
 import segrt
 from segrt import video
+from segrt.palette import distinct_palette
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 
@@ -283,13 +284,41 @@ def test_models_share_lock_and_fetch_from_a_shelf(
     _says(_segrt("models", "describe", "PP-LiteSeg-B"), 1, "is not in the lock file")
 
 
+def test_overlay_options(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    photo = save_image("photo.png", tiles)
+    options = ["--model_dir", str(colour_model), "--save_path"]
+    cut = photo.parent / "cut.png"
+    _says(
+        _segrt("predict", photo, *options, cut, "--only", "Red", "--background", "transparent"),
+        0,
+        "saved as",
+    )
+    with Image.open(cut) as picture:
+        assert (picture.mode, picture.size) == ("RGBA", (96, 64))
+    folder = photo.parent / "none"
+    for wrong, message in (
+        (
+            ("--only", "grey"),
+            "there is no class 'grey' (did you mean 'green'?): use red, green, blue",
+        ),
+        (("--background", "white"), "needs the classes to keep"),
+        (("--background", "pink"), 'Choose from: "blur", "white", "transparent"'),
+        (("--legend", "left"), 'Choose from: "auto", "right", "below", "inside", "none"'),
+        (("--alpha", "7"), "alpha 7.0 is not valid: it must be from 0 to 1"),
+    ):
+        _says(_segrt("predict", photo, *options, folder, *wrong), 2, message)
+    assert not folder.exists()
+
+
 def test_palette_and_label_format(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
 ) -> None:
     photo = save_image("photo.png", tiles)
     options = ["--model_dir", str(colour_model), "--save_path", str(photo.parent / "out")]
     _says(
-        _segrt("predict", photo, *options, "--palette", "ade20k", "--label_format", "rle"),
+        _segrt("predict", photo, *options, "--palette", "distinct", "--label_format", "rle"),
         0,
         "1 segmented",
     )
@@ -297,14 +326,12 @@ def test_palette_and_label_format(
         json.loads((photo.parent / "out" / "photo_res.json").read_text())["label_format"] == "rle"
     )
     assert Image.open(photo.parent / "out" / "photo_res.png").convert("RGB").getpixel((0, 0)) == (
-        120,
-        120,
-        120,
+        *distinct_palette(1)[0],
     )
     _says(
         _segrt("predict", photo, *options, "--palette", "mine"),
         2,
-        "unknown palette 'mine': use voc, cityscapes",
+        "unknown palette 'mine': use voc, distinct, cityscapes",
     )
     _says(_segrt("predict", photo, *options, "--label_format", "xml"), 2, "use list, rle, png")
 

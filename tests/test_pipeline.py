@@ -26,6 +26,7 @@ from segrt.backends.catalog import usable_cores
 from segrt.backends.plan import BACKENDS, Plan
 from segrt.backends.session import Session
 from segrt.description import Given
+from segrt.palette import distinct_palette
 from segrt.sources import Source
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
@@ -634,7 +635,11 @@ def test_palettes(colour_model: Path, tiles: Image) -> None:
         return list(result.img["res"].getpixel((0, 0)))  # type: ignore[arg-type]
 
     assert first() == [128, 0, 0]
-    assert first(palette="cityscapes") == [128, 64, 128]
+    with pytest.raises(segrt.ConfigError, match="'cityscapes' goes by class name, and has none"):
+        first(palette="cityscapes")
+    assert first(palette="cityscapes", class_names=["Sky", "b", "c"]) == [70, 130, 180]
+    pipeline = segrt.create_pipeline(model_dir=colour_model)
+    assert pipeline.palette[0].tolist() == distinct_palette(1)[0].tolist()
     own = [[9, 8, 7]] * 3
     assert first(palette=own) == [9, 8, 7]
     config = {"SubModules": {"SemanticSegmentation": {"palette": own}}}

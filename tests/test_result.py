@@ -24,7 +24,7 @@ from PIL import Image
 from segrt import shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.formats import IMAGE_SUFFIXES
-from segrt.palette import parse_palette, voc_palette
+from segrt.palette import voc_palette
 from segrt.result import SegResult, Timings
 from segrt.types import LabelFormat
 
@@ -323,12 +323,13 @@ def test_distinct_classes_have_distinct_colours(classes: int) -> None:
         _result(classes=classes),
         labels=labels,
         image=np.zeros((1, classes, 3), np.uint8),
-        palette=parse_palette("voc", classes),
+        palette=voc_palette(classes),
     )
     assert len(np.unique(np.asarray(result.img["res"])[0], axis=0)) == classes
-    overlay = np.asarray(result.overlay(1, legend=False))
+    overlay = np.asarray(result.overlay(1, legend=False, outlines=False))
     np.testing.assert_array_equal(overlay, np.asarray(result.img["res"]))
-    assert result.overlay().height > classes * 18
+    width, height = result.overlay().size
+    assert width * height > classes * 100 * 18  # room for the lines of the legend
 
 
 def test_json_file_contains_the_labels(tmp_path: Path) -> None:
@@ -350,8 +351,31 @@ def test_overlay_has_a_legend_by_default() -> None:
     result = _result()
     assert result.overlay(legend=False).size == (16, 12)
     assert result.overlay().width > 16
+    assert result.overlay(background="white", only="class 3").size == (16, 12)
     with pytest.raises(ConfigError, match="alpha 2 is not valid"):
         result.overlay(2)
+
+
+def test_label_pictures_may_have_colours_of_their_own(tmp_path: Path) -> None:
+    result = dataclasses.replace(_result(), label_palette=voc_palette()[::-1].copy())
+    assert result.img["res"].getpixel((0, 0)) == tuple(voc_palette()[255])
+    (path,) = result.save_to_img(tmp_path)
+    assert Image.open(path).convert("RGB").getpixel((0, 0)) == tuple(voc_palette()[255])
+    assert result.overlay(1, legend=False, outlines=False).getpixel((0, 0)) == (128, 0, 0)
+
+
+def test_a_cut_out_needs_a_format_with_transparency(tmp_path: Path) -> None:
+    result = _result()
+    path = result.save_overlay(tmp_path, only=["class 3"], background="transparent")
+    with Image.open(path) as picture:
+        assert picture.mode == "RGBA"
+    for name in ("a.webp", "a.tif"):
+        path = result.save_overlay(tmp_path / name, only="class 3", background="transparent")
+        with Image.open(path) as picture:
+            assert picture.mode == "RGBA"
+    with pytest.raises(ConfigError, match=r"a\.jpg can't have a transparent background: use \.png"):
+        result.save_overlay(tmp_path / "a.jpg", only="class 3", background="transparent")
+    assert not (tmp_path / "a.jpg").exists()
 
 
 def test_png_with_more_than_256_classes_holds_the_class_ids(tmp_path: Path) -> None:
@@ -638,7 +662,7 @@ def _results(draw: st.DrawFn) -> SegResult:
         page_index=draw(st.none() | st.integers(0, 9)),
         class_names=tuple(f"{draw(_names)}{i}" for i in range(min(classes, 3)))
         + tuple(f"class_{i}" for i in range(3, classes)),
-        palette=parse_palette("voc", classes),
+        palette=voc_palette(classes),
         model_name="m",
         provider="CPUExecutionProvider",
         precision="fp32",

@@ -30,7 +30,7 @@ def _blue_columns(image: object) -> float:
 
 @pytest.fixture
 def pipeline(colour_model: Path) -> segrt.Pipeline:
-    return segrt.create_pipeline(model_dir=colour_model, device="cpu")
+    return segrt.create_pipeline(model_dir=colour_model, device="cpu", palette="voc")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,7 @@ def test_overlay_keeps_the_frames_and_the_rate_of_the_source(
         tmp_path / "out",
         batch_size=batch_size,
         alpha=1,
+        outlines=False,
         progress=lambda done, of: steps.append((done, of)),
     )
     assert written == tmp_path / "out" / "a_overlay.mp4"
@@ -227,6 +228,10 @@ def test_failures_leave_no_file(tmp_path: Path, pipeline: segrt.Pipeline) -> Non
     clip, out = write_clip(tmp_path / "a.mp4"), tmp_path / "out"
     with pytest.raises(segrt.ConfigError, match="alpha 2"):
         segrt.save_overlay_video(pipeline, clip, out, alpha=2)
+    with pytest.raises(segrt.ConfigError, match="can't have a transparent background"):
+        segrt.save_overlay_video(pipeline, clip, out, only="red", background="transparent")
+    with pytest.raises(segrt.ConfigError, match="there is no class 'grey'"):
+        segrt.save_overlay_video(pipeline, clip, out, only="grey")
     with pytest.raises(segrt.ConfigError, match="target_size 'x'"):
         segrt.save_overlay_video(pipeline, clip, out, "x")
     with pytest.raises(segrt.InputError, match=r"gone\.mp4: it can't be read: No such file"):

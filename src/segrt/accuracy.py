@@ -18,11 +18,13 @@ class ConfusionMatrix:
     Attributes:
         counts: int64 (classes, classes); rows are true classes, columns predicted classes.
         ignore_index: true label of the pixels to ignore.
+        ignored: how many pixels had this label.
     """
 
     def __init__(self, classes: int, ignore_index: int) -> None:
         self.counts: npt.NDArray[np.int64] = np.zeros((classes, classes), np.int64)
         self.ignore_index = ignore_index
+        self.ignored = 0
 
     def add(self, labels: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]) -> None:
         """Count the pixels of one image.
@@ -49,6 +51,7 @@ class ConfusionMatrix:
                     f"{self.ignore_index}: set the label to ignore with --ignore-index"
                 )
         pairs = np.bincount(classes * true + predicted, minlength=classes**2)
+        self.ignored += int(counted.size - np.count_nonzero(counted))
         self.counts += pairs.reshape(classes, classes)
 
     @property

@@ -34,7 +34,7 @@ SubModules:
     batch_size: 1
     target_size: None        # -1: original size; N: fit inside N x N; [height, width]: exactly
     # slide: {crop: 1024, stride: 768}   # sliding window; true: the model's own
-    # palette: cityscapes    # voc, cityscapes, ade20k, camvid, or [[R, G, B], ...]
+    # palette: cityscapes    # voc, distinct, cityscapes, ade20k, camvid, or [[R, G, B], ...]
     # class_names: [road, ...]        # these override what the model says itself
     # transforms: [{type: Normalize, mean: 0.5, std: 0.5}]
     # output: logits                  # of a network with several outputs

@@ -69,9 +69,9 @@ def create_pipeline(
         model_dir: an `.onnx` file or its http(s) URL, a folder that contains one, or a folder with
             a Paddle inference model, which is converted on first use (this needs the export extra);
             overrides the configuration.
-        palette: the class colours: "voc", "cityscapes", "ade20k", "camvid", or (R, G, B) for each
-            class, from 0 to 255; overrides the configuration. If it is set nowhere, the model's
-            own, else voc.
+        palette: the class colours: "voc", "distinct", "cityscapes", "ade20k", "camvid", or (R, G,
+            B) for each class, from 0 to 255; overrides the configuration. If it is set nowhere,
+            label pictures are "voc", and overlays have the model's own colours, else "distinct".
         transforms: how images are prepared, as in `inference.yml`: [{"type": "Normalize", "mean":
             [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}], for example. This and the next
             two override the configuration and what the model says itself; see

@@ -20,6 +20,9 @@ from segrt.palette import Palette
 
 Labels = npt.NDArray[np.int32]
 
+TRANSPARENT = (".png", ".webp", ".tif", ".tiff")
+"""Suffixes of pictures that can have a transparent background."""
+
 _HEADER = 33  # bytes of a PNG's signature and its first chunk
 
 _PIL_FORMATS = {
@@ -70,7 +73,10 @@ def label_png(labels: Labels, palette: Palette, classes: int) -> bytes:
 
 
 def rgb(picture: Image.Image, suffix: str) -> bytes:
-    """Encode an RGB picture in the format of a suffix, such as ".png"; lossless for ".webp"."""
+    """Encode an RGB picture in the format of a suffix, such as ".png"; lossless for ".webp".
+
+    The formats of `TRANSPARENT` take RGBA as well.
+    """
     if suffix in (".sr", ".ras"):  # Sun raster: Pillow can only read it
         import cv2
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segrt import video
+from segrt import render, video
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.files import is_same_file, replacing
 from segrt.frame import SegFailure
+from segrt.look import Background, Look
 from segrt.names import short_stem
 from segrt.pipeline import Pipeline
 from segrt.result import SegResult
@@ -43,7 +43,10 @@ def save_overlay_video(
     *,
     batch_size: int | None = None,
     slide: SlideLike = None,
-    alpha: float = 0.5,
+    alpha: float | None = None,
+    outlines: bool | None = None,
+    only: str | Sequence[str] | None = None,
+    background: Background | None = None,
     progress: VideoProgress | None = None,
 ) -> Path:
     """Segment a video, and save it with the class colours over it, at the same times.
@@ -66,7 +69,10 @@ def save_overlay_video(
         target_size: as in `Pipeline.predict`, like `batch_size` and `slide`.
         batch_size: frames per batch.
         slide: sliding window.
-        alpha: weight of the class colour, from 0 to 1.
+        alpha: weight of the class colour, as in `SegResult.overlay`, like the next three.
+        outlines: whether to draw lines between classes.
+        only: classes to show.
+        background: what replaces the rest: "blur" or "white".
         progress: called after each frame.
 
     Returns:
@@ -78,8 +84,10 @@ def save_overlay_video(
         ModelError: the model can't run on it.
         OSError: the file can't be written.
     """
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"alpha {alpha!r} is not valid: it must be from 0 to 1")
+    look = Look(alpha=alpha, outlines=outlines, only=only, background=background)
+    if look.background == "transparent":
+        raise ConfigError("videos can't have a transparent background: use blur or white")
+    look.shows(pipeline.class_names)
     index = video.camera_index(source)
     name = str(source) if index is None else f"camera:{index}"
     target = _target(name, Path(save_path))
@@ -88,7 +96,7 @@ def save_overlay_video(
     )
     try:
         clip = video.probe(str(source) if index is None else index)
-        encoder = _Encoder(clip, alpha, progress)
+        encoder = _Encoder(clip, look, progress)
         _save(results, target, encoder, sound=name if index is None else None)
     except InputError as error:
         if str(error).startswith(name):
@@ -131,7 +139,7 @@ def _save(
 @dataclass
 class _Encoder:
     clip: Clip
-    alpha: float
+    look: Look
     progress: VideoProgress | None
     written: int = 0
     damaged: int = 0
@@ -161,15 +169,10 @@ class _Encoder:
             self.damaged += 1
             self.first = self.first or result.error
         else:
-            writer.write(_overlay(result, self.alpha), result.time or 0.0)
+            writer.write(_painted(result, self.look), result.time or 0.0)
             self.written += 1
         return self.written + self.damaged
 
 
-def _overlay(result: SegResult, alpha: float) -> npt.NDArray[np.uint8]:
-    """`result.overlay(alpha, legend=False)` as BGR, which takes a third of its time."""
-    if max(len(result.palette), len(result.class_names)) > 256:
-        return np.asarray(result.overlay(alpha, legend=False), np.uint8)[:, :, ::-1]
-    table = np.take(result.palette[:, ::-1], range(256), axis=0, mode="clip")
-    colours = cv2.applyColorMap(result.labels.astype(np.uint8), table[:, None])
-    return np.asarray(cv2.addWeighted(result.image, 1 - alpha, colours, alpha, 0), np.uint8)
+def _painted(result: SegResult, look: Look) -> npt.NDArray[np.uint8]:
+    return render.paint(result.image, result.labels, result.palette, result.class_names, look)

@@ -18,7 +18,7 @@ from segrt.backends.session import Session, device_of
 from segrt.errors import ConfigError, DeviceError, InputError, SegrtError
 from segrt.frame import Frame, SegFailure
 from segrt.names import NamedBatch, named_batches
-from segrt.palette import PaletteLike, parse_palette
+from segrt.palette import PaletteLike, parse_palette, voc_palette
 from segrt.postprocess import Labels, Scores, finish, to_source
 from segrt.preprocess import Layout, Transforms
 from segrt.reading import Reading
@@ -67,7 +67,8 @@ class Pipeline:
         batch_size: default number of images that run together.
         target_size: default inference size.
         slide: default sliding window; True for the model's own, False for none.
-        palette: class colours, uint8 (K, 3), RGB.
+        palette: the class colours of overlays and legends, uint8 (K, 3), RGB.
+        label_palette: those of label pictures, likewise.
         mode: how the backend was chosen.
         transforms: from an image to the input of the network.
     """
@@ -90,7 +91,10 @@ class Pipeline:
         self.slide = parse_window(slide)
         self.transforms: Transforms = self.session.description.transforms
         classes = len(self.class_names)
-        self.palette = parse_palette(meta.palette or "voc" if palette is None else palette, classes)
+        chosen = (meta.palette or "distinct") if palette is None else palette
+        self.palette = parse_palette(chosen, self.class_names)
+        # Label pictures are PaddleX's, unless the user wants other colours.
+        self.label_palette = voc_palette(max(256, classes)) if palette is None else self.palette
         self._start, self._starting, self._reopen = start, Lock(), reopen
         self._started: dict[Device, Sequence[Session]] = {device_of(sessions): sessions}
         if (colours := len(self.palette)) < classes:
@@ -147,7 +151,7 @@ class Pipeline:
                 "create one in each process"
             )
         self.session  # noqa: B018 - raises if it is closed
-        settings = ("batch_size", "target_size", "slide", "palette")
+        settings = ("batch_size", "target_size", "slide", "palette", "label_palette")
         return self._reopen, (), {name: getattr(self, name) for name in settings}
 
     def describe(self) -> dict[str, tuple[str, str]]:
@@ -484,4 +488,5 @@ class Pipeline:
             stem=stem,
             scores=scores,
             time=frame.time,
+            label_palette=self.label_palette,
         )

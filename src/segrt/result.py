@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from segrt import encode, notebook, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import is_same_file, write_atomic
 from segrt.formats import IMAGE_SUFFIXES
+from segrt.lettering import legend as draw_legend
+from segrt.look import Background, Legend, Look
 from segrt.names import names_folder, short_stem, suffix
 from segrt.result_dict import IMAGE, LABELS, OWN, ResultDict, dump, plain
 from segrt.types import LabelFormat, parse_label_format, shown
@@ -81,7 +83,7 @@ class SegResult(ResultDict):
         page_index: zero-based index of a PDF page or of a TIFF or video frame; None for formats
             with a single image.
         class_names: the name of each class id; `class_7` if the model has no names.
-        palette: uint8 (K, 3), RGB.
+        palette: uint8 (K, 3), RGB: the colours of overlays and legends.
         model_name: the model.
         provider: the execution provider that ran it.
         precision: the arithmetic it ran in.
@@ -91,6 +93,8 @@ class SegResult(ResultDict):
         scores: float32 (H, W), in (0, 1]: the softmax probability of each pixel's class; None
             unless requested with `predict(..., scores=True)`.
         time: seconds from the start of a video, animation or camera; None for other sources.
+        label_palette: uint8 (K, 3), RGB: the colours of label pictures, such as `img`; None if they
+            are those of `palette`.
         error: always None; a `SegFailure` has an error.
     """
 
@@ -107,6 +111,7 @@ class SegResult(ResultDict):
     stem: str
     scores: npt.NDArray[np.float32] | None = None
     time: float | None = None
+    label_palette: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     error: None = None
     _items: dict[str, Any] = field(init=False, default_factory=dict)
 
@@ -157,7 +162,11 @@ class SegResult(ResultDict):
     @property
     def img(self) -> dict[str, Image.Image]:
         """`{"res": picture}`: the coloured label map, RGB, at the size of the source image."""
-        return {"res": Image.fromarray(render.colorize(self.labels, self.palette))}
+        return {"res": Image.fromarray(render.colorize(self.labels, self._label_palette))}
+
+    @property
+    def _label_palette(self) -> npt.NDArray[np.uint8]:
+        return self.palette if self.label_palette is None else self.label_palette
 
     def areas(self) -> dict[str, float]:
         """The share of the image covered by each class present, by name, largest first.
@@ -192,7 +201,12 @@ class SegResult(ResultDict):
     def legend(self) -> Image.Image:
         """Colours, names and areas of the classes present, largest first: RGB."""
         classes, shares = self.shares()
-        return render.legend(classes, self.class_names, self.palette, shares)
+        return draw_legend(
+            [
+                render.row(c, self.class_names, self.palette, share)
+                for c, share in zip(classes, shares, strict=True)
+            ]
+        )
 
     def to_polygons(self) -> list[shapes.Polygon]:
         """The exact outline of each connected region, ordered by class id, then from top to bottom.
@@ -314,29 +328,54 @@ class SegResult(ResultDict):
             data={"class_name": np.array([self.class_names[c] for c in classes])},
         )
 
-    def overlay(self, alpha: float = 0.5, *, legend: bool = True) -> Image.Image:
-        """Blend the class colours over the source image.
+    def overlay(
+        self,
+        alpha: float | None = None,
+        *,
+        legend: bool | Legend | None = None,
+        outlines: bool | None = None,
+        names: bool = False,
+        only: str | Sequence[str] | None = None,
+        background: Background | None = None,
+        side_by_side: bool = False,
+    ) -> Image.Image:
+        """Blend the class colours over the source image, or cut classes out of it.
 
         Example:
-            >>> result.overlay(alpha=0.4, legend=False).show()
+            >>> result.overlay(alpha=0.4, names=True, legend="below").show()
+            >>> result.overlay(only="car", background="transparent").save("car.png")
 
         Args:
-            alpha: weight of the class colour, from 0 (only the photo) to 1 (only the labels).
-            legend: whether to add colours, names and areas to the right.
+            alpha: weight of the class colour, from 0 (only the photo) to 1 (only the labels); None
+                is 0.5, or 0 with a background.
+            legend: "right", "below" or "inside" the picture, "none", or "auto": below tall
+                pictures, right of others. True is "auto", False "none". None is "auto", or "none"
+                with a background. An inside legend that does not fit is placed as with "auto".
+            outlines: whether to draw lines between classes; None draws them if two of the classes
+                present have colours that are hard to tell apart (`segrt.colour_distance.CLOSE`).
+            names: whether to write the names of the classes into large regions.
+            only: classes to show, as a list or separated by commas; the rest remains a photo.
+            background: cut out the classes of `only`, or all but a class named background: what
+                replaces the rest is the photo, blurred ("blur"), "white", or nothing
+                ("transparent").
+            side_by_side: whether to put the photo to the left.
 
         Returns:
-            PIL.Image.Image: RGB.
+            PIL.Image.Image: RGB, or RGBA for a transparent background.
 
         Raises:
-            ConfigError: alpha is not in [0, 1].
+            ConfigError: a value is invalid.
         """
-        if not 0 <= alpha <= 1:
-            raise ConfigError(f"alpha {alpha!r} is not valid: it must be from 0 to 1")
-        picture = render.overlay(self.image, self.labels, self.palette, alpha)
-        if not legend:
-            return Image.fromarray(picture)
-        classes, shares = self.shares()
-        return render.with_legend(picture, classes, self.class_names, self.palette, shares)
+        look = Look(
+            alpha=alpha,
+            legend=legend,
+            outlines=outlines,
+            names=names,
+            only=only,
+            background=background,
+            side_by_side=side_by_side,
+        )
+        return render.overlay(self.image, self.labels, self.palette, self.class_names, look)
 
     def save_to_img(self, save_path: str | Path) -> list[Path]:
         """Save the coloured label map.
@@ -451,31 +490,61 @@ class SegResult(ResultDict):
         self.save_to_json(save_path)
 
     def save_overlay(
-        self, save_path: str | Path, alpha: float = 0.5, *, legend: bool = True
+        self,
+        save_path: str | Path,
+        alpha: float | None = None,
+        *,
+        legend: bool | Legend | None = None,
+        outlines: bool | None = None,
+        names: bool = False,
+        only: str | Sequence[str] | None = None,
+        background: Background | None = None,
+        side_by_side: bool = False,
     ) -> Path:
-        """Save `overlay(alpha, legend=legend)`.
+        """Save what `overlay` returns for these arguments.
 
         Example:
             >>> result.save_overlay("./output/")
             PosixPath('output/road_overlay.png')
+            >>> result.save_overlay("car.png", only="car", background="transparent")
+            PosixPath('car.png')
 
         Args:
             save_path: a folder, where `a.jpg` becomes `a_overlay.png`, or a file name ending in an
-                image suffix.
-            alpha: weight of the class colour.
-            legend: whether to add a legend.
+                image suffix; .png, .webp, .tif or .tiff for a transparent background.
+            alpha: as in `overlay`, like the others.
+            legend: where the legend is.
+            outlines: whether to draw lines between classes.
+            names: whether to write the names of the classes into large regions.
+            only: classes to show.
+            background: what replaces the rest.
+            side_by_side: whether to put the photo to the left.
 
         Returns:
             Path: the file written.
 
         Raises:
-            ConfigError: alpha is not in [0, 1], or `save_path` is the input itself, no valid path
-                or of a format that can't be written.
+            ConfigError: a value is invalid, or `save_path` is the input itself, no valid path or of
+                a format that can't be written, or not with transparency.
             OSError: the disk is full, or the path can't be written.
         """
         target = self._picture_target(save_path, "_overlay.png")
-        picture = self.overlay(alpha, legend=legend)
-        self._write({target: encode.rgb(picture, target.suffix.lower())})
+        kind = target.suffix.lower()
+        if background == "transparent" and kind not in encode.TRANSPARENT:
+            raise ConfigError(
+                f"{target.name} can't have a transparent background: use "
+                f"{', '.join(encode.TRANSPARENT)}"
+            )
+        picture = self.overlay(
+            alpha,
+            legend=legend,
+            outlines=outlines,
+            names=names,
+            only=only,
+            background=background,
+            side_by_side=side_by_side,
+        )
+        self._write({target: encode.rgb(picture, kind)})
         return target
 
     def shares(self) -> tuple[list[int], list[float]]:
@@ -490,7 +559,7 @@ class SegResult(ResultDict):
 
     def label_png(self) -> bytes:
         """A PNG whose pixel values are the class ids; 16-bit grey for more than 256 classes."""
-        return encode.label_png(self.labels, self.palette, len(self.class_names))
+        return encode.label_png(self.labels, self._label_palette, len(self.class_names))
 
     def _get_own(self, key: str) -> Any:
         if key == LABELS:

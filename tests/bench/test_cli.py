@@ -12,9 +12,11 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import fake_converter
+import numpy as np
 import pytest
 from conftest import write_colour_model
 from fake_converter import Served
+from PIL import Image
 from tars import model_tar
 
 import segrt
@@ -242,6 +244,31 @@ def test_every_spelling_of_an_option(colour_model: Path, tmp_path: Path) -> None
     rows = json.loads(done.stdout)["rows"]
     assert [row["mode"] for row in rows] == ["normal", "cpu 1", "cpu fp32"]
     assert all(file.is_file() for file in files)
+
+
+def test_masks_with_a_value_without_class_and_a_gallery(colour_model: Path, tmp_path: Path) -> None:
+    photo = np.zeros((32, 48, 3), np.uint8)
+    photo[..., 0], photo[:, 30:] = 250, (0, 250, 0)
+    for folder, pixels in (("images", photo), ("labels", np.where(photo[..., 0], 0, 255))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / "a&b.png")
+    page = tmp_path / "out" / "gallery.html"
+    page.parent.mkdir()
+    common = ["--mode", "normal", "--repeat", "1", "--device", "cpu", "--plan", '{"threads": 1}']
+    done = _bench(colour_model, "--dataset", tmp_path, "--gallery", page, *common)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "37.5% of the pixels of the masks have the value 255, for which colours has no" in said
+    assert "1 of its 3 classes occur" in said
+    text = page.read_text()
+    assert text.count("<img ") == 4
+    assert "a&amp;b.png: mIoU 100.0%" in text
+    for wrong, message in (
+        (["--gallery", "a.png", "--dataset", tmp_path], "--gallery a.png is not valid"),
+        (["--gallery", "a.html"], "add --dataset or --fitted"),
+    ):
+        done = _bench(colour_model, *wrong)
+        assert (done.returncode, message in done.stderr) == (2, True)
 
 
 def test_a_quantized_file_is_one_more_contender(colour_model: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ import segrt
 from segrt import consent, datasets, package_data, zoo
 from segrt.backends import catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, every
-from segrt.bench import environment, plot
+from segrt.bench import environment, gallery, plot
 from segrt.bench.job import Job, Peer
 from segrt.bench.measure import Settings, overhead_ms
 from segrt.bench.models import Wanted
@@ -165,6 +165,9 @@ class OutputOptions:
     chart: Annotated[Path | None, Parameter(name="--plot", metavar="FILE")] = None
     """Also draw a chart: .png, .svg or .pdf."""
 
+    gallery: Annotated[Path | None, Parameter(metavar="FILE")] = None
+    """Also write an HTML page with the worst photos of the data set."""
+
 
 @app.default
 def bench(
@@ -188,11 +191,14 @@ def bench(
         _check_peers(contenders, measurement.slide)
     if out.chart:
         plot.check(out.chart)
+    if out.gallery:
+        gallery.check(out.gallery, scored=bool(data.dataset or selection.fitted))
     parse_window(measurement.slide)
     with tempfile.TemporaryDirectory(prefix="segrt-bench-") as work:
         size = parse_size(measurement.size) if measurement.size else None
         photos, scored = _photos(selection, data)
         settings = replace(_settings(contenders, measurement, data, size), pairs=scored)
+        settings = replace(settings, keep_worst=out.gallery is not None)
         job = Job(
             names=_names(models, selection),
             contenders=_contenders(contenders, all_plans=data.dataset is not None),
@@ -216,10 +222,34 @@ def bench(
     print(report.render(out.form, width=width, colour=tty), end="")
     if out.chart and not plot.plot(report.rows, out.chart, subtitle=_subtitle(report)):
         _say(f"there are no speed-ups to plot, so {out.chart} was not written", "yellow")
+    for warning in _unscored(report, data):
+        _say(warning, "yellow")
+    if out.gallery and any(row.worst for row in report.rows):
+        write_atomic(out.gallery, gallery.page(report.rows, job.settings.truth).encode())
+    elif out.gallery:
+        _say(f"no photo was scored, so {out.gallery} was not written", "yellow")
     if interrupted:
         _say("interrupted: these are the results so far", "yellow")
         return 130
     return 1 if any(row.error for row in report.rows) else 0
+
+
+def _unscored(report: Report, data: DatasetOptions) -> Iterator[str]:
+    """Warn of pixels that were ignored although nobody said so, unless all classes occur."""
+    if data.ignore_index is not None or data.layout is not Layout.FOLDER:
+        return
+    matrices = {row.model.name: row.confusion for row in reversed(report.rows) if row.confusion}
+    for name, matrix in reversed(matrices.items()):
+        occurring = int((matrix.counts.sum(axis=1) > 0).sum())
+        if matrix.ignored and occurring < len(matrix.counts):
+            share = matrix.ignored / (matrix.ignored + int(matrix.counts.sum()))
+            value = matrix.ignore_index
+            yield (
+                f"{share:.1%} of the pixels of the masks have the value {value}, for which {name} "
+                f"has no class; they are not scored, and {occurring} of its {len(matrix.counts)} "
+                f"classes occur: if {value} is a class, replace it by the class id (1 in masks of "
+                f"0 and 255), or else add --ignore-index {value}"
+            )
 
 
 def _names(models: Sequence[str], options: ModelOptions) -> list[str]:

@@ -16,6 +16,7 @@ from segrt.bench.contender import Contender, Facts, Steps
 from segrt.bench.models import BenchModel
 from segrt.bench.pairs import Ratio, Run, Samples, interleave, ratio
 from segrt.bench.worker import Worker
+from segrt.bench.worst import Scored, Worst
 from segrt.datasets import Pair, Truth
 from segrt.errors import SegrtError
 from segrt.types import TargetSize
@@ -40,6 +41,7 @@ class Settings:
         truth: how to read their labels.
         scored_size: inference size for these images, as for `Pipeline.predict`.
         score_peers: whether other runtimes are scored too.
+        keep_worst: whether to keep the photos with the lowest mIoU.
     """
 
     threads: int = 1
@@ -49,6 +51,7 @@ class Settings:
     truth: Truth = field(default_factory=Truth)
     scored_size: TargetSize = None
     score_peers: bool = True
+    keep_worst: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Row:
         scored_agreement: fraction of the pixels with the same label as `scored_as`, for each image
             of the data set; empty for that contender itself.
         images: number of images scored.
+        worst: the photos with the lowest mIoU, for the first contender if they are wanted.
     """
 
     model: BenchModel
@@ -113,6 +117,7 @@ class Row:
     scored_as: str | None = None
     scored_agreement: tuple[float, ...] = ()
     images: int = 0
+    worst: Sequence[Scored] = ()
 
 
 def measure(
@@ -235,6 +240,7 @@ class _Contest:
         settings = self.settings
         rows = [row for _, row in self._running() if settings.score_peers or not row.is_peer]
         agreement: dict[str, list[float]] = {row.contender: [] for row in rows}
+        worst: Worst | None = None
         for done, pair in enumerate(settings.pairs):
             self.progress(f"{self.model.name}: {pair.image.name}", done / len(settings.pairs))
             found = [
@@ -243,6 +249,13 @@ class _Contest:
             ]
             for shares, labels in zip(agreement.values(), found, strict=True):
                 shares.append(float(np.mean(labels == found[0])))
+            if settings.keep_worst:
+                if worst is None:
+                    _, names = self.workers[rows[0].contender].call("confusion")
+                    worst = Worst(len(names), truth.ignore_index(len(names)))
+                worst.add(pair, found[0], truth.read(pair.label))
+        if worst is not None:
+            rows[0].worst = worst.photos
         for row in rows:
             row.confusion, row.class_names = self.workers[row.contender].call("confusion")
             row.images, row.scored_as = len(settings.pairs), rows[0].contender

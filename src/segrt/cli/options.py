@@ -40,7 +40,7 @@ class PipelineOptions:
     """An .onnx file or its URL, or a folder with an ONNX or Paddle model."""
 
     palette: Annotated[str | None, Parameter(group=MODEL)] = None
-    """voc, cityscapes, ade20k or camvid; default: the model's."""
+    """voc, distinct, cityscapes, ade20k or camvid; default: the model's."""
 
     device: DeviceOption = None
     """cpu, gpu, gpu:0, gpu:0,1, ...; default: the best available."""

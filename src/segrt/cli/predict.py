@@ -22,8 +22,10 @@ from segrt.cli.options import (
     PipelineOptions,
     SavePath,
 )
+from segrt.cli.pictures import PictureOptions
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.frame import SegFailure
+from segrt.look import Look
 from segrt.overlay_video import save_overlay_video
 from segrt.pipeline import Pipeline
 from segrt.reading import Reading
@@ -95,6 +97,7 @@ def predict(
     inference: InferenceOptions = InferenceOptions(),
     reading: Annotated[Reading, Parameter(name="*", group=INPUTS)] = Reading(),
     output: OutputOptions = OutputOptions(),
+    pictures: PictureOptions = PictureOptions(),
 ) -> int:
     """Segment images, and save label pictures and JSON. Videos and cameras give overlay videos.
 
@@ -108,7 +111,8 @@ def predict(
     if not input:
         raise ConfigError("predict needs an input: an image, a folder of images, a URL or a video")
     parse_label_format(output.label_format)
-    output = output.completed()
+    look = pictures.look()
+    output = replace(output, overlay=output.overlay or pictures.given).completed()
     save_path, videos = output.save_path, dict[str, Path]()
     if file := output.file:
         outputs.check_single(input, file)
@@ -121,11 +125,12 @@ def predict(
     pipeline.request(
         inference.target_size, batch_size=inference.batch_size, slide=inference.slide
     )  # before any folder is made
+    look.shows(pipeline.class_names)
     if save_path is not None:
         outputs.make_folder(file.parent if file else save_path)
     done = failed = 0
     ran = str(pipeline.session.plan)
-    with closing(_results(pipeline, input, inference, reading, output)) as results:
+    with closing(_results(pipeline, input, inference, reading, output, look)) as results:
         for result in results:
             if isinstance(result, SegFailure):
                 failed += 1
@@ -135,7 +140,7 @@ def predict(
                 ran = f"{result.provider} {result.precision}"
                 _show(result, output.show)
     if videos:
-        saved = _save_videos(pipeline, videos, inference)
+        saved = _save_videos(pipeline, videos, inference, look)
         done, failed = done + saved, failed + len(videos) - saved
     where = f", {'saved as' if file else 'results in'} {save_path}" if save_path and done else ""
     say(f"{done} segmented, {failed} failed ({pipeline.model_name} on {ran}){where}")
@@ -156,6 +161,7 @@ def _results(
     inference: InferenceOptions,
     reading: Reading,
     output: OutputOptions,
+    look: Look,
 ) -> Generator[SegResult | SegFailure, None, None]:
     """Segment and save images, with a progress bar."""
 
@@ -163,7 +169,7 @@ def _results(
         if output.save_path is None or isinstance(result, SegFailure):
             return result
         try:
-            _save(result, output.save_path, output)
+            _save(result, output.save_path, output, look)
         except (OSError, SegrtError, MemoryError) as error:
             return SegFailure(result.input_path, result.page_index, _not_saved(result, error))
         return result
@@ -211,7 +217,7 @@ def _only(
     yield from found
 
 
-def _save(result: SegResult, save_path: Path, output: OutputOptions) -> None:
+def _save(result: SegResult, save_path: Path, output: OutputOptions, look: Look) -> None:
     file = output.file
     is_json = file is not None and file.suffix.lower() == ".json"
     if not (is_json or (file and output.overlay)):
@@ -219,7 +225,7 @@ def _save(result: SegResult, save_path: Path, output: OutputOptions) -> None:
     if is_json or not file:
         result.save_to_json(save_path, label_format=parse_label_format(output.label_format))
     if output.overlay:
-        result.save_overlay(save_path)
+        result.save_overlay(save_path, **asdict(look))
 
 
 def _not_saved(result: SegResult, error: Exception) -> InputError:
@@ -229,12 +235,14 @@ def _not_saved(result: SegResult, error: Exception) -> InputError:
     return InputError(f"the result of {where} can't be saved: {reason}")
 
 
-def _save_videos(pipeline: Pipeline, videos: dict[str, Path], inference: InferenceOptions) -> int:
+def _save_videos(
+    pipeline: Pipeline, videos: dict[str, Path], inference: InferenceOptions, look: Look
+) -> int:
     """Save an overlay video of each; returns how many succeeded."""
     saved = 0
     for name, target in videos.items():
         try:
-            frames, speed = _save_video(pipeline, name, target, inference)
+            frames, speed = _save_video(pipeline, name, target, inference, look)
         except (OSError, SegrtError, MemoryError) as error:
             complain(str(error) or f"{name}: out of memory")
             continue
@@ -244,7 +252,7 @@ def _save_videos(pipeline: Pipeline, videos: dict[str, Path], inference: Inferen
 
 
 def _save_video(
-    pipeline: Pipeline, name: str, target: Path, inference: InferenceOptions
+    pipeline: Pipeline, name: str, target: Path, inference: InferenceOptions, look: Look
 ) -> tuple[int, float]:
     """Save one overlay video, with a progress bar; returns its frames, and frames per second."""
     start, frames, speed = perf_counter(), 0, 0.0
@@ -264,6 +272,10 @@ def _save_video(
             inference.target_size,
             batch_size=inference.batch_size,
             slide=inference.slide,
+            alpha=look.alpha,
+            outlines=look.outlines,
+            only=look.only,
+            background=look.background,
             progress=show,
         )
     return frames, speed

@@ -142,7 +142,7 @@ class ClassShare(BaseModel):
 
     id: int
     name: str
-    color: tuple[int, int, int] = Field(description="Red, green and blue, 0 to 255.")
+    color: tuple[int, int, int] = Field(description="Red, green and blue of overlays, 0 to 255.")
     share: float = Field(description="The share of the image it covers, 0 to 1.")
 
 
@@ -153,7 +153,9 @@ class Result(BaseModel):
         description="The class ids, in the format requested by `labelFormat`."
     )
     size: tuple[int, int] = Field(description="Height and width of the image.")
-    image: str | None = Field(description="The labels in the class colours: a base64 JPEG.")
+    image: str | None = Field(
+        description="The label picture, in the colours of PaddleX: a base64 JPEG."
+    )
     classes: list[ClassShare] = Field(description="The classes present, largest first.")
     scores: str | None = Field(
         None,
