@@ -64,8 +64,7 @@ class Row:
         milliseconds: preprocessing, network and postprocessing; in a batch, its share of them.
         stem: the name that `outputs` begin with.
         error: why it failed; None if it did not.
-        last: whether the input has no page or frame after this one, so that an input is complete
-            once it has such a row.
+        last: whether this row completes its input: nothing of it remains to be done.
     """
 
     input: str
