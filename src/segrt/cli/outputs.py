@@ -10,7 +10,6 @@ from pathlib import Path
 from segrt import encode
 from segrt.errors import InputError
 from segrt.files import is_same_file
-from segrt.folders import find_images
 from segrt.formats import VIDEO_SUFFIXES
 from segrt.names import Stems, is_url, same_name, short_stem, suffix
 from segrt.overlay_video import WRITTEN
@@ -62,28 +61,6 @@ def check_single(inputs: list[str], file: Path) -> None:
         )
 
 
-def expand(inputs: list[str], save_path: Path | None) -> list[str]:
-    """Replace folders by the images in them, except those in `save_path`: earlier results.
-
-    Raises:
-        InputError: a folder can't be read, or all of its images are in `save_path`.
-    """
-    expanded = []
-    for name in inputs:
-        if not os.path.isdir(name):
-            expanded.append(name)
-            continue
-        try:
-            found = find_images(name, skip=save_path)
-            if not found.files and find_images(name).files:
-                raise InputError(f"all images of {name} are in {save_path}, which holds results")
-        except OSError as error:
-            raise InputError(f"the folder {name} can't be read: {error.strerror}") from None
-        found.warn(name)
-        expanded += found.files or [name]
-    return expanded
-
-
 def video_targets(videos: list[str], save_path: Path) -> dict[str, Path]:
     """The overlay video of each video."""
     if names_file(save_path):
@@ -100,7 +77,7 @@ def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:
     Raises:
         InputError: a result would replace an input, or `save_path` is a file that no result can be.
     """
-    inputs = {_identity(Path(name)) for name in [*images, *videos]} - {None}
+    inputs = {_identity(name) for name in [*images, *videos]} - {None}
     for target in [save_path, *videos.values()]:
         if target.is_file() and _identity(target) in inputs:
             raise InputError(f"{target} is an input of this call: save to another folder or name")
@@ -129,10 +106,10 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"the folder {folder} can't be created: {error.strerror}") from None
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str | Path) -> tuple[int, int] | None:
     """What two names of one file have in common; None for a URL, a camera or a missing file."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except (OSError, ValueError):
         return None
     return stat.st_dev, stat.st_ino
