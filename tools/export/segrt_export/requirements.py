@@ -11,6 +11,7 @@ from segrt.errors import MissingExtraError
 _EXTRA = "pip install 'segrt[export]'"
 _COMMANDS = {
     "onnxruntime": "pip install 'segrt[cpu]'",  # or another wheel of it, so the extra has none
+    "MNN": "pip install 'segrt[edge]'",
     # Its pins conflict with those of current packages; the extra has what it imports.
     "paddleseg": "pip install --no-deps paddleseg==2.8.0",
 }
