@@ -13,6 +13,7 @@ import pytest
 
 import segrt
 from segrt.postprocess import labels_from_logits
+from segrt.preprocess import Normalize, resize
 
 pytestmark = [
     pytest.mark.clients,
@@ -57,7 +58,9 @@ def _real_logits(height: int, width: int) -> npt.NDArray[np.float32]:
     import onnxruntime as ort
 
     session = ort.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
-    blocks = np.random.default_rng(height).standard_normal((1, 3, -(-height // 16), width // 16 + 1))
+    blocks = np.random.default_rng(height).standard_normal(
+        (1, 3, -(-height // 16), width // 16 + 1)
+    )
     image = blocks.repeat(16, axis=2).repeat(16, axis=3)[:, :, :height, :width].astype(np.float32)
     return np.asarray(session.run(None, {"x": image})[0], np.float32)
 
@@ -117,4 +120,37 @@ def test_labels_are_those_of_python(classes: Path, tmp_path: Path) -> None:
         assert different == 0, f"case {number}: {different} of {expected.size} labels differ"
         if size[0] > 40:
             assert len(np.unique(expected)) > 1
+    assert found.size == 0
+
+
+def test_inputs_are_those_of_python(classes: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    sizes: list[tuple[Size, Size]] = [
+        ((72, 96), (72, 96)),
+        ((72, 96), (36, 48)),
+        ((333, 517), (512, 512)),
+        ((97, 211), (32, 480)),
+        ((10, 7), (300, 3)),
+        ((3, 2), (90, 131)),
+        ((1, 1), (5, 9)),
+    ]
+    cases = [
+        (random.integers(0, 256, (*size, 3), np.uint8), new, rgb)
+        for size, new in sizes
+        for rgb in (True, False)
+    ]
+    with (tmp_path / "images").open("wb") as file:
+        file.write(np.array(len(cases), ">i4").tobytes())
+        for image, new, rgb in cases:
+            file.write(np.array([*image.shape[:2], *new, rgb], ">i4").tobytes())
+            opaque = np.full((*image.shape[:2], 1), 255, np.uint8)
+            file.write(np.concatenate([opaque, image[:, :, ::-1]], axis=2).tobytes())
+    _run("java", "-cp", classes, "Input", tmp_path / "images", tmp_path / "inputs")
+    found = np.fromfile(tmp_path / "inputs", ">f4")
+    for image, new, rgb in cases:
+        normalize = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), to_rgb=rgb)
+        expected = np.empty((3, *new), np.float32)
+        normalize.write(np.ascontiguousarray(resize(image, new)), expected)
+        ours, found = found[: expected.size], found[expected.size :]
+        np.testing.assert_array_equal(ours, expected.ravel(), f"{image.shape} to {new}")
     assert found.size == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -179,6 +179,7 @@ def _compare(
         ExportError: the labels of a case differ too much, or one of the files can't run it.
     """
     session, meta = load_session(file), description.meta
+    run = _runner(made, description)
     own = description.input.dims
     batch, height, width = (1, *size) if size else own
     found = []
@@ -189,7 +190,7 @@ def _compare(
         except Exception as error:  # onnxruntime has its own class per status code
             raise ExportError(f"{file} can't run {case.name}: {first_line(error)}") from None
         try:
-            result = _run(made, description, inputs)
+            result = run(inputs)
             labels = labels_of(result, meta, inputs.shape[2:])
         except SegrtError as error:
             raise ExportError(f"{error}; nothing was written") from None
@@ -213,14 +214,27 @@ def _compare(
     return {"reference": f"{file.name} on ONNX Runtime {_version('onnxruntime')}", **summary(found)}
 
 
-def _run(made: Path, description: Description, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """The output of a device file for a batch."""
-    source, target = made.with_suffix(".in.npy"), made.with_suffix(".out.npy")
-    target.unlink(missing_ok=True)
-    np.save(source, batch)
+def _runner(
+    made: Path, description: Description
+) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]:
+    """A function that runs a device file on a batch."""
     names = description.input.name, description.output.name
-    run_child(
-        "segrt_export.device_child", _RUNTIMES[made.suffix], "run", made, *names, source, target
-    )
-    output: npt.NDArray[Any] = np.load(target)
-    return output
+    if made.suffix == ".ort":
+        session = load_session(made)
+
+        def run(batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+            try:
+                return np.asarray(session.run([names[1]], {names[0]: batch})[0])
+            except Exception as error:  # onnxruntime has its own class per status code
+                raise ExportError(f"{made.name} can't run: {first_line(error)}") from None
+
+        return run
+
+    def run_in_child(batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        source, target = made.with_suffix(".in.npy"), made.with_suffix(".out.npy")
+        target.unlink(missing_ok=True)
+        np.save(source, batch)
+        run_child("segrt_export.device_child", "MNN", "run", made, *names, source, target)
+        return np.asarray(np.load(target))
+
+    return run_in_child

@@ -4,8 +4,8 @@
 `.mnn` file, and the list of operators next to an `.ort` file. WEIGHTS is the type in which they
 are stored, which MODEL.onnx has already if TARGET is an `.ort` file.
 
-`python -m segrt_export.device_child run TARGET INPUT OUTPUT BATCH.npy RESULT.npy` runs it; INPUT
-and OUTPUT are the names of its tensors.
+`python -m segrt_export.device_child run MODEL.mnn INPUT OUTPUT BATCH.npy RESULT.npy` runs an
+`.mnn` file; INPUT and OUTPUT are the names of its tensors.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,18 +48,12 @@ def _convert_mnn(source: Path, target: Path, weights: str) -> None:
     _tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--bizCode", "segrt", *files, *extra])
 
 
-def _run_ort(file: Path, output: str, feed: dict[str, npt.NDArray[np.float32]]) -> object:
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return session.run([output], feed)[0]
-
-
-def _run_mnn(file: Path, output: str, feed: dict[str, npt.NDArray[np.float32]]) -> object:
+def _run_mnn(
+    file: Path, name: str, output: str, batch: npt.NDArray[np.float32]
+) -> npt.NDArray[Any]:
     import MNN
     from MNN import expr
 
-    ((name, batch),) = feed.items()
     manager = MNN.nn.create_runtime_manager(({"backend": "CPU", "precision": "high"},))
     network = MNN.nn.load_module_from_file(str(file), [name], [output], runtime_manager=manager)
     (result,) = network.forward([expr.const(batch, list(batch.shape), expr.NCHW)])
@@ -71,8 +66,7 @@ def _main(task: str, file: str, *arguments: str) -> None:
         (_convert_mnn if target.suffix == ".mnn" else _convert_ort)(Path(file), target, weights)
         return
     name, output, batch, result = arguments
-    run = _run_mnn if file.endswith(".mnn") else _run_ort
-    np.save(result, np.asarray(run(Path(file), output, {name: np.load(batch)})))
+    np.save(result, _run_mnn(Path(file), name, output, np.load(batch)))
 
 
 if __name__ == "__main__":
