@@ -191,9 +191,14 @@ def _compare(
             raise ExportError(f"{file} can't run {case.name}: {first_line(error)}") from None
         try:
             result = run(inputs)
-            labels = labels_of(result, meta, inputs.shape[2:])
         except SegrtError as error:
             raise ExportError(f"{error}; nothing was written") from None
+        if result.shape != expected.shape:
+            raise ExportError(
+                f"{meta.name}: {made.suffix} gives {result.shape} for {case.name}, not"
+                f" {expected.shape}; nothing was written"
+            )
+        labels = labels_of(result, meta, inputs.shape[2:])
         theirs = labels_of(expected, meta, inputs.shape[2:])
         different = int(np.count_nonzero(labels != theirs))
         if different > (1 - THRESHOLD) * labels.size:
