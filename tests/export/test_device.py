@@ -110,7 +110,7 @@ def test_an_ort_file_gives_the_labels_of_the_model(
 
 def test_another_size_than_the_fixed_one_is_refused(tmp_path: Path) -> None:
     fixed = _write(tmp_path / "fixed.onnx", shape=("N", 3, 32, 40))
-    with pytest.raises(ConfigError, match="blocks takes any x 32 x 40 .* not 1 x 48 x 64"):
+    with pytest.raises(ConfigError, match=r"blocks takes any x 32 x 40 .* not 1 x 48 x 64"):
         to_device(fixed, tmp_path / "other.ort", size=(48, 64))
 
 
@@ -198,7 +198,7 @@ def test_an_abort_of_a_converter_is_an_error(
 ) -> None:
     (tmp_path / "aborting.py").write_text("import os\nprint('out of luck')\nos.abort()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ExportError, match="MNN could not convert .*: out of luck"):
+    with pytest.raises(ExportError, match=r"MNN could not convert .*: out of luck"):
         run_child("aborting", "MNN", "convert", tmp_path / "blocks.onnx")
 
 
@@ -206,7 +206,7 @@ def test_a_converter_that_writes_nothing_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "run_child", lambda *arguments: None)
-    with pytest.raises(ExportError, match="could not convert .*: it wrote no file"):
+    with pytest.raises(ExportError, match=r"could not convert .*: it wrote no file"):
         to_device(_write(tmp_path / "blocks.onnx"), tmp_path / "blocks.ort")
 
 
@@ -223,9 +223,10 @@ def test_models_from_elsewhere_are_refused(tmp_path: Path) -> None:
 
 
 def _command(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["segrt-export", *map(str, arguments)])
-        cli.main()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
     return int(ended.value.code or 0)
 
 
