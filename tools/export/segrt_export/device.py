@@ -29,7 +29,7 @@ from segrt_export.onnx_model import load_session, open_exported
 from segrt_export.parity import AWKWARD_SIZES, THRESHOLD, cases_for, labels_of, summary
 from segrt_export.passes.half_weights import half_weights, unfold
 from segrt_export.passes.int8_weights import int8_weights
-from segrt_export.requirements import require
+from segrt_export.requirements import EDGE, require
 
 Weights: TypeAlias = Literal["float32", "float16", "int8"]
 
@@ -91,7 +91,7 @@ def to_device(
     if target.suffix not in _RUNTIMES:
         raise ConfigError(f"{target} does not end in .ort or .mnn: its suffix selects the format")
     runtime = _RUNTIMES[target.suffix]
-    require("onnxruntime", runtime)
+    require("onnxruntime", runtime, extra=EDGE)
     description = open_exported(file)
     model = onnx.load(str(file))
     _prepare(model, description, weights if runtime == "onnxruntime" else "float32", size)
@@ -141,7 +141,7 @@ def _prepare(
                 f"{description.meta.name} takes {' x '.join(str(side or 'any') for side in own)}"
                 f" (batch, height, width) only, not 1 x {size[0]} x {size[1]}: leave out the size"
             )
-        require("onnxslim")
+        require("onnxslim", extra=EDGE)
         import onnxslim
         from onnxruntime.tools import onnx_model_utils
 

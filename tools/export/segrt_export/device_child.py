@@ -56,8 +56,12 @@ def _run_mnn(
 
     manager = MNN.nn.create_runtime_manager(({"backend": "CPU", "precision": "high"},))
     network = MNN.nn.load_module_from_file(str(file), [name], [output], runtime_manager=manager)
-    (result,) = network.forward([expr.const(batch, list(batch.shape), expr.NCHW)])
-    return np.array(expr.convert(result, expr.NCHW).read())
+    results = network.forward([expr.const(batch, list(batch.shape), expr.NCHW)])
+    if not results:
+        sys.exit(
+            "Error: the network gives no output, perhaps because MNN lacks one of its operators"
+        )
+    return np.array(expr.convert(results[0], expr.NCHW).read())
 
 
 def _main(task: str, file: str, *arguments: str) -> None:

@@ -16,7 +16,7 @@ from segrt.files import sha256
 from segrt.metadata import KEY, ModelMeta
 from segrt.zoo import ModelSpec
 from segrt_export.program import PaddleModel
-from segrt_export.requirements import require
+from segrt_export.requirements import EDGE, require
 from segrt_export.untrained import build_untrained
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def exported_file(text: str, out: Path | None, taken: dict[str, str]) -> tuple[P
 
 def _stated_name(file: Path) -> str | None:
     """The model's name in an `.onnx` file of segrt-export; None for other files."""
-    require("onnx")
+    require("onnx", extra=EDGE)
     import onnx
 
     try:
