@@ -108,7 +108,7 @@ INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@
 	touch $@
 
 .venv-export/.ready: pyproject.toml
-	$(INSTALL) --editable '.[cpu,dev,export,serve]'
+	$(INSTALL) --editable '.[cpu,dev,edge,export,serve]'
 	$(INSTALL) --no-deps paddleseg==2.8.0
 	touch $@
 

@@ -18,6 +18,7 @@ from segrt_export.requirements import missing
 
 if TYPE_CHECKING:
     from segrt_export.cached import export_folder
+    from segrt_export.device import DeviceFile, to_device
     from segrt_export.exporter import Exported, export, export_stock
     from segrt_export.onnx_model import OnnxModel
     from segrt_export.parity import SAMPLE, PaddleReference
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from segrt_export.untrained import build_untrained
 
 _MODULES = {
+    "DeviceFile": "device",
     "Exported": "exporter",
     "Limit": "quantization",
     "OnnxModel": "onnx_model",
@@ -44,10 +46,15 @@ _MODULES = {
     "export_stock": "exporter",
     "quantize": "quantization",
     "require": "requirements",
+    "to_device": "device",
 }
+
+_EXTRAS = {"device": "edge", "quantization": "quantize"}
+"""The extra that a module needs, if it is not "export"."""
 
 __all__ = [
     "SAMPLE",
+    "DeviceFile",
     "Exported",
     "Limit",
     "OnnxModel",
@@ -62,6 +69,7 @@ __all__ = [
     "export_stock",
     "quantize",
     "require",
+    "to_device",
 ]
 
 
@@ -71,9 +79,8 @@ def __getattr__(name: str) -> object:
     try:
         module = import_module(f"segrt_export.{_MODULES[name]}")
     except ModuleNotFoundError as error:
-        if _MODULES[name] == "quantization":
-            raise missing(error.name, extra="pip install 'segrt[quantize]'") from None
-        raise missing(error.name) from None
+        extra = _EXTRAS.get(_MODULES[name], "export")
+        raise missing(error.name, extra=f"pip install 'segrt[{extra}]'") from None
     value = getattr(module, name)
     globals()[name] = value
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -30,10 +31,12 @@ import segrt_export
 from segrt import zoo
 from segrt.errors import ConfigError, ExportError, SegrtError
 from segrt.folders import find_images
+from segrt.types import MAX_SIDE, shown
 from segrt_export.convert import OPSET
-from segrt_export.source import distinct_target, open_source, sealed
+from segrt_export.source import distinct_target, exported_file, open_source, sealed
 
 if TYPE_CHECKING:
+    from segrt_export.device import DeviceFile
     from segrt_export.exporter import Exported
     from segrt_export.quantization import Quantised
 
@@ -75,13 +78,19 @@ class ConversionOptions:
     """How models are converted and checked."""
 
     verify: Annotated[Path | None, Parameter(metavar="PATH")] = None
-    """Photo, or folder of photos, to compare with Paddle on."""
+    """Photo, or folder of photos, to compare with the original on."""
 
     opset: Annotated[int, Parameter(validator=Number(gte=14, lte=19))] = OPSET
     """ONNX operator set, 14 to 19."""
 
-    weights: Literal["float32", "float16"] = "float32"
-    """Data type of stored weights; float16 halves the file."""
+    format: Literal["onnx", "ort", "mnn"] = "onnx"
+    """For devices: ort, MODEL.ort for ONNX Runtime, or mnn, MODEL.mnn for MNN."""
+
+    size: Annotated[str, Parameter(metavar="HxW", show_default=False)] = ""
+    """The only height and width that an ort or mnn file takes."""
+
+    weights: Literal["float32", "float16", "int8"] = "float32"
+    """Data type of stored weights; float16 halves the file, int8 (ort and mnn) quarters it."""
 
     without: Annotated[list[str] | None, Parameter(negative="", metavar="PASS")] = None
     """Graph rewrite to leave out; repeatable."""
@@ -92,11 +101,12 @@ class ConversionOptions:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The export of one model, its int8 form, and the reason why either failed."""
+    """The export of one model, its other forms, and the reason why one of them failed."""
 
     name: str
     exported: Exported | None = None
     quantised: Quantised | None = None
+    device: DeviceFile | None = None
     error: str = ""
 
 
@@ -122,6 +132,7 @@ def run(
         raise ConfigError("--untrained requires an output folder: specify it with -o")
     if conversion.int8 and models.out is None:
         raise ConfigError("--int8 requires an output folder: specify it with -o")
+    size = _device_size(models, conversion)
     _check_passes(conversion.without or ())
     images = _photos(conversion.verify)
     if models.every:
@@ -131,14 +142,43 @@ def run(
     with _progress_bar() as bar:
         task = bar.add_task("", total=len(names))
         for name in names:
-            bar.update(task, description=escape(f"{name}: converting, then comparing with Paddle"))
-            outcomes.append(_export(name, models, conversion, images, taken))
+            bar.update(task, description=escape(f"{name}: converting, then comparing"))
+            outcomes.append(_export(name, models, conversion, images, size, taken))
             bar.advance(task)
     console.print(_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         _complain(f"{outcome.name}: {outcome.error}")
     return 1 if failed else 0
+
+
+def _device_size(models: ModelOptions, conversion: ConversionOptions) -> tuple[int, int] | None:
+    """The size given for a device file; refuses options that don't go with the format."""
+    if conversion.format == "onnx":
+        if conversion.size:
+            raise ConfigError("--size is for --format ort and mnn: an .onnx file takes all sizes")
+        if conversion.weights == "int8":
+            raise ConfigError(
+                "--weights int8 is for --format ort and mnn: for ONNX, give photos with --int8"
+            )
+        return None
+    if models.out is None:
+        raise ConfigError(
+            f"--format {conversion.format} requires an output folder: specify it with -o"
+        )
+    if conversion.int8:
+        raise ConfigError(
+            f"--int8 and --format {conversion.format} are two steps: convert MODEL.int8.onnx then"
+        )
+    if not conversion.size:
+        return None
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", conversion.size)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= min(size) <= max(size) <= MAX_SIDE:
+        raise ConfigError(
+            f"--size {shown(conversion.size)} is not valid: give height and width, such as 360x480"
+        )
+    return size
 
 
 def _check_passes(names: Collection[str]) -> None:
@@ -169,11 +209,17 @@ def _export(
     models: ModelOptions,
     conversion: ConversionOptions,
     images: Sequence[Path],
+    size: tuple[int, int] | None,
     taken: dict[str, str],
 ) -> _Outcome:
     """Export one model to a path that is not in `taken`, and add its path there."""
-    exported = quantised = None
+    exported = quantised = device = None
+    for_device = conversion.format != "onnx"
+    weights = "float32" if conversion.weights == "int8" else conversion.weights
     try:
+        if for_device and (own := exported_file(name, models.out, taken)):
+            file, target = own
+            return _Outcome(name, device=_to_device(file, target, conversion, images, size))
         with tempfile.TemporaryDirectory(prefix="segrt-export-") as work:
             source, file = open_source(
                 name,
@@ -189,17 +235,37 @@ def _export(
                     file,
                     images=images,
                     opset=conversion.opset,
-                    weights=conversion.weights,
+                    weights=weights,
                     without=conversion.without or (),
                 )
             if conversion.int8:
                 target = file.with_suffix(".int8.onnx")
                 quantised = segrt_export.quantize(file, target, conversion.int8)
+        if for_device:
+            device = _to_device(file, file, conversion, images, size)
     except (SegrtError, OSError) as error:
-        return _Outcome(name, exported, error=_one_line(error))
+        return _Outcome(name, exported, quantised, error=_one_line(error))
     except Exception as error:  # whatever a library raises on one model must not stop the others
-        return _Outcome(name, exported, error=f"{type(error).__name__}: {_one_line(error)}")
-    return _Outcome(name, exported, quantised)
+        message = f"{type(error).__name__}: {_one_line(error)}"
+        return _Outcome(name, exported, quantised, error=message)
+    return _Outcome(name, exported, quantised, device)
+
+
+def _to_device(
+    file: Path,
+    onnx_target: Path,
+    conversion: ConversionOptions,
+    images: Sequence[Path],
+    size: tuple[int, int] | None,
+) -> DeviceFile:
+    """Convert an exported model, to the name of an `.onnx` file with another suffix."""
+    return segrt_export.to_device(
+        file,
+        onnx_target.with_suffix(f".{conversion.format}"),
+        weights=conversion.weights,
+        size=size,
+        images=images,
+    )
 
 
 def _one_line(error: Exception) -> str:
@@ -224,19 +290,20 @@ def _table(outcomes: Sequence[_Outcome]) -> Table:
         Column("file", overflow="fold"), "MB", "seconds", "nodes", "agreement", "worst case"
     )
     for outcome in outcomes:
-        if outcome.exported is None:
+        if outcome.exported is None and outcome.device is None:
             table.add_row(escape(outcome.name), "", "", "", "failed", "")
             continue
-        report = outcome.exported.report
-        parities = [report[key] for key in ("parity", "parity_float32") if key in report]
-        table.add_row(
-            escape(str(outcome.exported.file)),
-            f"{report['bytes'] / 1e6:.1f}",
-            f"{report['export_seconds']:.1f}",
-            f"{report['nodes']['converter']} -> {report['nodes']['exported']}",
-            f"{min(parity['agreement'] for parity in parities):.4%}",
-            f"{min(parity['worst'] for parity in parities):.4%}",
-        )
+        if outcome.exported is not None:
+            report = outcome.exported.report
+            parities = [report[key] for key in ("parity", "parity_float32") if key in report]
+            table.add_row(
+                escape(str(outcome.exported.file)),
+                f"{report['bytes'] / 1e6:.1f}",
+                f"{report['export_seconds']:.1f}",
+                f"{report['nodes']['converter']} -> {report['nodes']['exported']}",
+                f"{min(parity['agreement'] for parity in parities):.4%}",
+                f"{min(parity['worst'] for parity in parities):.4%}",
+            )
         if outcome.quantised is not None:
             report = outcome.quantised.report
             table.add_row(
@@ -246,6 +313,16 @@ def _table(outcomes: Sequence[_Outcome]) -> Table:
                 f"{report['layers'] - len(report['float_layers'])} in int8",
                 f"{report['agreement']:.4f}%",
                 f"{report['worst']['agreement']:.4f}%",
+            )
+        if outcome.device is not None:
+            report = outcome.device.report
+            table.add_row(
+                escape(str(outcome.device.file)),
+                f"{report['bytes'] / 1e6:.1f}",
+                "",
+                "",
+                f"{report['parity']['agreement']:.4%}",
+                f"{report['parity']['worst']:.4%}",
             )
     return table
 

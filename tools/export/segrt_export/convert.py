@@ -29,7 +29,7 @@ def convert(program: Path, params: Path, onnx_file: Path, *, opset: int = OPSET)
         MissingExtraError: paddle2onnx or paddlepaddle is not installed.
     """
     require("paddle2onnx")
-    _run_child("convert", program, params, onnx_file, str(opset))
+    run_child(__name__, "paddle2onnx", "convert", program, params, onnx_file, str(opset))
     if not onnx_file.is_file():
         raise ExportError(f"paddle2onnx wrote no file for {program}")
 
@@ -45,7 +45,7 @@ def translate(program: Path, params: Path, folder: Path) -> Path:
         MissingExtraError: paddlepaddle is not installed.
     """
     require("paddle")
-    _run_child("translate", program, params, folder / "inference")
+    run_child(__name__, "paddle2onnx", "translate", program, params, folder / "inference")
     return folder / "inference.json"
 
 
@@ -64,8 +64,24 @@ def failure_reason(output: str) -> str:
     return (errors or lines or ["no output"])[-1][:300]
 
 
-def _run_child(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "segrt_export.convert", *map(str, arguments)]
+def run_child(module: str, tool: str, task: str, source: Path, *arguments: str | Path) -> None:
+    """Run a module in a child process, in case the native code that it calls aborts.
+
+    Example:
+        >>> run_child("segrt_export.convert", "paddle2onnx", "convert", program, params, file, "17")
+
+    Args:
+        module: the module, run as a command.
+        tool: what it calls, for errors.
+        task: its first argument.
+        source: its second argument, the file to work on.
+        arguments: its further arguments.
+
+    Raises:
+        ExportError: the child failed, was killed or took longer than `TIMEOUT_S`; the message
+            contains the relevant line of its output.
+    """
+    command = [sys.executable, "-m", module, task, str(source), *map(str, arguments)]
     env = dict(
         os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), GLOG_minloglevel="2"
     )
@@ -81,7 +97,7 @@ def _run_child(*arguments: str | Path) -> None:
         )
     except subprocess.TimeoutExpired:
         raise ExportError(
-            f"converting {arguments[1]} took longer than {TIMEOUT_S} s and was stopped"
+            f"{tool} took longer than {TIMEOUT_S} s to {task} {source} and was stopped"
         ) from None
     if done.returncode > 0:
         status = f"exit status {done.returncode}"
@@ -90,7 +106,7 @@ def _run_child(*arguments: str | Path) -> None:
     else:
         return
     reason = failure_reason(done.stdout + done.stderr)
-    raise ExportError(f"paddle2onnx could not convert {arguments[1]} ({status}): {reason}")
+    raise ExportError(f"{tool} could not {task} {source} ({status}): {reason}")
 
 
 def _main(task: str, program: str, params: str, target: str, opset: str = "") -> None:

@@ -60,15 +60,8 @@ class OnnxModel:
             MissingExtraError: onnxruntime is not installed.
         """
         require("onnxruntime")
-        import onnxruntime as ort
-
         external_data.check(file)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has its own class per status code
-            raise ExportError(f"{file} can't be loaded: {first_line(error)}") from None
+        session = load_session(file)
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         if text:
             raise ExportError(f"{file} comes from segrt-export: export the original again")
@@ -138,6 +131,38 @@ class OnnxModel:
         return model
 
 
+def open_exported(file: Path) -> Description:
+    """What is known of a model that segrt-export wrote.
+
+    Raises:
+        ExportError: it can't be loaded, or does not come from segrt-export.
+    """
+    external_data.check(file)
+    session = load_session(file)
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    if not text:
+        raise ExportError(
+            f"{file} does not come from segrt-export: run  segrt-export {file}  first"
+        )
+    return describe(file, session.get_inputs(), session.get_outputs(), text)
+
+
+def load_session(file: Path) -> Any:
+    """Load an `.onnx` file on the CPU.
+
+    Raises:
+        ExportError: ONNX Runtime can't load it.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has its own class per status code
+        raise ExportError(f"{file} can't be loaded: {first_line(error)}") from None
+
+
 class OnnxReference:
     """The original model on ONNX Runtime's CPU provider.
 
@@ -153,13 +178,9 @@ class OnnxReference:
     def __init__(self, source: OnnxModel) -> None:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
         self.name = f"{source.file.name} on ONNX Runtime {ort.__version__}"
         self._source = source
-        self._session = ort.InferenceSession(
-            str(source.file), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = load_session(source.file)
 
     def run(
         self, batch: npt.NDArray[np.float32]

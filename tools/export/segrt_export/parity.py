@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def _quiet() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """Images that both models run.
 
     Attributes:
@@ -161,6 +162,13 @@ class _Case:
 
     name: str
     photos: list[npt.NDArray[np.uint8]]
+
+    def batch(self, transforms: Transforms) -> Floats:
+        """The normalised images: float32 (N, 3, H, W)."""
+        batch = np.empty((len(self.photos), 3, *self.photos[0].shape[:2]), np.float32)
+        for slot, photo in zip(batch, self.photos, strict=True):
+            transforms.normalize.write(photo, slot)
+        return batch
 
 
 def compare(
@@ -216,7 +224,7 @@ def compare(
         "onednn": reference.onednn,
         "runtime": f"onnxruntime {ort.__version__}",
     }
-    return {graph: tools | _report(cases, refused) for graph, cases in found.items()}
+    return {graph: tools | summary(cases, refused) for graph, cases in found.items()}
 
 
 def _check_worst(
@@ -249,10 +257,8 @@ def _compare(
     transforms = Transforms.parse(list(meta.transforms))
     cases: dict[str, list[dict[str, Any]]] = {graph: [] for graph in sessions}
     refused: dict[str, str] = {}
-    for case in _cases(list(images), sizes, first.get_inputs()[0].shape):
-        batch = np.empty((len(case.photos), 3, *case.photos[0].shape[:2]), np.float32)
-        for slot, photo in zip(batch, case.photos, strict=True):
-            transforms.normalize.write(photo, slot)
+    for case in cases_for(list(images), sizes, first.get_inputs()[0].shape):
+        batch = case.batch(transforms)
         try:
             theirs, their_logits = reference.run(batch)
         except Exception as error:  # Paddle's errors have no common type
@@ -266,7 +272,7 @@ def _compare(
                     f"{source.name}: the exported model can't run {case.name}, unlike the original:"
                     f" {failure_reason(str(error))}"
                 ) from None
-            ours = _labels(output, meta, (batch.shape[2], batch.shape[3]))
+            ours = labels_of(output, meta, (batch.shape[2], batch.shape[3]))
             entry = {
                 "case": case.name,
                 "shape": list(batch.shape),
@@ -289,18 +295,22 @@ def _worst(found: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return min(cases, key=lambda case: float(case["agreement"]), default=none)
 
 
-def _report(cases: list[dict[str, Any]], refused: Mapping[str, str]) -> dict[str, Any]:
+def summary(
+    cases: Sequence[Mapping[str, Any]], refused: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The report on compared cases: each has at least `agreement` and `pixels`."""
     report = {
         "agreement": float(
             np.average([c["agreement"] for c in cases], weights=[c["pixels"] for c in cases])
         ),
-        "worst": _worst({"": cases})["agreement"],
-        "cases": cases,
+        "worst": min(c["agreement"] for c in cases),
+        "cases": [*cases],
     }
     return report | ({"refused": dict(refused)} if refused else {})
 
 
-def _labels(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) -> Labels:
+def labels_of(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) -> Labels:
+    """Labels of the `size` of the input, from the output of a network that segrt exported."""
     if meta.output == "labels":
         labels = output.reshape(len(output), *output.shape[-2:]).astype(np.int32)
         return resize_labels(labels, size)
@@ -309,17 +319,17 @@ def _labels(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) ->
     return labels_from_logits(scores, size, align_corners=align_corners)[0]
 
 
-def _cases(
+def cases_for(
     images: list[Path], sizes: Sequence[tuple[int, int]], shape: Sequence[int | str]
-) -> Iterator[_Case]:
+) -> Iterator[Case]:
     """The cases that a model with the input `shape` accepts; text stands for any number."""
     images = images or [SAMPLE]
     batch, _, height, width = (side if isinstance(side, int) else 0 for side in shape)
 
-    def case(name: str, files: Sequence[Path], size: tuple[int, int] | None) -> _Case:
+    def case(name: str, files: Sequence[Path], size: tuple[int, int] | None) -> Case:
         size = size or read_image(files[0]).shape[:2]
         size = (height or size[0], width or size[1])
-        return _Case(name, [_resized(file, size) for file in files])
+        return Case(name, [_resized(file, size) for file in files])
 
     first = images[0]
     for file in images:

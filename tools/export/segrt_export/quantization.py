@@ -23,12 +23,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, helper
 
-from segrt import external_data
 from segrt.accuracy import ConfusionMatrix
 from segrt.datasets import Layout, Truth
-from segrt.description import Description, describe
+from segrt.description import Description
 from segrt.errors import ConfigError, ExportError, InputError
 from segrt.files import is_same_file, sha256, write_atomic
 from segrt.folders import find_images
@@ -38,6 +37,8 @@ from segrt.network import first_line, standard
 from segrt.postprocess import finish
 from segrt.sources import read_image
 from segrt_export.graph import prune
+from segrt_export.onnx_model import open_exported
+from segrt_export.passes.half_weights import unfold
 from segrt_export.requirements import require
 
 log = logging.getLogger("segrt")
@@ -187,19 +188,10 @@ def _open(file: Path) -> Description:
     Raises:
         ExportError: it can't be loaded, does not come from segrt-export, or is quantised.
     """
-    external_data.check(file)
+    described = open_exported(file)
     if is_quantised(file):
         raise ExportError(f"{file} is quantised already: give the model it was made from")
-    try:
-        session = _session(file.read_bytes())
-    except Exception as error:  # onnxruntime has its own class per status code
-        raise ExportError(f"{file} can't be loaded: {first_line(error)}") from None
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    if not text:
-        raise ExportError(
-            f"{file} does not come from segrt-export: run  segrt-export {file}  first"
-        )
-    return describe(file, session.get_inputs(), session.get_outputs(), text)
+    return described
 
 
 def _photos(folder: Path) -> list[Path]:
@@ -226,7 +218,7 @@ class _Network:
     """
 
     def __init__(self, model: ModelProto, description: Description) -> None:
-        _unfold_half(model)
+        unfold(model)
         constants = {initializer.name for initializer in model.graph.initializer}
         self._convolutions = {}
         for node in model.graph.node:
@@ -343,18 +335,6 @@ class _Network:
             raise ExportError(f"{meta.name} can't run on {photo}: {first_line(error)}") from None
         found = finish(standard(raw, described, meta.output)[0], meta, layout)[0]
         return found.astype(np.min_scalar_type(len(meta.class_names)))
-
-
-def _unfold_half(model: ModelProto) -> None:
-    """Store weights in FP32 that are stored in FP16 and cast, in place."""
-    graph = model.graph
-    stored = {i.name: i for i in graph.initializer if i.data_type == TensorProto.FLOAT16}
-    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]
-    for node in casts:
-        values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
-        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-        graph.node.remove(node)
-    prune(graph)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import sys
 from segrt.errors import MissingExtraError
 
 _EXTRA = "pip install 'segrt[export]'"
+EDGE = "pip install 'segrt[edge]'"
+"""Installs what device files need, without Paddle."""
 _COMMANDS = {
     "onnxruntime": "pip install 'segrt[cpu]'",  # or another wheel of it, so the extra has none
     # Its pins conflict with those of current packages; the extra has what it imports.
@@ -16,8 +18,8 @@ _COMMANDS = {
 }
 
 
-def require(*modules: str) -> None:
-    """Check that modules are installed, without importing them.
+def require(*modules: str, extra: str = _EXTRA) -> None:
+    """Check that modules are installed, without importing them; `extra` installs most of them.
 
     Example:
         >>> require("paddle2onnx")
@@ -28,7 +30,7 @@ def require(*modules: str) -> None:
     """
     absent = [module for module in modules if importlib.util.find_spec(module) is None]
     if absent:
-        raise missing(*absent)
+        raise missing(*absent, extra=extra)
     if "paddle" in modules and sys.platform == "linux":
         try:
             ctypes.CDLL("libgomp.so.1")

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import segrt_export
-from segrt import archive, seals, store, zoo
+from segrt import archive, package_data, seals, store, zoo
 from segrt.errors import ConfigError, ExportError, ModelError
 from segrt.files import sha256
+from segrt.metadata import KEY, ModelMeta
 from segrt.zoo import ModelSpec
 from segrt_export.program import PaddleModel
+from segrt_export.requirements import EDGE, require
 from segrt_export.untrained import build_untrained
 
 if TYPE_CHECKING:
@@ -91,6 +93,52 @@ def _find_spec(name: str) -> ModelSpec | None:
         return zoo.get(name)
     except ModelError:
         return None
+
+
+def exported_file(text: str, out: Path | None, taken: dict[str, str]) -> tuple[Path, Path] | None:
+    """Find a model that needs no export: an `.onnx` file of segrt-export, or a bundled model.
+
+    Args:
+        text: the argument of segrt-export.
+        out: the output folder.
+        taken: as in `distinct_target`.
+
+    Returns:
+        tuple: the file, and the path in `out` that its name suggests. None for other models.
+
+    Raises:
+        ExportError: another export of the call has that path.
+    """
+    file = Path(text)
+    if file.suffix == ".onnx" and file.is_file():
+        name = _stated_name(file)
+    else:
+        spec = None if file.exists() else _find_spec(text)
+        name = spec.name if spec and spec.bundled else None
+        file = package_data.path(spec.bundled) if spec and spec.bundled else file
+    if name is None:
+        return None
+    target = (out or file.parent) / f"{store.folder_name(name)}.onnx"
+    if _lower(target) in taken:
+        raise ExportError(
+            f"it would overwrite what is made of {taken[_lower(target)]}: export it to another"
+            " output folder"
+        )
+    taken[_lower(target)] = text
+    return file, target
+
+
+def _stated_name(file: Path) -> str | None:
+    """The model's name in an `.onnx` file of segrt-export; None for other files."""
+    require("onnx", extra=EDGE)
+    import onnx
+
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+    except Exception:  # damaged: the error comes when it is opened as another's file
+        return None
+    text = {item.key: item.value for item in model.metadata_props}.get(KEY)
+    return ModelMeta.loads(text, file=str(file)).name if text else None
 
 
 def distinct_target(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from segrt_export.graph import prune
+
 SMALLEST = 1 << 15
 """Minimum number of elements of a tensor that is stored as float16. The smaller tensors of
 PP-LiteSeg-T, in the layers next to the image and to the logits, are 3% of the file but cause six
@@ -40,3 +42,15 @@ def half_weights(model: ModelProto) -> int:
     del graph.node[:]
     graph.node.extend(nodes)
     return len(casts)
+
+
+def unfold(model: ModelProto) -> None:
+    """Store weights in float32 that are stored in float16 and cast, in place."""
+    graph = model.graph
+    stored = {i.name: i for i in graph.initializer if i.data_type == TensorProto.FLOAT16}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]
+    for node in casts:
+        values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        graph.node.remove(node)
+    prune(graph)
