@@ -22,7 +22,7 @@ def isolated() -> None:
     """Skip everything outside such a namespace."""
     if reason := _why_not():
         pytest.skip(reason)
-    pytest.importorskip("ray", reason="needs segrt[ray]: run make scale-test")
+    pytest.importorskip("ray.data", reason="needs segrt[ray]: run make scale-test")
 
 
 @pytest.fixture(scope="module")

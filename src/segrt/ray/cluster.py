@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segrt.errors import ConfigError, DeviceError
+from segrt.errors import ConfigError, DeviceError, SegrtError
 from segrt.ray import stores
 from segrt.types import shown
+
+if TYPE_CHECKING:
+    import pyarrow
 
 RETRIES = 3
 """How often a block is done again whose actor died, before the images are done one by one."""
@@ -63,16 +69,65 @@ class Actors:
     cpus: float
     gpus: int
 
-    def options(self, ray: Any, retries: int) -> dict[str, Any]:
-        """The arguments of `map_batches`; `retries`: of a block whose actor died, -1 for ever."""
-        return {
-            "compute": ray.data.ActorPoolStrategy(size=self.count),
-            "num_cpus": self.cpus,
-            "num_gpus": self.gpus,
-            "scheduling_strategy": "SPREAD",
-            "max_restarts": -1,
-            "max_task_retries": retries,
-        }
+
+def run(
+    ray: Any,
+    tables: Sequence[pyarrow.Table],
+    worker: type,
+    arguments: tuple[object, ...],
+    actors: Actors,
+    retries: int = RETRIES,
+) -> Iterator[dict[str, Any]]:
+    """Give each table to an actor, and yield the rows that it returns, as they come.
+
+    What a table has cost an actor is repeated in another one. After the last try, its rows are
+    missing.
+
+    Args:
+        ray: what `start` returned.
+        tables: the work, each done as a whole.
+        worker: the class of the actors: called with a table, it returns a table.
+        arguments: of that class.
+        actors: how many, and which.
+        retries: how often a table is repeated whose actor died; -1 for ever.
+
+    Raises:
+        SegrtError: an actor can't be started.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, without a successor
+        results = ray.data.from_arrow(list(tables)).map_batches(
+            worker,
+            fn_constructor_args=arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(actors.count, len(tables))),
+            num_cpus=actors.cpus,
+            num_gpus=actors.gpus,
+            scheduling_strategy="SPREAD",
+            max_restarts=-1,
+            max_task_retries=retries,
+        )
+    try:
+        yield from results.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of segrt that an actor raised; else what Ray says."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, SegrtError):
+            return found
+        found = getattr(found, "cause", None) or found.__cause__
+    return error
+
+
+def enter(directory: str) -> None:
+    """Let paths mean in an actor what they mean in the process that started the job."""
+    with suppress(OSError):  # where all paths are URLs, no node needs the folder
+        os.chdir(directory)
 
 
 def actors(nodes: list[dict[str, Any]], device: str | None, concurrency: int | str) -> Actors:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segrt.errors import ConfigError, InputError, SegrtError
+from segrt.errors import ConfigError, InputError
 from segrt.manifest import Row, Settings
 from segrt.names import is_url
 from segrt.ray import cluster, shards
@@ -158,7 +158,7 @@ def segment(
     count, done, failed = len(plan.blocks), 0, 0
     left = dict.fromkeys(todo)
     for careful in (False, True):
-        arguments = (folder.url, decisive, kwargs | {"device": device}, careful)
+        arguments = (os.getcwd(), folder.url, decisive, kwargs | {"device": device}, careful)
         for row in _run(ray, pool, [(name, plan.blocks[name]) for name in left], arguments):
             left.pop(row["block"], None)
             done, failed = done + row["done"], failed + row["failed"]
@@ -183,8 +183,14 @@ class BlockWriter:
     """
 
     def __init__(
-        self, out: str, decisive: Settings, kwargs: Mapping[str, Any], careful: bool
+        self,
+        directory: str,
+        out: str,
+        decisive: Settings,
+        kwargs: Mapping[str, Any],
+        careful: bool,
     ) -> None:
+        cluster.enter(directory)
         self._folder, self._settings, self._careful = Folder(out), decisive, careful
         self._segmenter = Segmenter(**kwargs)
 
@@ -232,28 +238,8 @@ def _run(
     if not work:
         return
     tables = [shards.to_table({name: block}) for name, block in work]
-    pool = replace(pool, count=min(pool.count, len(tables)))
-    results = ray.data.from_arrow(tables).map_batches(
-        BlockWriter,
-        fn_constructor_args=arguments,
-        batch_size=None,
-        batch_format="pyarrow",
-        **pool.options(ray, retries=-1 if arguments[-1] else cluster.RETRIES),
-    )
-    try:
-        yield from results.iter_rows()
-    except ray.exceptions.RayError as error:
-        raise _cause(error) from None
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error of segrt that an actor raised; else what Ray says."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, SegrtError):
-            return found
-        found = getattr(found, "cause", None) or found.__cause__
-    return error
+    retries = -1 if arguments[-1] else cluster.RETRIES
+    yield from cluster.run(ray, tables, BlockWriter, arguments, pool, retries)
 
 
 def _model(model: str | os.PathLike[str] | None) -> dict[str, str]:
