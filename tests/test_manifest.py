@@ -53,7 +53,7 @@ def test_a_row_says_what_became_of_an_image(
 
 def test_json_lines_come_back(tmp_path: Path) -> None:
     file = _write_lines(tmp_path / "m.jsonl", _rows())
-    file.read_bytes().decode("ascii")
+    file.read_bytes().decode("utf-8")
     assert [json.loads(line) for line in file.open()]
     settings, rows = manifest.read(file)
     assert settings == SETTINGS

@@ -21,6 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import orjson
+
 from segrt.errors import InputError, MissingExtraError
 from segrt.files import replacing
 from segrt.frame import SegFailure
@@ -122,8 +124,12 @@ class Row:
         return {name: getattr(self, name) for name in COLUMNS}
 
     def to_json(self) -> bytes:
-        """The row as one line of ASCII, without a line break."""
-        return json.dumps(self.to_dict(), separators=(",", ":")).encode()
+        """The row as one line, without a line break."""
+        data = self.to_dict()
+        try:
+            return orjson.dumps(data)
+        except TypeError:  # a name that is not UTF-8
+            return json.dumps(data, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, line: bytes) -> Row:
@@ -132,7 +138,11 @@ class Row:
         Raises:
             ValueError: it is no row.
         """
-        return _checked(json.loads(line))
+        try:
+            data = orjson.loads(line)
+        except ValueError:  # a name that is not UTF-8, or no JSON
+            data = json.loads(line)
+        return _checked(data)
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
