@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +78,7 @@ def check(found: dict[str, tuple[manifest.Row, bytes | None]], numbers: range) -
     assert "broken.png" in row.error
 
 
-def test_folder_then_more_files(
-    cluster: None, photos: Path, model: Path, tmp_path: Path
-) -> None:
+def test_folder_then_more_files(cluster: None, photos: Path, model: Path, tmp_path: Path) -> None:
     from segrt.ray import segment
 
     out = tmp_path / "out"
