@@ -9,7 +9,7 @@ SAMPLE := src/segrt/models/sample.png
 COVERAGE ?= $(shell $(PYTHON) -c 'import sys; print("--cov" if sys.version_info >= (3, 12) else "")')
 
 .PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel gpu-test \
-    browser-test clients-test frameworks-test pyinstaller-test bench bench-paddlex clean
+    browser-test clients-test frameworks-test pyinstaller-test scale-test bench bench-paddlex clean
 
 demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
@@ -78,6 +78,13 @@ clients-test: .venv/.ready
 frameworks-test: .venv-frameworks/.ready
 	.venv-frameworks/bin/python -m pytest -m frameworks -rs tests/frameworks
 
+# Ray, in a network namespace of its own, since it listens on all interfaces. Where unshare is not
+# allowed, the tests are skipped.
+NAMESPACE = $(shell unshare -n true 2>/dev/null && echo 'unshare -n sh -c "ip link set lo up; exec \"\$$@\"" sh')
+
+scale-test: .venv-ray/.ready
+	$(NAMESPACE) .venv-ray/bin/python -m pytest -m scale -rs tests/scale
+
 # Programs frozen by PyInstaller with the hooks of the wheel. Minutes; needs objdump (binutils).
 pyinstaller-test: .venv/.ready .venv-pyinstaller/.ready
 	$(PYTHON) -m pip --python .venv-pyinstaller/bin/python install --quiet --no-deps --force-reinstall .
@@ -126,6 +133,10 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 	    segmentation-models-pytorch onnxscript datumaro
 	touch $@
 
+.venv-ray/.ready: pyproject.toml
+	$(INSTALL) --editable '.[cpu,dev,ray,serve]' s3fs 'moto[s3,server]'
+	touch $@
+
 .venv-docs/.ready: pyproject.toml
 	$(INSTALL) --editable '.[cpu,docs]'
 	touch $@
@@ -153,4 +164,4 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 
 clean:
 	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-frameworks .venv-gpu \
-	    .venv-openvino .venv-package .venv-paddlex .venv-pyinstaller output dist site .cache .coverage .hypothesis .*_cache
+	    .venv-openvino .venv-package .venv-paddlex .venv-pyinstaller .venv-ray output dist site .cache .coverage .hypothesis .*_cache

@@ -5,23 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Group, Parameter
 
 from segrt import manifest, sources
 from segrt.cli.inputs import Shard
 from segrt.errors import ConfigError, InputError
-from segrt.files import sha256, write_atomic
+from segrt.files import write_atomic
 from segrt.frame import Frame, SegFailure
 from segrt.journal import Journal, check_settings
 from segrt.manifest import Row, Settings
 from segrt.names import JobNames
-from segrt.pipeline import Pipeline
 from segrt.reading import Reading
-from segrt.request import Request
 from segrt.result import SegResult
 
 JOB = Group("Job", sort_key=5)
@@ -205,31 +203,6 @@ class Job:
         if self._held is not None and self._journal is not None:
             self._journal.append(replace(self._held, last=self._held.input != following))
         self._held = None
-
-
-def settings(
-    pipeline: Pipeline, request: Request, reading: Reading, output: dict[str, Any]
-) -> Settings:
-    """What decides a label or the content of a result, by the name of the option.
-
-    The device, the mode and the batch size are not among it: a job may go on on another machine.
-    Each row says where it ran.
-
-    Args:
-        pipeline: its model and preprocessing count.
-        request: how images are segmented.
-        reading: how files are read.
-        output: what is saved, by the name of the option.
-    """
-    return {
-        **{name: value for name, (value, _) in pipeline.describe().items()},
-        "model_sha256": sha256(pipeline.session.file),
-        "palette": hashlib.sha256(pipeline.palette.tobytes()).hexdigest(),
-        "target_size": request.target_size,
-        "slide": request.window and asdict(request.window),
-        **asdict(reading),
-        **output,
-    }
 
 
 def _digest(inputs: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from segrt.cli import inputs, interrupts, jobs, outputs, shares
+from segrt.cli import inputs, interrupts, outputs, shares
 from segrt.cli.console import complain, progress_bar, say
 from segrt.cli.jobs import Job, JobOptions
 from segrt.cli.options import (
@@ -32,6 +32,7 @@ from segrt.pipeline import Pipeline
 from segrt.reading import Reading
 from segrt.result import SegResult
 from segrt.schedule import behind
+from segrt.settings import settings as decisive
 from segrt.types import parse_label_format
 from segrt.video import names_video
 
@@ -147,7 +148,7 @@ def predict(
     total = len(input) if videos or not films else None  # else their frames are segmented
     work = None
     if job.manifest or shard:
-        settings = jobs.settings(pipeline, request, reading, output.kind)
+        settings = decisive(pipeline, request, reading, output.kind)
         work = Job(input, settings, job, save_path)
     results = _results(pipeline, work or input, total, inference, reading, output, look)
     done, failed, ran = _collect(results, work, output.show, len(input))
