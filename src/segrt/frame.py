@@ -20,12 +20,15 @@ class Frame:
         page_index: zero-based index of a PDF page or of a TIFF, video or camera frame; None for
             other formats.
         time: seconds from the start of a video, animation or camera; None for other sources.
+        stem: the name under which its result is saved; None for one that follows from `input_path`
+            and the images before it.
     """
 
     image: npt.NDArray[np.uint8]
     input_path: str | None
     page_index: int | None = None
     time: float | None = None
+    stem: str | None = None
 
 
 @dataclass(frozen=True)

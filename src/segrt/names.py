@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
@@ -157,12 +157,81 @@ class Stems:
         )
 
 
+class JobNames:
+    """The names of the results of a job, which follow from the list of its inputs alone.
+
+    They do not depend on which of the inputs are done here, now, or at all, so that the parts of a
+    job may run on several machines, in any order, and save to one folder. Inputs get the names that
+    `Stems` gives to images. Pages and frames get `NAME_PAGE`, and `NAME_PAGE-2` where that is the
+    name of another input. No two of these are equal: the first part of `NAME_PAGE` is the name of
+    one input only.
+
+    Example:
+        >>> names = JobNames(["x/a.png", "y/a.png", "doc.pdf", "doc_3.png"])
+        >>> names.of("y/a.png", None), names.of("doc.pdf", 2), names.of("doc.pdf", 3)
+        ('a_2', 'doc_2', 'doc_3-2')
+    """
+
+    def __init__(
+        self, inputs: Iterable[str], given: Mapping[str, str] = {}, taken: Iterable[str] = ()
+    ) -> None:
+        """Assign the names.
+
+        Args:
+            inputs: all inputs of the job, without duplicates.
+            given: the names that inputs got in an earlier run.
+            taken: further names of results, which no input gets.
+        """
+        self._stems = dict(given)
+        self._taken = {same_name(stem) for stem in (*taken, *given.values())}
+        last: dict[str, int] = {}
+        for path in inputs:
+            if path not in self._stems:
+                base = stem = short_stem(path) or "image"
+                key = same_name(base)
+                if key in self._taken:
+                    number = last.get(key, 1) + 1
+                    while same_name(stem := f"{base}_{number}") in self._taken:
+                        number += 1
+                    last[key] = number
+                self._stems[path] = stem
+                self._taken.add(same_name(stem))
+
+    def of(self, path: str, page: int | None) -> str:
+        """The name of the result of an input, or of its page or frame."""
+        stem = unique = self._stems[path]
+        if page is None:
+            return stem
+        number = 1
+        while same_name(unique := f"{stem}_{page}" + f"-{number}" * (number > 1)) in self._taken:
+            number += 1
+        return unique
+
+
+def without_page(stem: str, page: int | None) -> str:
+    """The name of the input that `JobNames` has given a page or frame the name `stem`.
+
+    Example:
+        >>> without_page("doc_3-2", 3), without_page("a_2", None)
+        ('doc', 'a_2')
+    """
+    if page is None:
+        return stem
+    return re.sub(rf"_{page}(-\d+)?\Z", "", stem)
+
+
 def named_batches(items: Iterator[Frame | SegFailure], size: int) -> Iterator[NamedBatch]:
     """Lists of up to `size` items, each with the name under which its result is saved."""
     stems = Stems()
     with closing(items) if isinstance(items, Generator) else nullcontext():
         while batch := list(islice(items, size)):
-            yield [(item, stems.assign(item.input_path, item.page_index)) for item in batch]
+            yield [(item, _stem(item, stems)) for item in batch]
+
+
+def _stem(item: Frame | SegFailure, stems: Stems) -> str:
+    if isinstance(item, Frame) and item.stem is not None:
+        return item.stem
+    return stems.assign(item.input_path, item.page_index)
 
 
 def _portable(path: str) -> bool:

@@ -53,14 +53,16 @@ def frames(
     Args:
         source: a file or folder (str or Path), an http(s) URL, a camera (0, or "camera:0"), the
             bytes of a file, an opened file, an array of any library (see `from_array`), a PIL
-            image (used as is, without regard to EXIF), or an iterable of these, nested to any
-            depth.
+            image (used as is, without regard to EXIF), what this function yields, or an iterable
+            of these, nested to any depth.
         reading: how files are read.
         color: the order of the channels of arrays.
     """
     if isinstance(source, os.PathLike):
         source = os.fsdecode(source)
-    if isinstance(source, str) and is_url(source):
+    if isinstance(source, (Frame, SegFailure)):
+        yield source
+    elif isinstance(source, str) and is_url(source):
         yield from _from_url(source, reading)
     elif (index := video.camera_index(source)) is not None:
         yield from _from_video(index, f"camera:{index}", reading)

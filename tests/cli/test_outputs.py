@@ -99,17 +99,6 @@ def test_videos_need_files_of_their_own(tmp_path: Path) -> None:
         outputs.check([], outputs.video_targets(videos[:1], tmp_path / "a.mp4"), tmp_path / "a.mp4")
 
 
-def test_results_in_a_subfolder_are_no_inputs(tmp_path: Path) -> None:
-    images = _touch(tmp_path, "a.png", "out/a_res.png", "other/b.png")
-    found = outputs.expand([str(tmp_path), "c.png"], tmp_path / "out")
-    assert found == [images[0], images[2], "c.png"]
-    assert len(outputs.expand([str(tmp_path)], tmp_path)) == 3
-    (tmp_path / "a.png").unlink()
-    (tmp_path / "other" / "b.png").unlink()
-    with pytest.raises(InputError, match="holds results"):
-        outputs.expand([str(tmp_path)], tmp_path / "out")
-
-
 def test_a_folder_that_cannot_be_created_is_one_error(tmp_path: Path) -> None:
     _touch(tmp_path, "file")
     with pytest.raises(InputError, match="can't be created: Not a directory"):

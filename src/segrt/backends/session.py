@@ -55,6 +55,7 @@ class Session:
     Attributes:
         description: what is known of the model, and from where.
         meta: the metadata of the model, part of its description.
+        file: the `.onnx` file.
         plan: how it runs.
         precision: the arithmetic it runs in.
         share: share of the graph's nodes on that provider, from 0 to 1; None if ONNX Runtime does
@@ -80,7 +81,7 @@ class Session:
             raise ModelError(f"model file {file} does not exist")
         external_data.check(file)
         self.plan = plan
-        self._file = file
+        self.file = file
         first = native.load(file, plan.first or plan)
         self._ran = local()
         self.precision = plan.precision
@@ -218,7 +219,7 @@ class Session:
         if self.plan.device != "cpu":  # the network has its own memory
             return 3 * 4 * math.prod(shape)
         if exact and self._footprint is None:
-            self._footprint = cache.footprint(self._file)
+            self._footprint = cache.footprint(self.file)
         return (self._footprint or UNKNOWN).bytes_for(shape)
 
     def _check(self, output: npt.NDArray[Any], count: int) -> None:
@@ -263,7 +264,7 @@ class Session:
                 self._own.move_to_end(shape)
                 return self._own[shape], self.plan.provider
             plan = self.plan.first or self.plan
-            self._any = self._any or native.load(self._file, plan)
+            self._any = self._any or native.load(self.file, plan)
             return self._any, plan.provider
 
     def _deserves_its_own(self, shape: Shape) -> bool:
@@ -278,13 +279,13 @@ class Session:
             self._any = None
         fixed = {name: shape[axis] for axis, name in self._dims.items()}
         try:
-            session = native.load(self._file, self.plan, fixed)
+            session = native.load(self.file, self.plan, fixed)
         except DeviceError as error:
             if self.plan.first is None:
                 raise
             log.warning("%s; %s runs instead", error, self.plan.first)
             self.plan = self.plan.first
-            session = native.load(self._file, self.plan, fixed)
+            session = native.load(self.file, self.plan, fixed)
         self._own[shape] = session
         if len(self._own) > OWN_SESSIONS:
             self._own.popitem(last=False)  # a thread that still runs it keeps it alive

@@ -104,8 +104,9 @@ def main() -> None:
     except (SegrtError, OSError, MemoryError) as error:
         complain(str(error) or "out of memory")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         number = interrupts.received() or signal.SIGINT
-        complain("interrupted" if number == signal.SIGINT else f"stopped by signal {number}")
+        what = "interrupted" if number == signal.SIGINT else f"stopped by signal {number}"
+        complain(f"{what}: {stop}" if str(stop) else what)
         sys.exit(128 + number)
     sys.exit(status if isinstance(status, int) else 0)

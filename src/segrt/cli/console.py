@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 err = Console(stderr=True)
 
@@ -29,6 +38,14 @@ def complain(error: object) -> None:
     err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """The time left, in words; nothing where the total is unknown."""
+
+    def render(self, task: Task) -> Text:
+        left = super().render(task)
+        return Text(f"{left} left", left.style) if task.time_remaining else Text()
+
+
 def progress_bar() -> Progress:
     """A progress bar that is shown on terminals and removed in the end."""
     columns = (
@@ -36,5 +53,6 @@ def progress_bar() -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        _TimeLeft(),
     )
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)

@@ -10,7 +10,6 @@ from pathlib import Path
 from segrt import encode
 from segrt.errors import InputError
 from segrt.files import is_same_file
-from segrt.folders import find_images
 from segrt.formats import VIDEO_SUFFIXES
 from segrt.names import Stems, is_url, same_name, short_stem, suffix
 from segrt.overlay_video import WRITTEN
@@ -60,28 +59,6 @@ def check_single(inputs: list[str], file: Path) -> None:
             f"{file} is the name of a video, but {name} is not a video: use a name such as "
             f"{file.with_suffix('.png')} or {file.with_suffix('.json')}, or the path of a folder"
         )
-
-
-def expand(inputs: list[str], save_path: Path | None) -> list[str]:
-    """Replace folders by the images in them, except those in `save_path`: earlier results.
-
-    Raises:
-        InputError: a folder can't be read, or all of its images are in `save_path`.
-    """
-    expanded = []
-    for name in inputs:
-        if not os.path.isdir(name):
-            expanded.append(name)
-            continue
-        try:
-            found = find_images(name, skip=save_path)
-            if not found.files and find_images(name).files:
-                raise InputError(f"all images of {name} are in {save_path}, which holds results")
-        except OSError as error:
-            raise InputError(f"the folder {name} can't be read: {error.strerror}") from None
-        found.warn(name)
-        expanded += found.files or [name]
-    return expanded
 
 
 def video_targets(videos: list[str], save_path: Path) -> dict[str, Path]:

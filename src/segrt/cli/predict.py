@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from segrt.cli import interrupts, outputs, shares
+from segrt.cli import inputs, interrupts, outputs, shares
 from segrt.cli.console import complain, progress_bar, say
+from segrt.cli.jobs import Job, JobOptions
 from segrt.cli.options import (
     DEVICE,
     INPUTS,
@@ -29,6 +30,7 @@ from segrt.pipeline import Pipeline
 from segrt.reading import Reading
 from segrt.result import SegResult
 from segrt.schedule import behind
+from segrt.settings import settings as decisive
 from segrt.types import parse_label_format
 from segrt.video import names_video
 
@@ -37,6 +39,9 @@ FOLDER = Path("output")
 
 SAVERS = 2
 """Threads that save results; they wait for the disk more than they compute."""
+
+_Saved: TypeAlias = tuple[SegResult | SegFailure, list[Path]]
+"""What became of an image, with the files in which it is saved."""
 
 
 @Parameter(name="*")
@@ -61,6 +66,11 @@ class OutputOptions:
         if self.save_path is not None or self.show == "paddlex":
             return self
         return replace(self, save_path=FOLDER, overlay=True)
+
+    @property
+    def kind(self) -> dict[str, str | bool]:
+        """What is saved of each image."""
+        return {"label_format": self.label_format, "overlay": self.overlay}
 
     @property
     def file(self) -> Path | None:
@@ -95,11 +105,13 @@ def predict(
     inference: InferenceOptions = InferenceOptions(),
     reading: Annotated[Reading, Parameter(name="*", group=INPUTS)] = Reading(),
     output: OutputOptions = OutputOptions(),
+    job: JobOptions = JobOptions(),
 ) -> int:
     """Segment images, and save label pictures and JSON. Videos and cameras give overlay videos.
 
     Args:
-        input: Images, PDFs, folders, URLs, videos, cameras (camera:0).
+        input: Images, PDFs, folders, URLs, videos, cameras (camera:0), patterns such as
+            'photos/**/*.jpg', or - for a list of names on standard input.
         workers: Number of model copies, which share the cores.
 
     Returns:
@@ -108,38 +120,82 @@ def predict(
     if not input:
         raise ConfigError("predict needs an input: an image, a folder of images, a URL or a video")
     parse_label_format(output.label_format)
+    shard = job.part
     output = output.completed()
     save_path, videos = output.save_path, dict[str, Path]()
+    input = inputs.listed(input, save_path)
     if file := output.file:
         outputs.check_single(input, file)
+    input = inputs.expand(input, save_path)
+    films = [name for name in input if names_video(name)]
+    job.check(films, file)
     if save_path is not None:
-        films = [name for name in input if names_video(name)]
-        input = outputs.expand([name for name in input if name not in films], save_path)
+        if films:
+            input = [name for name in input if name not in films]
         videos = outputs.video_targets(films, save_path)
         outputs.check(input, videos, save_path)
     pipeline = model.create(workers=workers)
-    pipeline.request(
+    request = pipeline.request(
         inference.target_size, batch_size=inference.batch_size, slide=inference.slide
     )  # before any folder is made
     if save_path is not None:
         outputs.make_folder(file.parent if file else save_path)
-    done = failed = 0
-    ran = str(pipeline.session.plan)
-    with closing(_results(pipeline, input, inference, reading, output)) as results:
-        for result in results:
-            if isinstance(result, SegFailure):
-                failed += 1
-                complain(result.error)
-            else:
-                done += 1
-                ran = f"{result.provider} {result.precision}"
-                _show(result, output.show)
+    total = len(input) if videos or not films else None  # else their frames are segmented
+    work = None
+    if job.manifest or shard:
+        settings = decisive(pipeline, request, reading, output.kind)
+        work = Job(input, settings, job, save_path)
+    results = _results(pipeline, work or input, total, inference, reading, output)
+    done, failed, ran = _collect(results, work, output.show, len(input))
+    ran = ran or str(pipeline.session.plan)
     if videos:
         saved = _save_videos(pipeline, videos, inference)
         done, failed = done + saved, failed + len(videos) - saved
     where = f", {'saved as' if file else 'results in'} {save_path}" if save_path and done else ""
-    say(f"{done} segmented, {failed} failed ({pipeline.model_name} on {ran}){where}")
+    before = f", {work.before} of {work.total} inputs before" if work and work.before else ""
+    say(f"{done} segmented, {failed} failed ({pipeline.model_name} on {ran}){before}{where}")
     return 1 if failed else 0
+
+
+def _collect(
+    results: Generator[_Saved, None, None], work: Job | None, form: str, inputs: int
+) -> tuple[int, int, str]:
+    """Print and record results; returns the number segmented and failed, and what ran them.
+
+    Raises:
+        KeyboardInterrupt: a signal was received; the message says how far it came.
+    """
+    done, failed, ran = 0, 0, ""
+    try:
+        with work or nullcontext(), closing(results):
+            for result, files in results:
+                if work:
+                    work.record(result, files)
+                if isinstance(result, SegFailure):
+                    failed += 1
+                    complain(result.error)
+                else:
+                    done += 1
+                    ran = f"{result.provider} {result.precision}"
+                    _show(result, form)
+            if work:
+                work.finish()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_so_far(work, done, failed, inputs)) from None
+    return done, failed, ran
+
+
+def _so_far(work: Job | None, done: int, failed: int, inputs: int) -> str:
+    """What an interrupted command has done."""
+    if work and work.is_recorded:
+        return (
+            f"{work.complete} of {work.total} inputs are done; the same command with --resume "
+            "does the others"
+        )
+    if not done + failed:
+        return ""
+    hint = "; with --manifest, a job can be resumed" if inputs > 1 else ""
+    return f"{done} segmented, {failed} failed{hint}"
 
 
 def _show(result: SegResult, form: str) -> None:
@@ -152,24 +208,27 @@ def _show(result: SegResult, form: str) -> None:
 
 def _results(
     pipeline: Pipeline,
-    images: list[str],
+    images: list[str] | Job,
+    total: int | None,
     inference: InferenceOptions,
     reading: Reading,
     output: OutputOptions,
-) -> Generator[SegResult | SegFailure, None, None]:
-    """Segment and save images, with a progress bar."""
+) -> Generator[_Saved, None, None]:
+    """Segment and save images, with a progress bar; `total` is the number of inputs, if known."""
 
-    def save(result: SegResult | SegFailure) -> SegResult | SegFailure:
+    def save(result: SegResult | SegFailure) -> _Saved:
         if output.save_path is None or isinstance(result, SegFailure):
-            return result
+            return result, []
         try:
-            _save(result, output.save_path, output)
+            return result, _save(result, output.save_path, output)
         except (OSError, SegrtError, MemoryError) as error:
-            return SegFailure(result.input_path, result.page_index, _not_saved(result, error))
-        return result
+            failure = _not_saved(result, error)
+            return SegFailure(result.input_path, result.page_index, failure), []
 
     with progress_bar() as progress:
-        task = progress.add_task("segmenting", total=None)
+        task = progress.add_task("segmenting", total=total)
+        if isinstance(images, Job):
+            progress.update(task, total=images.total, completed=images.before)
         crops = progress.add_task("crops of the image", total=None, visible=False)
 
         def show(done: int, total: int) -> None:
@@ -177,7 +236,7 @@ def _results(
             progress.update(crops, completed=done, total=total, visible=True)
 
         results = pipeline.predict(
-            images,
+            images.frames(reading) if isinstance(images, Job) else images,
             inference.target_size,
             batch_size=inference.batch_size,
             slide=inference.slide,
@@ -188,9 +247,10 @@ def _results(
         if output.file:
             results = _only(results, output.file)
         with closing(behind(save, results, SAVERS)) as saved:
-            for result in saved:
-                yield result
-                progress.advance(task)
+            for result, files in saved:
+                yield result, files
+                # Inputs are counted by their first page or frame, unless their number is unknown.
+                progress.advance(task, total is None or not result.page_index)
 
 
 def _only(
@@ -211,15 +271,17 @@ def _only(
     yield from found
 
 
-def _save(result: SegResult, save_path: Path, output: OutputOptions) -> None:
-    file = output.file
+def _save(result: SegResult, save_path: Path, output: OutputOptions) -> list[Path]:
+    file, saved = output.file, list[Path]()
     is_json = file is not None and file.suffix.lower() == ".json"
     if not (is_json or (file and output.overlay)):
-        result.save_to_img(save_path)
+        saved += result.save_to_img(save_path)
     if is_json or not file:
-        result.save_to_json(save_path, label_format=parse_label_format(output.label_format))
+        label_format = parse_label_format(output.label_format)
+        saved.append(result.save_to_json(save_path, label_format=label_format))
     if output.overlay:
-        result.save_overlay(save_path)
+        saved.append(result.save_overlay(save_path))
+    return saved
 
 
 def _not_saved(result: SegResult, error: Exception) -> InputError:

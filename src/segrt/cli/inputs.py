@@ -1,0 +1,125 @@
+"""The inputs of `segrt predict`: folders, patterns, lists on standard input, and shards."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from glob import has_magic, iglob
+from pathlib import Path
+
+from segrt.errors import ConfigError, InputError
+from segrt.folders import find_images
+from segrt.names import is_url
+from segrt.types import shown
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the parts of a job: every `count`-th of its inputs.
+
+    Attributes:
+        number: of this part, from 1.
+        count: number of parts.
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Parse "3/16".
+
+        Raises:
+            ConfigError: it is anything else.
+        """
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError(
+                f"--shard {shown(text)} is not valid: give the number of the part, from 1, and the "
+                "number of parts, as in 3/16"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def part(self, inputs: list[str]) -> list[str]:
+        """The inputs of this part. Each is in one part, and the sizes differ by one at most.
+
+        Example:
+            >>> Shard(1, 2).part(["a", "b", "c"]), Shard(2, 2).part(["a", "b", "c"])
+            (['a', 'c'], ['b'])
+        """
+        return inputs[self.number - 1 :: self.count]
+
+
+def listed(inputs: list[str], save_path: Path | None) -> list[str]:
+    """Replace `-` by the names on standard input, and patterns by the names that match.
+
+    A pattern that is the name of a file or folder is that file or folder. Files in `save_path`,
+    earlier results, match no pattern.
+
+    Raises:
+        InputError: a pattern matches nothing, or standard input is empty or was read before.
+    """
+    names: list[str] = []
+    for name in inputs:
+        if name == "-":
+            names += _from_stdin(inputs)
+        elif has_magic(name) and not is_url(name) and not os.path.lexists(name):
+            found = sorted(_outside(save_path, iglob(name, recursive=True)))
+            if not found:
+                raise InputError(f"no file matches {name}")
+            names += found
+        else:
+            names.append(name)
+    return names
+
+
+def expand(inputs: list[str], save_path: Path | None) -> list[str]:
+    """Replace folders by the images in them, except those in `save_path`: earlier results.
+
+    Raises:
+        InputError: a folder can't be read, or all of its images are in `save_path`.
+    """
+    expanded = []
+    for name in inputs:
+        if not os.path.isdir(name):
+            expanded.append(name)
+            continue
+        try:
+            found = find_images(name, skip=save_path)
+            if not found.files and find_images(name).files:
+                raise InputError(f"all images of {name} are in {save_path}, which holds results")
+        except OSError as error:
+            raise InputError(f"the folder {name} can't be read: {error.strerror}") from None
+        found.warn(name)
+        expanded += found.files or [name]
+    return expanded
+
+
+def _from_stdin(inputs: list[str]) -> list[str]:
+    if inputs.count("-") > 1:
+        raise InputError("- is given twice, but standard input can be read once only")
+    content = sys.stdin.buffer.read()
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    names = [os.fsdecode(line) for line in lines if line]
+    if not names:
+        raise InputError("- reads a list of inputs from standard input, which is empty")
+    return names
+
+
+def _outside(folder: Path | None, names: Iterator[str]) -> Iterator[str]:
+    """The names that are neither a folder nor in it."""
+    if folder is None:
+        yield from names
+        return
+    results = os.path.realpath(folder)
+    parents: dict[str, str] = {}  # links are resolved once for each of them
+    for name in names:
+        parent, own = os.path.split(name)
+        if parent not in parents:
+            parents[parent] = os.path.realpath(parent)
+        path = os.path.join(parents[parent], own)
+        if not f"{path}{os.sep}".startswith(f"{results}{os.sep}"):
+            yield name
