@@ -20,6 +20,7 @@ from PIL import Image
 
 import segrt.ray
 from segrt import ConfigError, create_pipeline
+from segrt.ray.service import from_config
 
 PATH = "/semantic-segmentation"
 
@@ -178,3 +179,6 @@ def test_arguments_are_checked(isolated: None) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             segrt.ray.app(**arguments)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="there is no setting 'maxBatch': use max_body"):
+        from_config({"settings": {"maxBatch": 4}})
+    assert from_config({"max_replicas": 2, "settings": {"max_batch": 4}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from segrt.create import create_pipeline
@@ -64,9 +65,7 @@ def app(
 
         from segrt.serve.settings import Settings
     except ImportError as error:
-        raise MissingExtraError(
-            f"serving on Ray needs {error.name}: run  pip install 'segrt[ray,serve]'"
-        ) from None
+        raise _missing(error) from None
     chosen = settings or Settings()
     pipeline = options or {"pipeline": "semantic_segmentation"}
     target = 2 * chosen.max_batch if target_requests is None else target_requests
@@ -100,6 +99,37 @@ def app(
         graceful_shutdown_timeout_s=chosen.timeout + 5,
     )(serve.ingress(build)())
     return deployment.bind()
+
+
+def from_config(args: dict[str, Any]) -> Application:
+    """`app` for a configuration file of Ray Serve: `import_path: segrt.ray.service:from_config`.
+
+    Example:
+        >>> from_config({"max_replicas": 8, "device": "cpu", "settings": {"max_batch": 16}})
+
+    Args:
+        args: the arguments of `app`; `settings` is a mapping.
+
+    Raises:
+        ConfigError: an argument is invalid.
+        MissingExtraError: Ray Serve or the server is not installed.
+    """
+    try:
+        from segrt.serve.settings import Settings
+    except ImportError as error:
+        raise _missing(error) from None
+    values = args.get("settings") or {}
+    names = [field.name for field in fields(Settings)]
+    for name in values:
+        if name not in names:
+            raise ConfigError(f"there is no setting {name!r}: use {', '.join(names)}")
+    return app(**{**args, "settings": Settings(**values)})
+
+
+def _missing(error: ImportError) -> MissingExtraError:
+    return MissingExtraError(
+        f"serving on Ray needs {error.name}: run  pip install 'segrt[ray,serve]'"
+    )
 
 
 def _build(settings: Settings, options: dict[str, Any]) -> FastAPI:
