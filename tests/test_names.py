@@ -10,13 +10,22 @@ from unicodedata import normalize
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from segrt import create_pipeline, names
 from segrt.errors import InputError
-from segrt.names import Stems, file_name, is_url, same_name, short_stem, suffix
+from segrt.names import (
+    JobNames,
+    Stems,
+    file_name,
+    is_url,
+    same_name,
+    short_stem,
+    suffix,
+    without_page,
+)
 from segrt.result import SegResult
 
 LONGEST = "_overlay.png"
@@ -248,3 +257,35 @@ def test_long_names_stay_different() -> None:
         "x" * 200,
         "x" * 200 + "_2",
     ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.from_regex(r"[aA](_[0-3](-2)?){0,3}", fullmatch=True)),
+        unique=True,
+    )
+)
+def test_names_in_jobs_differ_for_all_inputs_and_pages(found: list[tuple[str, str]]) -> None:
+    inputs = [f"{folder}/{name}.tif" for folder, name in found]
+    names = JobNames(inputs)
+    stems = {(path, page): names.of(path, page) for path in inputs for page in (None, 0, 1, 2, 3)}
+    assert len({same_name(stem) for stem in stems.values()}) == len(stems)
+    assert all(
+        without_page(stem, page) == names.of(path, None) for (path, page), stem in stems.items()
+    )
+    # Part of them was done earlier: the others get the names that they would have had.
+    done = inputs[1::2]
+    again = JobNames(
+        inputs, {path: names.of(path, None) for path in done}, [stems[path, 1] for path in done]
+    )
+    rest = {
+        (path, page): again.of(path, page) for path in inputs[::2] for page in (None, 0, 1, 2, 3)
+    }
+    assert rest.items() <= stems.items()
+
+
+def test_names_in_jobs_are_those_of_one_call() -> None:
+    inputs = ["x/a.png", "y/A.png", "z/a.jpg", "b.tif", "c/b_1.png", "https://host/a.png?x=1", ""]
+    stems, names = Stems(), JobNames(inputs)
+    assert [names.of(path, None) for path in inputs] == [stems.assign(path) for path in inputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -130,5 +131,15 @@ def is_image(head: bytes) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Whether a file name has the suffix of an image or a PDF."""
-    suffix = Path(name).suffix.lower()
+    suffix = lower_suffix(name)
     return suffix == ".pdf" or suffix in READ_SUFFIXES
+
+
+def lower_suffix(name: str) -> str:
+    """The suffix of a path in lower case; faster than pathlib, for a million names.
+
+    Example:
+        >>> lower_suffix("photos/a.JPG"), lower_suffix("photos/a")
+        ('.jpg', '')
+    """
+    return os.path.splitext(name)[1].lower() or Path(name).suffix.lower()

@@ -61,7 +61,9 @@ def file_name(input_path: str) -> str:
     if is_url(input_path):
         name = PurePosixPath(unquote(urlsplit(input_path).path)).name
     else:
-        name = Path(input_path).name
+        name = os.path.basename(input_path)  # pathlib is slow for a million names
+        if name in ("", os.curdir):
+            name = Path(input_path).name
     return _NOT_ALLOWED.sub("_", name) if _portable(input_path) else name
 
 
@@ -82,9 +84,7 @@ def suffix(input_path: str) -> str:
         >>> suffix("photos/a.JPG"), suffix("https://host/b.png?x=1"), suffix("photos/.jpg")
         ('.JPG', '.png', '')
     """
-    # The rule of pathlib's suffixes, which Python 3.14 changed, in all versions.
-    _, end = os.path.splitext(file_name(input_path))
-    return "" if end == "." else end
+    return _suffix(file_name(input_path))
 
 
 def short_stem(path: str) -> str:
@@ -95,7 +95,7 @@ def short_stem(path: str) -> str:
         'road'
     """
     name = file_name(path)
-    stem = name[: len(name) - len(suffix(path))]
+    stem = name[: len(name) - len(_suffix(name))]
     if _portable(path) and (device := _DEVICE.match(stem)):
         stem = f"{device[0]}_{stem[device.end() :]}"
     return _cut(stem)
@@ -108,6 +108,8 @@ def same_name(stem: str) -> str:
         >>> same_name("Über") == same_name("u\\u0308ber")
         True
     """
+    if stem.isascii():
+        return stem.lower()
     return normalize("NFC", normalize("NFC", stem).casefold())
 
 
@@ -195,7 +197,7 @@ class JobNames:
                         number += 1
                     last[key] = number
                 self._stems[path] = stem
-                self._taken.add(same_name(stem))
+                self._taken.add(key if stem == base else same_name(stem))
 
     def of(self, path: str, page: int | None) -> str:
         """The name of the result of an input, or of its page or frame."""
@@ -239,8 +241,16 @@ def _portable(path: str) -> bool:
     return _ON_WINDOWS or is_url(path)
 
 
+def _suffix(name: str) -> str:
+    # The rule of pathlib's suffixes, which Python 3.14 changed, in all versions.
+    _, end = os.path.splitext(name)
+    return "" if end == "." else end
+
+
 def _cut(stem: str) -> str:
     """The first characters of a stem, at most `_MAX_BYTES`."""
+    if 4 * len(stem) <= _MAX_BYTES:
+        return stem
     sizes = accumulate(map(_bytes, stem))
     end = next((index for index, size in enumerate(sizes) if size > _MAX_BYTES), None)
     if end is None:

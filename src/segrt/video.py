@@ -18,7 +18,7 @@ import numpy.typing as npt
 from segrt import camera
 from segrt.damage import Positions, judged
 from segrt.errors import InputError, TooLargeError
-from segrt.formats import HEAD, VIDEO_SUFFIXES, is_avif, is_heif, is_image_name
+from segrt.formats import HEAD, VIDEO_SUFFIXES, is_avif, is_heif, is_image_name, lower_suffix
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -133,7 +133,7 @@ def names_video(source: str) -> bool:
         >>> names_video("camera:0"), names_video("clip.mp4"), names_video("road.png")
         (True, True, False)
     """
-    if camera_index(source) is not None or Path(source).suffix.lower() in VIDEO_SUFFIXES:
+    if camera_index(source) is not None or lower_suffix(source) in VIDEO_SUFFIXES:
         return True
     if is_image_name(source) or not Path(source).is_file():
         return False

@@ -77,7 +77,7 @@ def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:
     Raises:
         InputError: a result would replace an input, or `save_path` is a file that no result can be.
     """
-    inputs = {_identity(Path(name)) for name in [*images, *videos]} - {None}
+    inputs = {_identity(name) for name in [*images, *videos]} - {None}
     for target in [save_path, *videos.values()]:
         if target.is_file() and _identity(target) in inputs:
             raise InputError(f"{target} is an input of this call: save to another folder or name")
@@ -106,10 +106,10 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"the folder {folder} can't be created: {error.strerror}") from None
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str | Path) -> tuple[int, int] | None:
     """What two names of one file have in common; None for a URL, a camera or a missing file."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except (OSError, ValueError):
         return None
     return stat.st_dev, stat.st_ino
