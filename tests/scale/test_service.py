@@ -182,3 +182,21 @@ def test_arguments_are_checked(isolated: None) -> None:
     with pytest.raises(ConfigError, match="there is no setting 'maxBatch': use max_body"):
         from_config({"settings": {"maxBatch": 4}})
     assert from_config({"max_replicas": 2, "settings": {"max_batch": 4}})
+
+
+def test_the_token_may_be_in_the_environment_of_the_replicas(
+    isolated: None, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.testclient import TestClient
+
+    from segrt.ray.service import _build
+    from segrt.serve.settings import Settings
+
+    monkeypatch.setenv("SEGRT_TOKEN", "s3cret")
+    with TestClient(_build(Settings(), {"model_dir": model, "device": "cpu"})) as client:
+        assert client.get("/info").status_code == 401
+        headers = {"Authorization": "Bearer s3cret"}
+        assert client.get("/info", headers=headers).status_code == 200
+    monkeypatch.setenv("SEGRT_TOKEN", "")
+    with pytest.raises(ConfigError, match="the token is not valid"):
+        _build(Settings(), {"model_dir": model, "device": "cpu"})

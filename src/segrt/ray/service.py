@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import os
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from segrt.create import create_pipeline
@@ -47,7 +48,8 @@ def app(
             whatever this is: with more than half of them, each replica has a machine of its own.
         num_gpus: GPUs that Ray reserves for a replica.
         settings: of each replica, as the options of `segrt serve`; `max_connections` has no effect,
-            as Ray's proxies hold the connections.
+            as Ray's proxies hold the connections. Without a token, the environment variable
+            SEGRT_TOKEN of the replicas is the token, if there is one.
         autoscaling: further fields of Ray's `AutoscalingConfig`, such as `upscale_delay_s`.
         options: of `create_pipeline`: model_name, model_dir, device, ... The default is the bundled
             model.
@@ -137,6 +139,8 @@ def _build(settings: Settings, options: dict[str, Any]) -> FastAPI:
     from segrt.serve.app import create_app
     from segrt.serve.server import warm_up
 
+    if settings.token is None:  # on Kubernetes, from a secret
+        settings = replace(settings, token=os.environ.get("SEGRT_TOKEN"))
     pipeline = create_pipeline(**options)
     warm_up(pipeline)
     application = create_app(pipeline, settings)
