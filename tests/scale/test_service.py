@@ -31,15 +31,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def deploy(cluster: None, model: Path) -> Iterator[Callable[..., str]]:
+def deploy(cluster: None) -> Iterator[Callable[..., str]]:
     """Runs `segrt.ray.app` with the given arguments; returns its address."""
     from ray import serve
 
     serve.start(http_options={"host": "127.0.0.1", "port": 8000})
 
     def run(**arguments: Any) -> str:
-        app = segrt.ray.app(num_cpus=0.5, model_dir=str(model), device="cpu", **arguments)
-        serve.run(app, route_prefix=arguments.pop("route_prefix", "/"))
+        serve.run(segrt.ray.app(num_cpus=0.5, device="cpu", **arguments), route_prefix="/")
         return "http://127.0.0.1:8000"
 
     yield run
@@ -62,7 +61,8 @@ def _replicas() -> int:
     from ray import serve
 
     status = serve.status().applications["default"].deployments["segrt"]
-    return status.replica_states.get("RUNNING", 0)
+    running: int = status.replica_states.get("RUNNING", 0)
+    return running
 
 
 def _wait_for(count: int, seconds: float = 120) -> None:
@@ -79,7 +79,8 @@ def test_answers_are_those_of_segrt_serve(deploy: Callable[..., str], model: Pat
     from segrt.serve.settings import Settings
 
     settings = Settings(kserve=True, token="s3cret", max_pixels=10_000)
-    address, headers = deploy(settings=settings), {"Authorization": "Bearer s3cret"}
+    address = deploy(settings=settings, model_dir=str(model))
+    headers = {"Authorization": "Bearer s3cret"}
     own = create_app(create_pipeline(model_dir=model, device="cpu"), settings)
     image = base64.b64encode(_pictures(1)[0]).decode()
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [image]}
@@ -107,14 +108,16 @@ def test_answers_are_those_of_segrt_serve(deploy: Callable[..., str], model: Pat
         assert httpx.get(f"{address}/info").status_code == 401
 
 
-def test_replicas_follow_the_load_and_nothing_is_lost(deploy: Callable[..., str]) -> None:
+def test_replicas_follow_the_load_and_nothing_is_lost(
+    deploy: Callable[..., str], model: Path
+) -> None:
     delays = {
         "upscale_delay_s": 0.5,
         "downscale_delay_s": 1,
         "metrics_interval_s": 0.2,
         "look_back_period_s": 1,
     }
-    address = deploy(max_replicas=2, target_requests=2, autoscaling=delays)
+    address = deploy(max_replicas=2, model_dir=str(model), target_requests=2, autoscaling=delays)
     assert _replicas() == 1
     busy, over = Event(), Event()
     busy.set()
@@ -178,7 +181,7 @@ def test_arguments_are_checked(isolated: None) -> None:
         ({"autoscaling": {"upscale_delay_s": -1}}, "autoscaling is not valid"),
     ):
         with pytest.raises(ConfigError, match=words):
-            segrt.ray.app(**arguments)  # type: ignore[arg-type]
+            segrt.ray.app(**arguments)
     with pytest.raises(ConfigError, match="there is no setting 'maxBatch': use max_body"):
         from_config({"settings": {"maxBatch": 4}})
     assert from_config({"max_replicas": 2, "settings": {"max_batch": 4}})

@@ -69,7 +69,8 @@ def app(
     except ImportError as error:
         raise _missing(error) from None
     chosen = settings or Settings()
-    pipeline = options or {"pipeline": "semantic_segmentation"}
+    if not options.keys() & {"pipeline", "config", "model_name", "model_dir"}:
+        options["pipeline"] = "semantic_segmentation"
     target = 2 * chosen.max_batch if target_requests is None else target_requests
     if not 0 < target <= chosen.max_queue:
         raise ConfigError(
@@ -89,7 +90,7 @@ def app(
         raise ConfigError(f"the autoscaling is not valid: {_first(error)}") from None
 
     def build() -> FastAPI:
-        return _build(chosen, pipeline)
+        return _build(chosen, options)
 
     deployment = serve.deployment(
         name="segrt",
