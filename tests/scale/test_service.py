@@ -152,19 +152,19 @@ def test_a_stop_completes_the_requests_in_progress(deploy: Callable[..., str]) -
     from segrt.serve.settings import Settings
 
     # The batch waits for more images than there are, so all requests are in progress.
-    settings = Settings(max_delay_ms=3000, max_batch=32)
+    settings = Settings(max_delay_ms=10_000, max_batch=32)
     address = deploy(settings=settings)
     file = _pictures(1)[0]
 
     def ask(_: int) -> int:
         headers = {"Content-Type": "image/png"}
-        return httpx.post(address + PATH, content=file, headers=headers, timeout=60).status_code
+        return http.post(address + PATH, content=file, headers=headers).status_code
 
     def waiting() -> bool:
-        text = httpx.get(address + "/metrics").text
+        text = http.get(address + "/metrics").text
         return "segrt_images_waiting 6.0" in text
 
-    with ThreadPoolExecutor(6) as pool:
+    with httpx.Client(timeout=60) as http, ThreadPoolExecutor(6) as pool:
         asked = pool.map(ask, range(6))
         end = time.monotonic() + 60
         while not waiting():
