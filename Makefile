@@ -71,6 +71,7 @@ browser-test: .venv/.ready
 	.venv/bin/python -m pytest -m browser -rs tests/serve/test_page.py
 
 clients-test: .venv/.ready
+	$(PYTHON) -m pip --python .venv/bin/python install --quiet 'tritonclient[http]>=2.40'
 	.venv/bin/python -m pytest -m clients -rs tests/clients
 
 # Networks of transformers, torchvision and segmentation_models.pytorch, compared with torch; label

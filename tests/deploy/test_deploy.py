@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 from cyclopts import CycloptsError
 
+import segrt
+import segrt.ray.service
 from segrt.cli import app
+from segrt.ray.service import from_config
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -90,3 +97,80 @@ def test_kubernetes() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/health"
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert pod["spec"]["securityContext"]["runAsNonRoot"]
+
+
+def _kuberay(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The specification of a RayService or RayJob, and that of its cluster."""
+    document = yaml.safe_load((DEPLOY / f"kuberay-{kind}.yaml").read_text(encoding="utf-8"))
+    assert document["apiVersion"] == "ray.io/v1"
+    assert document["kind"] == f"Ray{kind.title()}"
+    spec = document["spec"]
+    return spec, spec["rayClusterConfig" if kind == "service" else "rayClusterSpec"]
+
+
+@pytest.mark.parametrize("kind", ["service", "job"])
+def test_kuberay_pods(kind: str) -> None:
+    spec, cluster = _kuberay(kind)
+    version = re.search(r"ray:([\d.]+)-", instructions("Dockerfile.ray")["FROM"])
+    assert version
+    assert cluster["rayVersion"] == version[1]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        # Ray takes the cores of a node from the limits.
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    if kind == "job":
+        assert spec["entrypoint"].startswith("segrt predict /data/")
+
+
+def test_kuberay_service_starts_the_application() -> None:
+    spec, cluster = _kuberay("service")
+    (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    assert application["import_path"] == f"{from_config.__module__}:{from_config.__name__}"
+    arguments, known = application["args"], inspect.signature(segrt.ray.service.app).parameters
+    own = {name for name, one in known.items() if one.kind is one.KEYWORD_ONLY}
+    assert arguments.keys() - own <= inspect.signature(segrt.create_pipeline).parameters.keys()
+    (group,) = cluster["workerGroupSpecs"]
+    cores = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    assert cores / 2 < arguments["num_cpus"] <= cores
+    assert group["maxReplicas"] == arguments["max_replicas"]
+
+
+@pytest.mark.parametrize("kind", ["service", "job"])
+def test_kuberay_matches_its_schema(kind: str) -> None:
+    """No package ships the CRDs: SEGRT_KUBERAY_CRDS is `crds` of KubeRay's Helm chart."""
+    folder = os.environ.get("SEGRT_KUBERAY_CRDS")
+    if not folder:
+        pytest.skip("needs KubeRay's CRDs: set SEGRT_KUBERAY_CRDS to a folder with them")
+    file = Path(folder) / f"ray.io_ray{kind}s.yaml"
+    crd = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    (schema,) = (
+        version["schema"]["openAPIV3Schema"]
+        for version in crd["spec"]["versions"]
+        if version["name"] == "v1"
+    )
+    document = yaml.safe_load((DEPLOY / f"kuberay-{kind}.yaml").read_text(encoding="utf-8"))
+    jsonschema_rs.validate(_strict(schema), document)
+    document["spec"]["rayclusterSpec"] = {}
+    with pytest.raises(jsonschema_rs.ValidationError, match="rayclusterSpec"):
+        jsonschema_rs.validate(_strict(schema), document)
+
+
+def _strict(schema: Any) -> Any:
+    """A schema of Kubernetes as JSON schema that refuses unknown keys, as the API server does."""
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes")}
+    if schema.get("x-kubernetes-int-or-string"):
+        kept = {"type": ["integer", "string"]}
+    if isinstance(kept.get("properties"), dict):
+        kept["properties"] = {key: _strict(one) for key, one in kept["properties"].items()}
+        if kept["properties"].keys() != {"apiVersion", "kind", "metadata", "spec", "status"}:
+            kept.setdefault("additionalProperties", False)
+    for key in ("items", "additionalProperties"):
+        if key in kept:
+            kept[key] = _strict(kept[key])
+    return kept

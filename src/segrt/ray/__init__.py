@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segrt.ray.job import segment
     from segrt.ray.segmenter import Segmenter
+    from segrt.ray.service import app
     from segrt.ray.shards import unpack
 
-_MODULES = {"Segmenter": "segmenter", "segment": "job", "unpack": "shards"}
+_MODULES = {"app": "service", "Segmenter": "segmenter", "segment": "job", "unpack": "shards"}
 
-__all__ = ["Segmenter", "segment", "unpack"]
+__all__ = ["Segmenter", "app", "segment", "unpack"]
 
 
 def __getattr__(name: str) -> object:

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from segrt import __version__
 from segrt.pipeline import Pipeline
+from segrt.serve import kserve
 from segrt.serve.admission import Admission
 from segrt.serve.errors import ApiError
 from segrt.serve.middleware import RequestContextMiddleware
@@ -51,7 +52,10 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service, app.state.admission = service, admission
-    add_routes(app, with_token=settings.token is not None, public_page=settings.public_page)
+    with_token = settings.token is not None
+    if settings.kserve:
+        kserve.add_routes(app, pipeline.model_name, with_token=with_token)
+    add_routes(app, with_token=with_token, public_page=settings.public_page)
     app.exception_handler(ApiError)(_api_error)
     app.exception_handler(MemoryError)(_memory_error)
     app.exception_handler(ClientDisconnect)(_client_disconnect)
@@ -65,18 +69,28 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
             expose_headers=["Retry-After"],
         )
     app.add_middleware(
-        RequestContextMiddleware, metrics=service.metrics, is_draining=lambda: service.draining
+        RequestContextMiddleware,
+        metrics=service.metrics,
+        is_draining=lambda: service.draining,
+        kserve=settings.kserve,
     )
     return app
 
 
+def _failure(
+    request: Request, status: int, message: str, headers: dict[str, str] | None = None
+) -> Response:
+    state = request.state
+    return failure(state.log_id, status, message, headers, kserve=state.kserve)
+
+
 async def _api_error(request: Request, error: ApiError) -> Response:
-    return failure(request.state.log_id, error.status, error.message, error.headers)
+    return _failure(request, error.status, error.message, error.headers)
 
 
 async def _memory_error(request: Request, error: MemoryError) -> Response:
     message = "The server has too little memory at the moment: try again in a second."
-    return failure(request.state.log_id, 503, message, {"Retry-After": "1"})
+    return _failure(request, 503, message, {"Retry-After": "1"})
 
 
 async def _client_disconnect(request: Request, error: ClientDisconnect) -> Response:
@@ -89,4 +103,4 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
         405: f"{request.method[:20]} is not allowed here: see /docs for the API.",
     }
     message = messages.get(error.status_code, str(error.detail))
-    return failure(request.state.log_id, error.status_code, message, dict(error.headers or {}))
+    return _failure(request, error.status_code, message, dict(error.headers or {}))

@@ -39,10 +39,18 @@ class RequestContextMiddleware:
         app: the application inside.
         metrics: counts the responses.
         is_draining: whether the server is shutting down; connections are then closed.
+        kserve: whether paths under /v2 belong to the Open Inference Protocol, with its errors.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        is_draining: Callable[[], bool],
+        kserve: bool = False,
+    ) -> None:
         self._app, self._metrics, self._is_draining = app, metrics, is_draining
+        self._kserve = kserve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -50,7 +58,9 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = str(uuid.uuid4())
-        scope.setdefault("state", {})["log_id"] = request_id
+        state = scope.setdefault("state", {})
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        state["log_id"], state["kserve"] = request_id, self._kserve and path.startswith("/v2")
         token = log_id.set(request_id)
         start, seconds, status = time.perf_counter(), 0.0, 0
         headers = dict(scope["headers"])
@@ -89,7 +99,8 @@ class RequestContextMiddleware:
                 raise
             log.exception("a request failed")
             message = f"Internal error: see the server's log for logId {request_id}."
-            await failure(request_id, 500, message)(scope, receive, sending)
+            answer = failure(request_id, 500, message, kserve=state["kserve"])
+            await answer(scope, receive, sending)
         finally:
             self._record(scope, status, seconds)
             log_id.reset(token)
@@ -131,4 +142,7 @@ def _refusal(scope: Scope, headers: dict[bytes, bytes]) -> ASGIApp | None:
         status, message = 400, "The length of the body is ambiguous: send Content-Length or chunks."
     else:
         return None
-    return failure(scope["state"]["log_id"], status, message, {"Connection": "close"})
+    state = scope["state"]
+    return failure(
+        state["log_id"], status, message, {"Connection": "close"}, kserve=state["kserve"]
+    )

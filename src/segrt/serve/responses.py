@@ -14,11 +14,16 @@ _CHUNK_BYTES = 1 << 18
 
 
 def failure(
-    log_id: str, status: int, message: str, headers: dict[str, str] | None = None
+    log_id: str,
+    status: int,
+    message: str,
+    headers: dict[str, str] | None = None,
+    *,
+    kserve: bool = False,
 ) -> JSONResponse:
-    """An error response: the JSON of a `schema.Failure`."""
-    content = {"logId": log_id, "errorCode": status, "errorMsg": message}
-    return JSONResponse(content, status, headers)
+    """An error response: the JSON of a `schema.Failure`, or that of the Open Inference Protocol."""
+    content: dict[str, object] = {"logId": log_id, "errorCode": status, "errorMsg": message}
+    return JSONResponse({"error": message} if kserve else content, status, headers)
 
 
 class SegmentationResponse(Response):

@@ -118,7 +118,7 @@ def authorize(
         ApiError: 401, it is missing or wrong.
     """
     sent = "" if credentials is None else credentials.credentials
-    expected = _service(request).settings.token or ""
+    expected = service_of(request).settings.token or ""
     if not hmac.compare_digest(sent.encode(), expected.encode()):
         raise ApiError(
             401,
@@ -129,7 +129,7 @@ def authorize(
 
 async def segment(request: Request) -> Response:
     """Segment an image, sent as JSON, in a form, or as the body itself."""
-    service, timeout = _service(request), _service(request).settings.timeout
+    service, timeout = service_of(request), service_of(request).settings.timeout
     admission: Admission = request.app.state.admission
     deadline = anyio.current_time() + timeout
     head = schema.read_head(request.headers, dict(request.query_params))
@@ -137,20 +137,39 @@ async def segment(request: Request) -> Response:
         body = await held.enter_async_context(admission.admit(request))
         work = service.segment(body, head, request.state.log_id, held)
         try:
-            with anyio.fail_after(deadline - anyio.current_time()):
-                content = await _until_disconnect(request, work)
+            content = await in_time(request, work, deadline)
         except ApiError:
             await _answer_to(request, body, head)
             raise
-        except TimeoutError:
-            await _answer_to(request, body, head)
-            raise ApiError(
-                504,
-                f"The result was not ready within {timeout:g} s: send a smaller image, or try "
-                "again later.",
-            ) from None
         # The queue slot is held until the response has been sent.
         return SegmentationResponse(content, seconds=timeout, held=held.pop_all())
+
+
+async def in_time(request: Request, work: Awaitable[_Value], deadline: float) -> _Value:
+    """Wait for `work` until the deadline, and only while the client does.
+
+    Example:
+        >>> deadline = anyio.current_time() + 60
+        >>> content = await in_time(request, service.segment(body, head, "1", held), deadline)
+
+    Args:
+        request: a request whose body has been read.
+        work: cancelled if it takes longer, or if the client disconnects.
+        deadline: in the time of `anyio.current_time`.
+
+    Raises:
+        ApiError: 504, it takes longer.
+        ClientDisconnect: the client disconnected.
+    """
+    try:
+        with anyio.fail_after(deadline - anyio.current_time()):
+            return await _until_disconnect(request, work)
+    except TimeoutError:
+        raise ApiError(
+            504,
+            f"The result was not ready within {service_of(request).settings.timeout:g} s: send a "
+            "smaller image, or try again later.",
+        ) from None
 
 
 async def health(request: Request) -> schema.Healthy:
@@ -160,19 +179,19 @@ async def health(request: Request) -> schema.Healthy:
 
 async def ready(request: Request) -> Response:
     """Respond with 200 while the server accepts requests, with 503 while it shuts down."""
-    if _service(request).draining:
+    if service_of(request).draining:
         return JSONResponse({"status": "draining"}, 503)
     return JSONResponse({"status": "ready"})
 
 
 async def info(request: Request) -> schema.Info:
     """Describe the model, how it runs, and the limits."""
-    return _service(request).info()
+    return service_of(request).info()
 
 
 async def metrics(request: Request) -> Response:
     """Counters and times in the text format of Prometheus."""
-    return Response(_service(request).metrics.expose(), media_type=CONTENT_TYPE_LATEST)
+    return Response(service_of(request).metrics.expose(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def document(request: Request) -> JSONResponse:
@@ -185,7 +204,8 @@ async def docs(request: Request) -> HTMLResponse:
     return HTMLResponse(docs_page.render(request.app.openapi()))
 
 
-def _service(request: Request) -> Service:
+def service_of(request: Request) -> Service:
+    """The Service of the application that handles the request."""
     service: Service = request.app.state.service
     return service
 

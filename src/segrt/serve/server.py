@@ -116,15 +116,23 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def warm_up(pipeline: Pipeline) -> None:
+    """Segment an image, which compiles or loads code that later ones reuse.
+
+    Example:
+        >>> warm_up(pipeline)  # before the first request, which should not wait for it
+    """
+    load_loop()
+    list(pipeline.predict(np.zeros((64, 64, 3), np.uint8), on_error="yield"))
+
+
 def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then complete the requests in progress.
 
     Example:
         >>> run(segrt.create_pipeline(), Settings(), bind("127.0.0.1", 8080))
     """
-    # The first image compiles or loads code that later ones reuse: no request should wait for it.
-    load_loop()
-    list(pipeline.predict(np.zeros((64, 64, 3), np.uint8), on_error="yield"))
+    warm_up(pipeline)
     server = Server(pipeline, settings)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped
         signal.signal(number, signal.SIG_IGN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
@@ -25,7 +25,7 @@ from segrt.serve.batching import Batcher
 from segrt.serve.decoding import Decoders
 from segrt.serve.errors import ApiError
 from segrt.serve.fetch import fetch
-from segrt.serve.image_memory import ImageMemory
+from segrt.serve.image_memory import Held, ImageMemory
 from segrt.serve.metrics import Metrics
 from segrt.serve.settings import Settings
 
@@ -124,25 +124,72 @@ class Service:
             ApiError: the request is invalid, or the image can't be segmented.
         """
         options, content = await self._in_thread(schema.read_body, body, head)
-        request = self._request(options)
         if isinstance(content, str) and is_url(content[:8]):
             content = await self._fetch(content)
-        async with AsyncExitStack() as slots:  # held until there is memory for the decoded image
-            if len(content) > _LARGE_BODY:
+        [result], memory = await self.label([content], options, held)
+        answer = await self._in_thread(self._encode, result, options, log_id)
+        memory.shrink(len(answer))
+        return answer
+
+    async def label(
+        self,
+        files: Sequence[bytes | str],
+        options: schema.Options,
+        held: AsyncExitStack,
+        *,
+        bytes_per_pixel: int = _BYTES_PER_PIXEL,
+    ) -> tuple[list[SegResult], Held]:
+        """Segment images of the same size.
+
+        Args:
+            files: image files; as text, base64.
+            options: how to segment them.
+            held: closed once the answer has been sent; releases its memory.
+            bytes_per_pixel: memory of the images and their answer.
+
+        Returns:
+            tuple: the results, and their memory.
+
+        Raises:
+            ApiError: an image can't be segmented, or the sizes differ.
+        """
+        request = self._request(options)
+        # One slot for all images of a request: one that waited for a second slot while it has
+        # memory could wait for those that have a slot and wait for memory.
+        async with AsyncExitStack() as slots:  # held until there is memory for the decoded images
+            if max(map(len, files)) > _LARGE_BODY:
                 await slots.enter_async_context(self._large_slots)
             await slots.enter_async_context(self._decoder_slots)
-            image, size = await self._in_thread(self._decode, content, request, pool=self._decoding)
-            need = _BYTES_PER_PIXEL * (image.size // 3)
-            memory = await held.enter_async_context(self.images.hold(need))
+            decode = partial(self._in_thread, self._decode, pool=self._decoding)
+            image, size = await decode(files[0], request)
+            pixels = len(files) * (image.size // 3)
+            if pixels > self.settings.max_pixels:
+                raise ApiError(
+                    413,
+                    f"{len(files)} images of {image.shape[0]} x {image.shape[1]} have more than "
+                    f"{self.settings.max_pixels:,} pixels together: send fewer at once.",
+                )
+            memory = await held.enter_async_context(self.images.hold(bytes_per_pixel * pixels))
+            images = [image]
+            for file in files[1:]:
+                other, _ = await decode(file, request)
+                if other.shape != image.shape:
+                    raise ApiError(
+                        422,
+                        f"The images are {image.shape[0]} x {image.shape[1]} and {other.shape[0]} "
+                        f"x {other.shape[1]}: images of one request must have the same size.",
+                    )
+                images.append(other)
+        runs = [asyncio.ensure_future(self.batcher.run(one, request, size)) for one in images]
         try:
-            result = await self.batcher.run(image, request, size)
+            return await asyncio.gather(*runs), memory
         except TooLargeError as error:
             raise ApiError.from_error(413, error) from None
         except (ConfigError, ModelError) as error:
             raise ApiError.from_error(422, error) from None
-        answer = await self._in_thread(self._encode, result, options, log_id)
-        memory.shrink(len(answer))
-        return answer
+        finally:
+            for run in runs:
+                run.cancel()
 
     def info(self) -> schema.Info:
         """The model, how it runs, and the limits."""

@@ -56,6 +56,9 @@ class Settings:
     ] = None
     """include the picture unless the request says; default: the YAML's."""
 
+    kserve: Annotated[bool, Parameter(group=_RESPONSES, negative="", show_default=False)] = False
+    """also speak the Open Inference Protocol (KServe v2) under /v2."""
+
     token: Annotated[str | None, Parameter(group=_ACCESS, env_var="SEGRT_TOKEN")] = None
     """require this bearer token; safer in the environment."""
 
