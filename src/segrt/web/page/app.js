@@ -86,6 +86,7 @@ async function run(bitmap, stem, mine, options) {
     return null;
   }
   const { labels, counts, width, height, palette, inferenceSize } = result;
+  await new Promise((resolve) => setTimeout(resolve)); // so that no task of this page is long
   const classes = seg.classNames
     .map((name, id) => ({ id, name, color: palette[id], share: counts[id] / labels.length }))
     .filter((one) => one.share > 0)
