@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Any
 
 from selenium import webdriver
@@ -16,16 +17,25 @@ from selenium import webdriver
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, headers: Mapping[str, str], **settings: Any) -> None:
+        self._more = headers
+        super().__init__(*args, **settings)
+
+    def end_headers(self) -> None:
+        for name, value in self._more.items():
+            self.send_header(name, value)
+        super().end_headers()
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 @contextmanager
-def server(folder: Path, port: int = 0) -> Iterator[str]:
-    """Serve a folder; yields its address."""
-    handler = partial(_Quiet, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as running:
+def server(folder: Path, headers: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Serve a folder, with further headers; yields its address."""
+    handler = partial(_Handler, directory=str(folder), headers=headers)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         Thread(target=running.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{running.server_port}"
@@ -56,3 +66,13 @@ def chromium(downloads: Path, *arguments: str) -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
+
+
+def run(browser: Any, script: str, *arguments: object) -> Any:
+    """Run a script that may wait; its value must be JSON."""
+    wrapped = f"""const done = arguments[arguments.length - 1];
+        (async (...args) => {{ {script} }})(...arguments)
+            .then(done, (e) => done({{error: String(e?.stack ?? e)}}));"""
+    result = browser.execute_async_script(wrapped, *arguments)
+    assert not (isinstance(result, dict) and "error" in result), result["error"]
+    return result

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from segrt.errors import InputError
 from segrt.metadata import ModelMeta, Upsample
 from segrt.postprocess import finish
 from segrt.preprocess import Layout, Transforms
+from segrt.types import TargetSize
 
 NODE = shutil.which("node")
 MODULES = ROOT / ".npm/node_modules"
@@ -69,7 +70,7 @@ def _transform(rng: np.random.Generator, interps: tuple[str, ...]) -> dict[str, 
 
 def _case(rng: np.random.Generator) -> tuple[Transforms, Layout, ModelMeta, dict[str, Any]] | None:
     """Random transforms, a layout, metadata, and how JavaScript is told of them."""
-    resize_in = "float32" if rng.random() < 0.25 else "uint8"
+    resize_in: Literal["uint8", "float32"] = "float32" if rng.random() < 0.25 else "uint8"
     channels = 1 if rng.random() < 0.15 else 3
     interps = ("LINEAR", "LINEAR", "NEAREST", "PILLOW_NEAREST")[: 4 if resize_in == "uint8" else 3]
     steps = [_transform(rng, interps) for _ in range(rng.integers(0, 3))]
@@ -78,9 +79,9 @@ def _case(rng: np.random.Generator) -> tuple[Transforms, Layout, ModelMeta, dict
         normalize |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     steps.insert(int(rng.integers(0, len(steps) + 1)), normalize)
     height, width = (int(rng.integers(1, 130)) * (1 + (rng.random() < 0.3)) for _ in range(2))
-    half = [max(height // 2, 1), max(width // 2, 1)]
-    target = (None, None, -1, 40, [33, 77], half)[rng.integers(0, 6)]
-    fixed = [None, None] if rng.random() < 0.85 else [48, 64]
+    half = (max(height // 2, 1), max(width // 2, 1))
+    target: TargetSize = (None, None, -1, 40, (33, 77), half)[rng.integers(0, 6)]
+    fixed = (None, None) if rng.random() < 0.85 else (48, 64)
     classes = int(rng.integers(2, 6))
     meta = ModelMeta(
         name="random",
@@ -92,11 +93,9 @@ def _case(rng: np.random.Generator) -> tuple[Transforms, Layout, ModelMeta, dict
         interpolate_to=("input", "source")[rng.integers(0, 2)],
     )
     parsed = Transforms.parse(steps, resize_in=resize_in)
-    transforms = replace(parsed, channels=channels, fixed=tuple(fixed))
+    transforms = replace(parsed, channels=channels, fixed=fixed)
     try:
-        layout = transforms.layout(
-            (height, width), tuple(target) if isinstance(target, list) else target
-        )
+        layout = transforms.layout((height, width), target)
     except InputError:  # larger than what Padding makes
         return None
     told = {"channels": channels, "fixed": fixed, "source": [height, width], "target": target}
@@ -118,7 +117,8 @@ def _output(rng: np.random.Generator, meta: ModelMeta, size: tuple[int, int]) ->
 
 def test_each_step_computes_what_python_does(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    told, expected = [], []
+    told: list[dict[str, Any]] = []
+    expected = []
     while len(told) < 200:
         case = _case(rng)
         if case is None or case[1].size[0] * case[1].size[1] > 200_000:
