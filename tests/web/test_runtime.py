@@ -7,6 +7,7 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -90,7 +91,7 @@ def test_only_the_metadata_changes() -> None:
 
 
 def test_a_model_that_browsers_would_resize_otherwise_is_refused() -> None:
-    transforms = [
+    transforms: list[dict[str, Any]] = [
         {"type": "ResizeByLong", "long_size": 320, "interp": "AREA"},
         {"type": "Normalize"},
     ]
