@@ -16,6 +16,7 @@ import argparse
 import gzip
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,21 @@ def _measure(
 
 
 def _peak(browser: Any) -> float:
-    """The largest peak resident memory of the processes that run pages, in MB."""
-    processes = browser.execute_cdp_cmd("SystemInfo.getProcessInfo", {})["processInfo"]
+    """The largest peak resident memory of the browser's processes that run pages, in MB."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            )
     peaks = []
-    for process in processes:
-        if process["type"] == "renderer":
-            status = Path(f"/proc/{process['id']}/status").read_text()
+    for process in parents:
+        above = process
+        while above in parents and above != browser.service.process.pid:
+            above = parents[above]
+        command = Path(f"/proc/{process}/cmdline").read_bytes() if above in parents else b""
+        if b"--type=renderer" in command:
+            status = Path(f"/proc/{process}/status").read_text()
             peaks.append(int(status.split("VmHWM:")[1].split()[0]) / 1000)
     return max(peaks)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -76,3 +78,23 @@ def run(browser: Any, script: str, *arguments: object) -> Any:
     result = browser.execute_async_script(wrapped, *arguments)
     assert not (isinstance(result, dict) and "error" in result), result["error"]
     return result
+
+
+class Page:
+    """What tests of a page need of the browser."""
+
+    def __init__(self, browser: Any) -> None:
+        self.browser = browser
+
+    def find(self, name: str) -> Any:
+        return self.browser.find_element(By.ID, name)
+
+    def text(self, name: str) -> str:
+        return str(self.find(name).get_attribute("textContent"))
+
+    def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
+        WebDriverWait(self.browser, seconds, 0.1).until(lambda _: condition())
+
+    def size(self, width: int, mobile: bool = False) -> None:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 from web import static
 
 import segrt
@@ -93,26 +92,11 @@ def address(folder: Path) -> Iterator[str]:
         yield address
 
 
-class Page:
+class Page(static.Page):
     """The actions of a user on the page."""
 
-    def __init__(self, browser: Any) -> None:
-        self.browser = browser
-
-    def find(self, name: str) -> Any:
-        return self.browser.find_element(By.ID, name)
-
-    def text(self, name: str) -> str:
-        return str(self.find(name).get_attribute("textContent"))
-
-    def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
-        WebDriverWait(self.browser, seconds, 0.1).until(lambda _: condition())
-
-    def open(
-        self, address: str, width: int = 1280, height: int = 900, mobile: bool = False
-    ) -> None:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    def open(self, address: str, width: int = 1280, mobile: bool = False) -> None:
+        self.size(width, mobile)
         touch = {"enabled": mobile, "maxTouchPoints": 1}
         self.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", touch)
         self.browser.get(f"{address}/")
