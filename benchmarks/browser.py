@@ -65,7 +65,8 @@ def main() -> None:
     ]
     for model in arguments.models:
         data = model.read_bytes()
-        start = f"| {model.stem} | {len(data) / 1e6:.1f} | {len(gzip.compress(data)) / 1e6:.1f}"
+        name = model.parent.name if model.stem == "model" else model.stem
+        start = f"| {name} | {len(data) / 1e6:.1f} | {len(gzip.compress(data)) / 1e6:.1f}"
         for size in SIZES:
             load, time, peak = _measure(model, arguments, size)
             row = f"{start} | {size[0]} x {size[1]} | {load:.1f} | {time:.0f} | {peak:.0f} |"

@@ -288,7 +288,7 @@ def test_the_page_works_without_a_network(folder: Path, tmp_path: Path) -> None:
             page.open(address)
             assert page.text("error") == ""
             script = (folder / "sw.js").read_text()
-            listed = json.loads(script.split("const SITE = ")[1].split(";\n")[0])
+            listed, _ = json.JSONDecoder().raw_decode(script.split("const SITE = ")[1])
             kept = """const cache = await caches.open((await caches.keys())[0]);
                 return (await cache.keys()).length;"""
             page.until(lambda: page.run(kept) >= len(listed["files"]) + len(listed["large"]))
