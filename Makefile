@@ -9,7 +9,8 @@ SAMPLE := src/segrt/models/sample.png
 COVERAGE ?= $(shell $(PYTHON) -c 'import sys; print("--cov" if sys.version_info >= (3, 12) else "")')
 
 .PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel gpu-test \
-    browser-test clients-test frameworks-test pyinstaller-test scale-test bench bench-paddlex clean
+    browser-test web-test clients-test frameworks-test pyinstaller-test scale-test bench bench-paddlex \
+    clean
 
 demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
@@ -73,6 +74,12 @@ browser-test: .venv/.ready
 clients-test: .venv/.ready
 	$(PYTHON) -m pip --python .venv/bin/python install --quiet 'tritonclient[http]>=2.40'
 	.venv/bin/python -m pytest -m clients -rs tests/clients
+
+# segrt-web in Node.js and the page of `segrt web` in a headless Chromium. SEGRT_WEB_PHOTOS is the
+# number of photos that are compared with Python.
+web-test: .venv/.ready .npm/.ready
+	node --test packages/web/test/*.mjs
+	.venv/bin/python -m pytest -m web -rs tests/web
 
 # Networks of transformers, torchvision and segmentation_models.pytorch, compared with torch; label
 # files converted by datumaro.
@@ -138,6 +145,12 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 	$(INSTALL) --editable '.[cpu,dev,ray,serve]' s3fs 'moto[s3,server]'
 	touch $@
 
+# The runtimes from npm. Their install scripts would only download GPU libraries.
+.npm/.ready: Makefile
+	npm install --prefix .npm --ignore-scripts --no-audit --no-fund --silent \
+	    onnxruntime-node@1.30.0 onnxruntime-web@1.30.0
+	touch $@
+
 .venv-docs/.ready: pyproject.toml
 	$(INSTALL) --editable '.[cpu,docs]'
 	touch $@
@@ -164,5 +177,5 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-docs .venv-export .venv-frameworks .venv-gpu \
+	rm -rf .npm .venv .venv-bench .venv-docs .venv-export .venv-frameworks .venv-gpu \
 	    .venv-openvino .venv-package .venv-paddlex .venv-pyinstaller .venv-ray output dist site .cache .coverage .hypothesis .*_cache

@@ -18,6 +18,8 @@ def files() -> Iterator[tuple[Path, str]]:
             if file.is_file() and "__pycache__" not in file.parts:
                 yield file, file.relative_to(base).as_posix()
     yield ROOT / "model_zoo.yaml", "segrt/model_zoo.yaml"
+    for file in sorted((ROOT / "packages/web/src").iterdir()):
+        yield file, f"segrt/web/module/{file.name}"
 
 
 def run(

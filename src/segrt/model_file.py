@@ -48,3 +48,22 @@ def resolve(name: str | None = None, path: str | Path | None = None) -> Path:
     if len(files) > 1:
         raise ModelError(f"model_dir {path} holds {len(files)} .onnx files: name the one to use")
     return files[0] if files else segrt_export.export_folder(path, store.home() / "onnx")
+
+
+def find(model: str) -> Path:
+    """Like `resolve`, for one text that is a name, or else a file, folder or URL.
+
+    Example:
+        >>> find("PP-LiteSeg-T_camvid").name
+        'model.onnx'
+
+    Raises:
+        ModelError: see `resolve`; or there is no such file.
+        DownloadError: see `resolve`.
+        ExportError: see `resolve`.
+    """
+    is_path = Path(model).exists() or "/" in model or model.endswith(".onnx")
+    file = resolve(path=model) if is_path else resolve(model)
+    if not file.is_file():
+        raise ModelError(f"model file {file} does not exist")
+    return file

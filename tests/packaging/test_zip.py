@@ -37,8 +37,10 @@ decoders.close()
 
 with TestClient(create_app(pipeline, Settings())) as client:
     assert client.get("/sample.png").content == sample.read_bytes()
-    for name in package_data.names("serve/page"):
-        content = package_data.path(f"serve/page/{name}").read_bytes()
+    tops = ("page", "serve/page")
+    served = [f"{top}/{name}" for top in tops for name in package_data.names(top)]
+    for path in served:
+        name, content = path.rpartition("/")[2], package_data.path(path).read_bytes()
         assert client.get("/" if name == "index.html" else f"/{name}").content == content
 """
 

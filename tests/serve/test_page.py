@@ -6,8 +6,7 @@ import io
 import json
 import math
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,19 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+from web import static
 
 import segrt
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
+        not (static.CHROMIUM and static.DRIVER),
+        reason="chromium and chromedriver are not installed",
     ),
 ]
 SAMPLE = Path(segrt.__file__).with_name("models") / "sample.png"
@@ -49,35 +47,15 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(downloads: Path) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with static.chromium(downloads) as browser:
+        yield browser
 
 
-class Page:
+class Page(static.Page):
     """The actions of a user on the page."""
 
-    def __init__(self, browser: Any) -> None:
-        self.browser = browser
-
-    def find(self, name: str) -> Any:
-        return self.browser.find_element(By.ID, name)
-
-    def text(self, name: str) -> str:
-        return str(self.find(name).get_attribute("textContent"))
-
-    def until(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.browser, 60).until(lambda _: condition())
-
-    def open(self, address: str, width: int = 1280, height: int = 900) -> None:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    def open(self, address: str, width: int = 1280) -> None:
+        self.size(width)
         self.browser.get(f"{address}/")
         self.until(
             lambda: self.text("info") or self.browser.find_elements(By.CSS_SELECTOR, "dialog[open]")

@@ -28,6 +28,7 @@ excludedimports = ["paddle", "paddle2onnx", "paddleseg", "onnxslim", "matplotlib
 datas = collect_data_files("segrt", excludes=["_pyinstaller", "**/__pycache__"])
 if not (_PACKAGE / "model_zoo.yaml").exists():  # in a source checkout it is at the top level
     datas.append((str(_PACKAGE.parents[1] / "model_zoo.yaml"), "segrt"))
+    datas.append((str(_PACKAGE.parents[1] / "packages" / "web" / "src"), "segrt/web/module"))
 
 # `segrt doctor` tells which ONNX Runtime and OpenCV are installed.
 _installed = {

@@ -41,6 +41,7 @@ for target, text in {
     "demo:demo": "Segment a sample that comes with segrt, into ./segrt-demo.",
     "predict:predict": "Segment images, and save the results; videos become overlay videos.",
     "serve:serve": "Serve a pipeline over HTTP, with PaddleX's API.",
+    "web:web": "Write a static web page that runs a model in the browser.",
     "config:config": "Write a pipeline YAML to start from, or print it.",
     "doctor:doctor": "Show what this machine offers, and how to fix each problem.",
     "quantize:quantize": "Make the int8 form of a model, if it keeps its accuracy.",

@@ -45,10 +45,7 @@ def quantize(
     if out.suffix != ".onnx":
         raise ConfigError(f"{out} does not end in .onnx: name the file to write")
     limit = segrt_export.Limit(metric or ("miou" if labels else "agreement"), max_drop)
-    is_path = Path(model).exists() or "/" in model or model.endswith(".onnx")
-    file = model_file.resolve(path=model) if is_path else model_file.resolve(model)
-    if not file.is_file():
-        raise ConfigError(f"model file {file} does not exist")
+    file = model_file.find(model)
     with progress_bar() as bar:
         task = bar.add_task("", total=None)
         done = segrt_export.quantize(

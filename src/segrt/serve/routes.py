@@ -25,7 +25,7 @@ from segrt.serve.responses import SegmentationResponse
 from segrt.serve.service import Service
 
 PATH = "/semantic-segmentation"
-_PAGE = "serve/page"
+_PAGES = ("page", "serve/page")
 
 log = logging.getLogger("segrt.serve")
 
@@ -80,7 +80,9 @@ def add_routes(app: FastAPI, *, with_token: bool, public_page: bool) -> None:
     )
     app.add_api_route("/docs", docs, include_in_schema=False, dependencies=page)
     app.add_api_route("/openapi.json", document, include_in_schema=False, dependencies=page)
-    served = {f"/{name}": f"{_PAGE}/{name}" for name in package_data.names(_PAGE)}
+    served = {
+        f"/{name}": f"{folder}/{name}" for folder in _PAGES for name in package_data.names(folder)
+    }
     served["/"] = served.pop("/index.html")
     served["/sample.png"] = package_data.SAMPLE
     for path, name in served.items():

@@ -1,4 +1,4 @@
-/* Exact class ids from a label PNG. A canvas returns only colours, which classes may share. */
+/* Exact class ids from and to a label PNG. A canvas knows only colours, which classes may share. */
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 
@@ -70,4 +70,59 @@ export async function decodeLabels(bytes) {
     }
   }
   return { width, height, labels };
+}
+
+const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
+  return n;
+});
+
+/** A chunk of a PNG: length, type, data and checksum. */
+function chunk(type, data) {
+  const bytes = new Uint8Array(data.length + 12);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, data.length);
+  bytes.set(Array.from(type, (letter) => letter.charCodeAt(0)), 4);
+  bytes.set(data, 8);
+  let crc = 0xffffffff;
+  for (let i = 4; i < bytes.length - 4; i++) crc = CRC[(crc ^ bytes[i]) & 0xff] ^ (crc >>> 8);
+  view.setUint32(bytes.length - 4, ~crc >>> 0);
+  return bytes;
+}
+
+/**
+ * Encode class ids as a PNG: palette indices of 8 bits, or grey values of 16 bits for more than 256
+ * classes.
+ *
+ * @param {Uint16Array} labels row by row
+ * @param {number} width
+ * @param {number} height
+ * @param {number[][]} palette (R, G, B) of each class
+ * @returns {Promise<Uint8Array>}
+ */
+export async function encodeLabels(labels, width, height, palette) {
+  const wide = palette.length > 256;
+  const rowBytes = wide ? 2 * width : width;
+  const rows = new Uint8Array(height * (rowBytes + 1)); // each row begins with filter 0
+  for (let y = 0, i = 0; y < height; y++) {
+    let at = y * (rowBytes + 1) + 1;
+    for (let x = 0; x < width; x++, i++) {
+      if (wide) rows[at++] = labels[i] >> 8;
+      rows[at++] = labels[i];
+    }
+  }
+  const packed = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
+  const header = new Uint8Array(13);
+  const view = new DataView(header.buffer);
+  view.setUint32(0, width);
+  view.setUint32(4, height);
+  header.set(wide ? [16, 0] : [8, 3], 8);
+  const parts = [
+    Uint8Array.from(SIGNATURE),
+    chunk("IHDR", header),
+    ...(wide ? [] : [chunk("PLTE", Uint8Array.from(palette.flat()))]),
+    chunk("IDAT", new Uint8Array(await new Response(packed).arrayBuffer())),
+    chunk("IEND", new Uint8Array(0)),
+  ];
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
 }

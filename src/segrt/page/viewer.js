@@ -1,0 +1,251 @@
+/* The components that the server's page and the page of `segrt web` share: how a picture gets in, and
+ * the result with its overlay, legend, probe and downloads. */
+
+const $ = (id) => document.getElementById(id);
+
+const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+const STAGE = `
+  <div id="view" role="application" tabindex="0" aria-label="Segmented picture"
+    aria-describedby="keys">
+    <canvas id="canvas"></canvas>
+    <div id="probe" hidden></div>
+  </div>
+  <p id="keys" hidden>
+    Use the arrow keys to move a probe that announces the class of a pixel; hold Shift to move it ten
+    times as far.
+  </p>
+  <figcaption id="reading" aria-hidden="true"></figcaption>
+  <p id="spoken" class="visually-hidden" aria-live="polite"></p>`;
+
+const SIDE = `
+  <label for="opacity">
+    Opacity of the classes <output id="percent" for="opacity">55 %</output>
+  </label>
+  <input id="opacity" type="range" min="0" max="100" value="55">
+  <h2>Classes</h2>
+  <p class="hint">Select a class to hide or show it.</p>
+  <ul id="legend"></ul>
+  <h2>Download</h2>
+  <div id="downloads">
+    <button id="save-labels" type="button" title="Indexed PNG: pixel values are class ids">
+      Labels <span>PNG</span>
+    </button>
+    <button id="save-overlay" type="button" title="The picture as shown here, at full size">
+      Overlay <span>PNG</span>
+    </button>
+  </div>`;
+
+/** An element with a text. */
+export function element(tag, text, className = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  made.className = className;
+  return made;
+}
+
+/** Fill the list `#info` in the header with names and values. */
+export function showInfo(rows) {
+  $("info").replaceChildren(
+    ...Object.entries(rows).map(([name, value]) => {
+      const row = document.createElement("div");
+      row.append(element("dt", name), element("dd", value));
+      return row;
+    }),
+  );
+}
+
+/** Let the user save a file. */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** Call `pick` with each picture that is chosen, dropped or pasted. */
+export function takePictures(pick) {
+  const take = (file) => file && pick(file, file.name);
+  $("file").addEventListener("change", () => {
+    take($("file").files[0]);
+    $("file").value = ""; // so that the same file can be chosen again
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("drag");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) document.body.classList.remove("drag");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("drag");
+    take(event.dataTransfer.files[0]);
+  });
+  document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
+
+/**
+ * @typedef {object} Shown
+ * @property {string} stem the picture's name without its suffix
+ * @property {CanvasImageSource | null} photo null if this browser can't show it
+ * @property {Uint16Array} labels class ids, row by row
+ * @property {number} width
+ * @property {number} height
+ * @property {{id: number, name: string, color: number[], share: number}[]} classes those present,
+ *   the largest first
+ */
+
+/** The result on the page, in `#stage` and `#side`. */
+export class Viewer {
+  #shown = null;
+  #coloured = null;
+  #hidden = new Set(); // class ids
+  #at = null; // position of the probe: {x, y} in pixels of the picture
+
+  /** @param {() => Promise<Blob> | Blob} labelsPng makes the label picture of what is shown */
+  constructor(labelsPng) {
+    $("stage").innerHTML = STAGE;
+    $("side").innerHTML = SIDE;
+    const view = $("view");
+    view.addEventListener("pointermove", (event) => this.#point(event));
+    view.addEventListener("pointerdown", (event) => this.#point(event)); // touch has no hover
+    view.addEventListener("keydown", (event) => this.#move(event));
+    $("opacity").addEventListener("input", () => {
+      $("percent").textContent = `${$("opacity").value} %`;
+      this.#draw();
+    });
+    $("save-labels").addEventListener("click", async () =>
+      save(await labelsPng(), `${this.#shown.stem}_res.png`),
+    );
+    $("save-overlay").addEventListener("click", () => {
+      const { stem } = this.#shown;
+      $("canvas").toBlob((blob) => save(blob, `${stem}_overlay.png`));
+    });
+  }
+
+  /**
+   * Show a result.
+   *
+   * @param {Shown} result
+   * @param {{keepHidden?: boolean}} [options] whether classes that are hidden stay so, as in a video
+   */
+  show(result, { keepHidden = false } = {}) {
+    this.#shown?.photo?.close?.();
+    this.#shown = result;
+    if (!keepHidden) this.#hidden.clear();
+    $("start").hidden = true;
+    $("stage").hidden = $("side").hidden = false;
+    const canvas = $("canvas");
+    if (canvas.width !== result.width || canvas.height !== result.height) {
+      canvas.width = result.width;
+      canvas.height = result.height;
+    }
+    const { width, height } = result;
+    const stays = keepHidden && this.#at && this.#at.x < width && this.#at.y < height;
+    if (!stays) {
+      this.#at = null;
+      $("probe").hidden = true;
+      $("reading").textContent = "Point at the picture, or focus it and use the arrow keys.";
+      $("spoken").textContent = "";
+    }
+    $("legend").replaceChildren(...result.classes.map((one) => this.#legendRow(one)));
+    this.#colour();
+    if (stays) this.#read(false);
+  }
+
+  #legendRow(one) {
+    const row = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.ariaPressed = String(!this.#hidden.has(one.id));
+    button.dataset.id = one.id;
+    const swatch = element("span", "", "swatch");
+    swatch.style.backgroundColor = `rgb(${one.color.join(" ")})`;
+    const share = element("span", percent(one.share), "share");
+    button.append(swatch, element("span", one.name, "name"), share);
+    button.addEventListener("click", () => {
+      const hide = !this.#hidden.delete(one.id);
+      if (hide) this.#hidden.add(one.id);
+      button.ariaPressed = String(!hide);
+      this.#colour();
+    });
+    row.append(button);
+    return row;
+  }
+
+  /** Paint the label map in the colours of the visible classes. */
+  #colour() {
+    const { classes, labels, width, height } = this.#shown;
+    const table = new Uint32Array(65536); // RGBA, little-endian as in all browsers
+    for (const { id, color: [r, g, b] } of classes) {
+      if (!this.#hidden.has(id)) table[id] = (255 << 24) | (b << 16) | (g << 8) | r;
+    }
+    const image = new ImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer);
+    for (let i = 0; i < pixels.length; i++) pixels[i] = table[labels[i]];
+    this.#coloured = new OffscreenCanvas(width, height);
+    this.#coloured.getContext("2d").putImageData(image, 0, 0);
+    this.#draw();
+  }
+
+  #draw() {
+    const canvas = $("canvas");
+    const pen = canvas.getContext("2d");
+    pen.globalAlpha = 1;
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    const { photo } = this.#shown;
+    if (photo) pen.drawImage(photo, 0, 0, canvas.width, canvas.height);
+    pen.globalAlpha = $("opacity").valueAsNumber / 100;
+    pen.drawImage(this.#coloured, 0, 0);
+  }
+
+  /** Show the class of the pixel at the probe; announce it only if a key moved the probe. */
+  #read(announce) {
+    const { classes, labels, width } = this.#shown;
+    const { x, y } = this.#at;
+    const id = labels[y * width + x];
+    const one = classes.find((c) => c.id === id);
+    const position = `column ${x + 1}, row ${y + 1}`;
+    const swatch = element("span", "", "swatch");
+    swatch.style.backgroundColor = `rgb(${one.color.join(" ")})`;
+    const details = ` ${position}, ${percent(one.share)} of the picture`;
+    $("reading").replaceChildren(swatch, element("strong", one.name), details);
+    if (announce) $("spoken").textContent = `${one.name}, ${position}`;
+    for (const button of $("legend").querySelectorAll("button")) {
+      button.classList.toggle("current", Number(button.dataset.id) === id);
+    }
+  }
+
+  #point(event) {
+    const { width, height } = this.#shown;
+    const box = $("canvas").getBoundingClientRect();
+    const x = Math.floor(((event.clientX - box.left) / box.width) * width);
+    const y = Math.floor(((event.clientY - box.top) / box.height) * height);
+    if (x < 0 || y < 0 || x >= width || y >= height) return;
+    this.#at = { x, y };
+    $("probe").hidden = true;
+    this.#read(false);
+  }
+
+  #move(event) {
+    const direction = DIRECTIONS[event.key];
+    if (!direction) return;
+    event.preventDefault();
+    const { width, height } = this.#shown;
+    const [dx, dy] = direction;
+    const step = Math.max(1, Math.round(Math.max(width, height) / 100));
+    const far = event.shiftKey ? 10 * step : step;
+    const at = (this.#at ??= { x: width >> 1, y: height >> 1 });
+    at.x = Math.min(width - 1, Math.max(0, at.x + dx * far));
+    at.y = Math.min(height - 1, Math.max(0, at.y + dy * far));
+    const probe = $("probe");
+    probe.style.left = `${(100 * (at.x + 0.5)) / width}%`;
+    probe.style.top = `${(100 * (at.y + 0.5)) / height}%`;
+    probe.hidden = false;
+    this.#read(true);
+  }
+}

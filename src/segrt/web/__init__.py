@@ -1,0 +1,1 @@
+"""A static web page that runs a model in the browser: `segrt web`."""
