@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -8,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from clips import write_clip
 from PIL import Image
 
 import segrt
-from segrt import video
+from segrt import cli, video
 from segrt.palette import distinct_palette
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
@@ -33,6 +35,21 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def _segrt(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "segrt", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _inside(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """As `_segrt`, in this process, where a command takes a tenth of the time."""
+    argv, outputs = ["segrt", *map(str, arguments)], (io.StringIO(), io.StringIO())
+    with (
+        patch.object(sys, "argv", argv),
+        redirect_stdout(outputs[0]),
+        redirect_stderr(outputs[1]),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(argv, code, *(text.getvalue() for text in outputs))
 
 
 def _says(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
@@ -291,7 +308,7 @@ def test_overlay_options(
     options = ["--model_dir", str(colour_model), "--save_path"]
     cut = photo.parent / "cut.png"
     _says(
-        _segrt("predict", photo, *options, cut, "--only", "Red", "--background", "transparent"),
+        _inside("predict", photo, *options, cut, "--only", "Red", "--background", "transparent"),
         0,
         "saved as",
     )
@@ -308,7 +325,7 @@ def test_overlay_options(
         (("--legend", "left"), 'Choose from: "auto", "right", "below", "inside", "none"'),
         (("--alpha", "7"), "alpha 7.0 is not valid: it must be from 0 to 1"),
     ):
-        _says(_segrt("predict", photo, *options, folder, *wrong), 2, message)
+        _says(_inside("predict", photo, *options, folder, *wrong), 2, message)
     assert not folder.exists()
 
 
@@ -471,12 +488,12 @@ def test_no_input_is_overwritten(
     before = save_image("in/x_res.png", tiles).read_bytes()
     clip = write_clip(tmp_path / "a.mp4", 3)
     model: list[str | Path] = ["--model_dir", colour_model]
-    _says(_segrt("predict", folder, "--save_path", folder, *model), 1, "x_res.png is an input")
+    _says(_inside("predict", folder, "--save_path", folder, *model), 1, "x_res.png is an input")
     assert sorted(p.name for p in folder.iterdir()) == ["x.png", "x_res.png"]
     assert (folder / "x_res.png").read_bytes() == before
-    _says(_segrt("predict", clip, "--save_path", clip, *model), 1, "a.mp4 is an input")
+    _says(_inside("predict", clip, "--save_path", clip, *model), 1, "a.mp4 is an input")
     for _ in range(2):  # what the first run saved is no input of the second
-        done = _segrt("predict", folder, "--save_path", folder / "out", *model)
+        done = _inside("predict", folder, "--save_path", folder / "out", *model)
         _says(done, 0, "2 segmented")
 
 
@@ -507,7 +524,10 @@ def test_save_path_is_a_file(
             *options,
         ]
         _says(
-            _segrt(*run), 0, f"1 segmented, 0 failed ({colour_model.stem}", f"saved as {out / name}"
+            _inside(*run),
+            0,
+            f"1 segmented, 0 failed ({colour_model.stem}",
+            f"saved as {out / name}",
         )
     assert sorted(path.name for path in out.iterdir()) == [
         *("blended.jpg", "blended.png", "labels.bmp", "labels.png"),
@@ -550,13 +570,15 @@ def test_one_file_for_one_image_only(
             "--save_path",
             *str(save_path).split(),
         ]
-        done = _segrt("predict", *arguments)
+        done = _inside("predict", *arguments)
         _says(done, status, words)
         assert done.stderr.count("\n") <= 2, done.stderr
         assert [*photo.parent.iterdir()] == [photo]
         assert photo.read_bytes() == before
         assert not [*out.glob("*")]
-    _says(_segrt("predict", scans[1], "--model_dir", colour_model, "--save_path", out / "x.png"), 0)
+    _says(
+        _inside("predict", scans[1], "--model_dir", colour_model, "--save_path", out / "x.png"), 0
+    )
     assert [*out.iterdir()] == [out / "x.png"]
 
 

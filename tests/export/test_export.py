@@ -156,7 +156,7 @@ def test_an_unknown_pass_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFi
         (["PP-LiteSeg-T", "--all"], "not both"),
         (["PP-LiteSeg-T", "--untrained"], "requires an output folder"),
         (["PP-LiteSeg-T", "--opset", "13"], "opset"),
-        (["PP-LiteSeg-T", "--weights", "int8"], "float16"),
+        (["PP-LiteSeg-T", "--weights", "int8"], "is for --format ort and mnn"),
         (["PP-LiteSeg-T", "--verify", "gone"], "contains no photo"),
         (["PP-LiteSeg-T", "--fast"], "--fast"),
     ],
