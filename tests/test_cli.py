@@ -241,6 +241,15 @@ def test_models_shows_the_licence_of_the_weights() -> None:
     assert "CC BY-NC 4.0" in done.stdout
 
 
+def test_lists_as_json_have_one_object_a_line() -> None:
+    lines = [json.loads(line) for line in _inside("models", "--json").stdout.splitlines()]
+    assert len(lines) == 19
+    (bundled,) = [line for line in lines if line["available"] == "bundled"]
+    assert (bundled["model"], bundled["dataset"]) == ("PP-LiteSeg-T_camvid", "camvid")
+    done = _inside("doctor", "--json")
+    assert json.loads(done.stdout)["can_run"] == (done.returncode == 0)
+
+
 def test_models_downloaded_fetch_and_remove(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

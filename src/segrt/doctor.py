@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +19,7 @@ from segrt.types import Mode
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
-def doctor(machine: Catalog | None = None) -> bool:
+def doctor(machine: Catalog | None = None, *, as_json: bool = False) -> bool:
     """Print the report.
 
     Example:
@@ -28,6 +30,7 @@ def doctor(machine: Catalog | None = None) -> bool:
 
     Args:
         machine: the hardware and software to report on; None for this machine.
+        as_json: print what `report` returns, on one line.
 
     Returns:
         bool: whether any provider can run.
@@ -36,28 +39,99 @@ def doctor(machine: Catalog | None = None) -> bool:
     try:
         machine = machine or catalog.read()
     except SegrtError as error:  # no ONNX Runtime
-        out.print(f"[red]problem[/]  {escape(str(error))}")
+        if as_json:
+            print(json.dumps({"can_run": False, "problems": [str(error)]}))
+        else:
+            out.print(f"[red]problem[/]  {escape(str(error))}")
         return False
-    _print_hardware(out, machine)
-    table = Table("provider", "from", "state", box=None, pad_edge=False)
+    found = report(machine)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _print(out, found)
+    return bool(found["can_run"])
+
+
+def report(machine: Catalog) -> dict[str, Any]:
+    """What a machine offers, for JSON.
+
+    Example:
+        >>> report(catalog.read())["modes"]["normal"]
+        'CPUExecutionProvider fp32 on cpu, 2 threads'
+
+    Returns:
+        dict: `can_run`; `cpu` with `name`, `cores` and `features`; `gpus` with `name`,
+            `compute_capability` and `memory_mb`; `wheels`, the version of each; `providers` with
+            `name`, `source` and `problem` ("" if it can run); `modes`, what each would run, or why
+            it can't; and `problems`, each with the command that fixes it.
+    """
     known = {backend.provider for backend in BACKENDS.values()}
-    for provider in machine.providers:
-        if provider.name not in known and not provider.problem:
-            continue  # such as AzureExecutionProvider, which runs no models here
-        state = f"can't run: {provider.problem}" if provider.problem else "ready"
-        table.add_row(provider.name, provider.plugin or "built in", escape(state))
-    out.print(table)
-    can_run = False
+    modes, can_run = {}, False
     for mode in Mode:
         try:
-            plan = plans(None, mode, machine)[0]
+            modes[mode.value] = str(plans(None, mode, machine)[0])
             can_run = True
-            out.print(f"{mode.value} mode would run {plan}")
         except SegrtError as error:
-            out.print(f"{mode.value} mode: {escape(str(error))}")
-    for problem in problems(machine):
+            modes[mode.value] = f"can't run: {error}"
+    return {
+        "can_run": can_run,
+        "cpu": {
+            "name": machine.cpu.name,
+            "cores": machine.cpu.cores,
+            "features": [name for name in _FEATURES if name in machine.cpu.features],
+        },
+        "gpus": [
+            {
+                "name": gpu.name,
+                "compute_capability": ".".join(map(str, gpu.compute_capability)),
+                "memory_mb": gpu.memory_mb,
+            }
+            for gpu in machine.gpus
+        ],
+        "wheels": dict(machine.versions),
+        "providers": [
+            {
+                "name": provider.name,
+                "source": provider.plugin or "built in",
+                "problem": provider.problem,
+            }
+            for provider in machine.providers
+            # Others, such as AzureExecutionProvider, run no models here.
+            if provider.name in known or provider.problem
+        ],
+        "modes": modes,
+        "problems": problems(machine),
+    }
+
+
+def _print(out: Console, found: dict[str, Any]) -> None:
+    cpu, gpus = found["cpu"], found["gpus"]
+    cores = "1 usable core" if cpu["cores"] == 1 else f"{cpu['cores']} usable cores"
+    features = " ".join(cpu["features"]) or "no special instructions"
+    out.print(f"CPU       {escape(cpu['name'])}, {cores}, {features}")
+    for index, gpu in enumerate(gpus):
+        out.print(
+            f"GPU {index}     {escape(gpu['name'])}, compute capability "
+            f"{gpu['compute_capability']}, {gpu['memory_mb']} MiB"
+        )
+    if not gpus:
+        out.print("GPU       none usable by CUDA")
+    wheels = (f"{name} {version}" for name, version in found["wheels"].items())
+    out.print(f"wheels    {', '.join(wheels)}")
+    table = Table("provider", "from", "state", box=None, pad_edge=False)
+    for provider in found["providers"]:
+        problem = provider["problem"]
+        state = f"can't run: {problem}" if problem else "ready"
+        table.add_row(provider["name"], provider["source"], escape(state))
+    out.print(table)
+    for mode, plan in found["modes"].items():
+        out.print(
+            f"{mode} mode would run {escape(plan)}"
+            if "can't run: " not in plan
+            else f"{mode} mode {escape(plan)}"
+        )
+    for problem in found["problems"]:
         out.print(f"[yellow]problem[/]  {escape(problem)}")
-    return can_run
 
 
 def problems(machine: Catalog) -> list[str]:
@@ -101,22 +175,6 @@ def problems(machine: Catalog) -> list[str]:
             f"{machine.install('segrt[openvino]')}"
         )
     return messages
-
-
-def _print_hardware(out: Console, machine: Catalog) -> None:
-    cpu = machine.cpu
-    features = " ".join(name for name in _FEATURES if name in cpu.features)
-    cores = "1 usable core" if cpu.cores == 1 else f"{cpu.cores} usable cores"
-    out.print(f"CPU       {escape(cpu.name)}, {cores}, {features or 'no special instructions'}")
-    for index, gpu in enumerate(machine.gpus):
-        capability = ".".join(map(str, gpu.compute_capability))
-        out.print(
-            f"GPU {index}     {escape(gpu.name)}, compute capability {capability}, "
-            f"{gpu.memory_mb} MiB"
-        )
-    if not machine.gpus:
-        out.print("GPU       none usable by CUDA")
-    out.print(f"wheels    {', '.join(f'{name} {version}' for name, version in machine.versions)}")
 
 
 def _lacks_openvino(machine: Catalog) -> bool:

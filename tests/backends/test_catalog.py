@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from segrt.backends.catalog import (
     usable_cores,
 )
 from segrt.backends.plan import BACKENDS
-from segrt.doctor import doctor, problems
+from segrt.doctor import doctor, problems, report
 
 
 def _write(root: Path, files: dict[str, str]) -> Path:
@@ -125,6 +126,18 @@ def test_doctor_reports_no_problem_on_a_working_machine(capsys: pytest.CaptureFi
     assert "amx_bf16" in out
     assert "normal mode would run CUDAExecutionProvider fp32 on gpu:0" in out
     assert "high-performance mode would run TensorrtExecutionProvider fp16 on gpu:0" in out
+
+
+def test_doctor_prints_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for machine, can_run in ((m.GPU_H100, True), (m.GPU_WHEEL_NO_GPU, True), (m.NOTHING, False)):
+        assert doctor(machine, as_json=True) == can_run
+        found = json.loads(capsys.readouterr().out)
+        assert found == report(machine)
+        assert found["can_run"] == can_run
+        assert found["problems"] == problems(machine)
+    gpu = report(m.GPU_H100)["gpus"][0]
+    assert gpu == {"name": "NVIDIA H100", "compute_capability": "9.0", "memory_mb": 81559}
+    assert report(m.NOTHING)["modes"]["normal"].startswith("can't run: ")
 
 
 def test_plugin_without_devices_has_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,4 +276,7 @@ def test_doctor_fails_if_nothing_can_run(
     catalog.read.cache_clear()
     assert not doctor()
     assert "pip install 'segrt[cpu]'" in capsys.readouterr().out
+    assert not doctor(as_json=True)
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert "pip install 'segrt[cpu]'" in problem
     catalog.read.cache_clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -15,6 +16,7 @@ from segrt import consent, provide, shelf, store, zoo
 from segrt import converter as environment
 from segrt import lock as lock_file
 from segrt.cli.console import complain, say
+from segrt.cli.options import AsJson
 from segrt.create import create_pipeline
 from segrt.errors import ConfigError, SegrtError
 from segrt.names import is_url
@@ -31,19 +33,35 @@ app = App(
 
 
 @app.default
-def list_models(*, downloaded: Annotated[bool, Parameter(negative="")] = False) -> None:
+def list_models(
+    *, downloaded: Annotated[bool, Parameter(negative="")] = False, json: AsJson = False
+) -> None:
     """List the models.
 
     Args:
         downloaded: Only those available on this machine.
+        json: Print one line of JSON for each model.
     """
     available = {stored.spec.name: stored for stored in store.downloaded()}
     table = Table("model", "classes of", "mIoU %", "MB", "available", box=None)
     shown = [spec for spec in zoo.load().models if not downloaded or spec.name in available]
     for spec in shown:
         state = "bundled" if spec.bundled else _state(available.get(spec.name))
+        if json:
+            line = {
+                "model": spec.name,
+                "dataset": spec.dataset.name,
+                "miou": spec.miou,
+                "mb": spec.size_mb,
+                "available": state or None,
+                "licence": spec.licence,
+            }
+            print(dumps(line))
+            continue
         size = f"{spec.size_mb:.1f}" if spec.size_mb else ""
         table.add_row(escape(spec.name), spec.dataset.name, f"{spec.miou:.2f}", size, state)
+    if json:
+        return
     out = Console(width=None if sys.stdout.isatty() else 120)
     out.print(table)
     for spec in shown:

@@ -21,7 +21,8 @@ INFERENCE = Group("Inference", sort_key=3)
 OUTPUT = Group("Output", sort_key=4)
 
 DeviceOption: TypeAlias = Annotated[str | None, Parameter(group=DEVICE)]
-SavePath: TypeAlias = Annotated[Path | None, Parameter(group=OUTPUT)]
+SavePath: TypeAlias = Annotated[Path | None, Parameter(group=OUTPUT, alias="-o")]
+AsJson: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 Yes: TypeAlias = Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)]
 
 
