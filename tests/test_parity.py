@@ -993,7 +993,7 @@ def test_fix_12_class_names_scores_legend_and_overlay(
     assert one.scores.shape == (64, 96)
     assert 1 / 3 < one.scores.min() <= one.scores.max() <= 1
     assert one.areas() == pytest.approx({"red": 1 / 3, "green": 1 / 3, "blue": 1 / 3})
-    colours = {c for _, c in one.legend.getcolors(1 << 16) or ()}
+    colours = {c for _, c in one.legend().getcolors(1 << 16) or ()}
     assert {tuple(map(int, c)) for c in one.palette[:3]} <= colours
     overlay = one.overlay(0.5, legend=False)
     np.testing.assert_allclose(

@@ -413,7 +413,7 @@ def test_masks_match_areas() -> None:
 
 def test_legend_alone() -> None:
     result = _result(classes=3)
-    picture = np.asarray(result.legend).reshape(-1, 3)
+    picture = np.asarray(result.legend()).reshape(-1, 3)
     for colour in result.palette[:3]:
         assert (picture == colour).all(axis=1).sum() > 100
 

@@ -162,3 +162,16 @@ def test_run_lengths_and_boxes(labels: Labels) -> None:
         np.testing.assert_array_equal(mask, labels == label)
         left, top, right, bottom = shapes.bounds(mask)
         assert box == (left, top, right - left, bottom - top)
+
+
+@given(
+    hnp.arrays(
+        np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 9)
+    )
+)
+def test_shares_are_counted_largest_first(labels: Labels) -> None:
+    found = shapes.shares(labels)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert {c: round(share * labels.size) for c, share in found.items()} == {
+        c: int((labels == c).sum()) for c in np.unique(labels).tolist()
+    }

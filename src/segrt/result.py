@@ -149,7 +149,9 @@ class SegResult(ResultDict):
         return notebook.encoded(self.overlay(), "PNG")
 
     def _repr_html_(self) -> str:
-        colours = {self.class_names[c]: self.palette[c].tolist() for c in self.shares()[0]}
+        colours = {
+            self.class_names[c]: self.palette[c].tolist() for c in shapes.shares(self.labels)
+        }
         height, width = self.labels.shape
         return notebook.html(
             self.overlay(legend=False),
@@ -178,7 +180,7 @@ class SegResult(ResultDict):
             {'road': 0.41, 'sky': 0.33, 'building': 0.26}
         """
         areas: dict[str, float] = {}
-        for c, share in zip(*self.shares(), strict=True):
+        for c, share in shapes.shares(self.labels).items():
             areas[self.class_names[c]] = areas.get(self.class_names[c], 0) + share
         return areas
 
@@ -192,19 +194,21 @@ class SegResult(ResultDict):
             >>> result.image[~road] = 0  # black out everything else
         """
         masks: dict[str, shapes.Mask] = {}
-        for c in self.shares()[0]:
+        for c in shapes.shares(self.labels):
             name, mask = self.class_names[c], self.labels == c
             masks[name] = masks[name] | mask if name in masks else mask
         return masks
 
-    @property
     def legend(self) -> Image.Image:
-        """Colours, names and areas of the classes present, largest first: RGB."""
-        classes, shares = self.shares()
+        """Draw colours, names and areas of the classes present, largest first: RGB.
+
+        Example:
+            >>> result.legend().save("legend.png")
+        """
         return draw_legend(
             [
                 render.row(c, self.class_names, self.palette, share)
-                for c, share in zip(classes, shares, strict=True)
+                for c, share in shapes.shares(self.labels).items()
             ]
         )
 
@@ -319,7 +323,7 @@ class SegResult(ResultDict):
             raise MissingExtraError(
                 "to_supervision needs supervision: run  pip install 'segrt[supervision]'"
             ) from None
-        classes = sorted(self.shares()[0])
+        classes = sorted(shapes.shares(self.labels))
         masks = np.stack([self.labels == c for c in classes])
         return supervision.Detections(
             xyxy=np.array([shapes.bounds(mask) for mask in masks], np.float32),
@@ -546,12 +550,6 @@ class SegResult(ResultDict):
         )
         self._write({target: encode.rgb(picture, kind)})
         return target
-
-    def shares(self) -> tuple[list[int], list[float]]:
-        """Ids of the classes present, largest first, and the share of the image each covers."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
-        classes = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
-        return classes, [float(counts[c]) / self.labels.size for c in classes]
 
     def flat_json(self) -> bytes:
         """The class ids, row by row, as one flat JSON list."""

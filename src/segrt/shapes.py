@@ -16,6 +16,18 @@ Ring = npt.NDArray[np.int32]
 _Indices = npt.NDArray[np.int64]
 
 
+def shares(labels: Labels) -> dict[int, float]:
+    """The share of a label map that each class present covers, by its id, largest first.
+
+    Example:
+        >>> shares(np.array([[3, 3, 1]], np.int32))
+        {3: 0.6666666666666666, 1: 0.3333333333333333}
+    """
+    counts = np.bincount(labels.ravel())
+    present = (int(c) for c in np.argsort(-counts, kind="stable") if counts[c])
+    return {c: float(counts[c]) / labels.size for c in present}
+
+
 @dataclass(frozen=True, eq=False)
 class Polygon:
     """The outline of one connected region of one class, along the edges of its pixels.

@@ -27,6 +27,7 @@ from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
+from segrt import shapes
 from segrt.encode import pillow
 from segrt.result import SegResult
 from segrt.serve.errors import ApiError
@@ -438,7 +439,7 @@ def encode(result: SegResult, options: Options, log_id: str) -> bytes:
                 "color": result.palette[c].tolist(),
                 "share": share,
             }
-            for c, share in zip(*result.shares(), strict=True)
+            for c, share in shapes.shares(result.labels).items()
         ],
     }
     if result.scores is not None:
