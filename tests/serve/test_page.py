@@ -6,6 +6,9 @@ import io
 import json
 import math
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,11 +76,11 @@ class Page(static.Page):
         height, width, *values = self.browser.execute_script(script)
         return np.array(values, np.uint8).reshape(height, width, 4)
 
-    def slide(self, percent: int) -> None:
+    def slide(self, percent: int, slider: str = "opacity") -> None:
         script = (
             "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'));"
         )
-        self.browser.execute_script(script, self.find("opacity"), percent)
+        self.browser.execute_script(script, self.find(slider), percent)
 
     def file(self, button: str, path: Path) -> bytes:
         path.unlink(missing_ok=True)
@@ -118,7 +121,7 @@ def test_the_result_is_shown(page: Page, picture: Path, result: segrt.SegResult)
     assert "CPU fp32" in page.text("info")
     rows = [
         row.text.replace("\xa0", " ").split("\n")
-        for row in page.browser.find_elements(By.CSS_SELECTOR, "#legend button")
+        for row in page.browser.find_elements(By.CSS_SELECTOR, "#legend .class")
     ]
     assert rows == [[name, f"{100 * share:.1f} %"] for name, share in result.areas().items()]
     # No error, and nothing blocked by the Content-Security-Policy.
@@ -146,7 +149,7 @@ def test_a_class_is_hidden_and_shown_again(
     page.upload(picture)
     page.slide(100)
     before = page.pixels()
-    first = page.browser.find_element(By.CSS_SELECTOR, "#legend button")
+    first = page.browser.find_element(By.CSS_SELECTOR, "#legend .class")
     hidden = result.labels == int(first.get_attribute("data-id"))
     first.click()
     assert first.get_attribute("aria-pressed") == "false"
@@ -155,6 +158,77 @@ def test_a_class_is_hidden_and_shown_again(
     assert (after[~hidden] == before[~hidden]).all()
     first.click()
     assert (page.pixels() == before).all()
+
+
+def test_a_class_is_shown_alone_and_all_are_again(
+    page: Page, picture: Path, result: segrt.SegResult
+) -> None:
+    page.upload(picture)
+    page.slide(100)
+    before = page.pixels()
+    alone = page.browser.find_element(By.CSS_SELECTOR, "#legend .only")
+    kept = result.labels == int(alone.get_attribute("data-id"))
+    alone.click()
+    assert alone.get_attribute("aria-pressed") == "true"
+    after = page.pixels()
+    assert (after[~kept][:, :3] == result.image[~kept][:, ::-1]).all()
+    assert (after[kept] == before[kept]).all()
+    alone.click()
+    assert (page.pixels() == before).all()
+
+
+def test_a_part_of_the_photo_has_no_classes(
+    page: Page, picture: Path, result: segrt.SegResult
+) -> None:
+    page.upload(picture)
+    page.slide(100)
+    page.slide(25, "split")
+    pixels = page.pixels()[:, :, :3]
+    assert (pixels[:, :50] == result.image[:, :50, ::-1]).all()
+    assert (pixels[:, 50:] == result.palette[result.labels[:, 50:]]).all()
+    assert page.text("part") == "25 %"
+
+
+def test_several_pictures(page: Page, picture: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    with Image.open(picture) as opened:
+        opened.crop((0, 0, 100, 90)).save(other)
+    page.find("file").send_keys(f"{picture}\n{other}")
+    page.until(lambda: "street.png: 200 × 150" in page.text("status"))
+    assert "1 of 2" in page.text("several")
+    page.browser.find_elements(By.CSS_SELECTOR, "#several button")[1].click()
+    page.until(lambda: "other.png: 100 × 90" in page.text("status"))
+    assert "2 of 2" in page.text("several")
+    page.upload(picture)
+    assert not page.find("several").is_displayed()
+
+
+def test_the_theme_button_stays_as_it_was(page: Page, address: str) -> None:
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    for name, colour in (("Light colours", "rgb(246, 245, 241)"), ("Dark", "rgb(20, 25, 26)")):
+        page.find("theme").click()
+        assert name in page.text("theme")
+        assert page.browser.execute_script(ground) == colour
+    page.open(address)
+    assert page.browser.execute_script(ground) == "rgb(20, 25, 26)"
+    page.find("theme").click()
+    assert page.text("theme") == "System colours"
+
+
+def test_the_call_as_code_runs(page: Page, picture: Path, tmp_path: Path) -> None:
+    page.upload(picture)
+    page.browser.find_element(By.CSS_SELECTOR, "details summary").click()
+    shutil.copy(picture, tmp_path / picture.name)
+    command = page.text("curl")
+    assert command.startswith("curl ")
+    program = tmp_path / "call.py"
+    program.write_text(page.text("python"))
+    calls: tuple[list[str], ...] = [sys.executable, str(program)], ["bash", "-c", command]
+    for call in calls:
+        done = subprocess.run(
+            call, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "Road" in done.stdout
 
 
 def test_the_class_under_the_pointer_is_shown(
@@ -217,6 +291,7 @@ def test_the_sample_without_horizontal_scroll(page: Page, address: str, width: i
     assert page.browser.execute_script(scroll) == 0
     page.find("sample").click()
     page.until(lambda: "sample.png: 960 × 720" in page.text("status"))
+    page.browser.find_element(By.CSS_SELECTOR, "details summary").click()
     assert page.browser.execute_script(scroll) == 0
     assert page.browser.execute_script("return innerWidth") == width
 
@@ -245,6 +320,12 @@ def test_errors_are_the_messages_of_the_server(page: Page, picture: Path, tmp_pa
     assert page.find("error").get_attribute("role") == "alert"
     page.upload(picture)
     assert page.text("error") == ""
+    letter = tmp_path / "letter.txt"  # the result before does not stay beside the error
+    letter.write_text("Dear reader")
+    page.upload(letter)
+    assert page.find("error").text == "This is not an image of a known format."
+    assert not page.find("stage").is_displayed()
+    assert not page.find("side").is_displayed()
 
 
 def test_only_the_classes_of_a_tiff_are_shown(

@@ -23,8 +23,12 @@ const SIDE = `
     Opacity of the classes <output id="percent" for="opacity">55 %</output>
   </label>
   <input id="opacity" type="range" min="0" max="100" value="55">
+  <label for="split">
+    Only the photo <output id="part" for="split">0 %</output>
+  </label>
+  <input id="split" type="range" min="0" max="100" value="0">
   <h2>Classes</h2>
-  <p class="hint">Select a class to hide or show it.</p>
+  <p class="hint">Select a class to hide or show it, or show it alone.</p>
   <ul id="legend"></ul>
   <h2>Download</h2>
   <div id="downloads">
@@ -64,11 +68,64 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** Call `pick` with each picture that is chosen, dropped or pasted. */
+/** A button in the header that goes through the system's colours, light ones and dark ones. */
+export function offerThemes() {
+  const themes = { "": "System colours", light: "Light colours", dark: "Dark colours" };
+  const button = element("button", "", "quiet");
+  button.id = "theme";
+  button.type = "button";
+  const apply = (theme) => {
+    document.documentElement.style.colorScheme = theme || "light dark";
+    button.textContent = themes[theme];
+  };
+  let theme = localStorage.getItem("theme") ?? "";
+  apply(theme in themes ? theme : (theme = ""));
+  button.addEventListener("click", () => {
+    const names = Object.keys(themes);
+    theme = names[(names.indexOf(theme) + 1) % names.length];
+    localStorage.setItem("theme", theme);
+    apply(theme);
+  });
+  document.querySelector("header").append(button);
+}
+
+/**
+ * Call `pick` with each picture that is chosen, dropped or pasted. Of several, the first is picked,
+ * and buttons go to the others.
+ */
 export function takePictures(pick) {
-  const take = (file) => file && pick(file, file.name);
+  const several = document.createElement("nav");
+  const place = element("span", "");
+  const steps = { Previous: -1, Next: 1 };
+  let files = [];
+  let at = 0;
+  const show = () => {
+    several.hidden = files.length < 2;
+    place.textContent = `${at + 1} of ${files.length}`;
+    pick(files[at], files[at].name);
+  };
+  several.id = "several";
+  several.hidden = true;
+  several.setAttribute("aria-label", "Pictures");
+  const buttons = Object.entries(steps).map(([name, step]) => {
+    const button = element("button", name);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      at = (at + step + files.length) % files.length;
+      show();
+    });
+    return button;
+  });
+  several.append(buttons[0], place, buttons[1]);
+  $("choose").before(several);
+  const take = (chosen) => {
+    if (!chosen.length) return;
+    files = [...chosen];
+    at = 0;
+    show();
+  };
   $("file").addEventListener("change", () => {
-    take($("file").files[0]);
+    take([...$("file").files]);
     $("file").value = ""; // so that the same file can be chosen again
   });
   document.addEventListener("dragover", (event) => {
@@ -81,9 +138,13 @@ export function takePictures(pick) {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("drag");
-    take(event.dataTransfer.files[0]);
+    take(event.dataTransfer.files);
   });
-  document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+  document.addEventListener("paste", (event) => take(event.clipboardData.files));
+  $("sample").addEventListener("click", () => {
+    files = [];
+    several.hidden = true;
+  });
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
@@ -116,6 +177,10 @@ export class Viewer {
     view.addEventListener("keydown", (event) => this.#move(event));
     $("opacity").addEventListener("input", () => {
       $("percent").textContent = `${$("opacity").value} %`;
+      this.#draw();
+    });
+    $("split").addEventListener("input", () => {
+      $("part").textContent = `${$("split").value} %`;
       this.#draw();
     });
     $("save-labels").addEventListener("click", async () =>
@@ -153,15 +218,23 @@ export class Viewer {
       $("spoken").textContent = "";
     }
     $("legend").replaceChildren(...result.classes.map((one) => this.#legendRow(one)));
-    this.#colour();
+    this.#hide();
     if (stays) this.#read(false);
+  }
+
+  /** Show nothing: the last picture could not be segmented. */
+  clear() {
+    this.#shown?.photo?.close?.();
+    this.#shown = this.#at = null;
+    $("start").hidden = false;
+    $("stage").hidden = $("side").hidden = true;
   }
 
   #legendRow(one) {
     const row = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
-    button.ariaPressed = String(!this.#hidden.has(one.id));
+    button.className = "class";
     button.dataset.id = one.id;
     const swatch = element("span", "", "swatch");
     swatch.style.backgroundColor = `rgb(${one.color.join(" ")})`;
@@ -170,11 +243,32 @@ export class Viewer {
     button.addEventListener("click", () => {
       const hide = !this.#hidden.delete(one.id);
       if (hide) this.#hidden.add(one.id);
-      button.ariaPressed = String(!hide);
-      this.#colour();
+      this.#hide();
     });
-    row.append(button);
+    const alone = element("button", "Only", "only");
+    alone.type = "button";
+    alone.dataset.id = one.id;
+    alone.ariaLabel = `Only ${one.name}`;
+    alone.addEventListener("click", () => {
+      const others = this.#shown.classes.map((other) => other.id).filter((id) => id !== one.id);
+      const isAlone = !this.#hidden.has(one.id) && others.every((id) => this.#hidden.has(id));
+      this.#hidden = new Set(isAlone ? [] : others);
+      this.#hide();
+    });
+    row.append(button, alone);
     return row;
+  }
+
+  /** Paint, and mark in the legend, what is hidden. */
+  #hide() {
+    const visible = this.#shown.classes.filter((one) => !this.#hidden.has(one.id));
+    for (const button of $("legend").querySelectorAll("button")) {
+      const id = Number(button.dataset.id);
+      const isShown = !this.#hidden.has(id);
+      const isAlone = isShown && visible.length === 1;
+      button.ariaPressed = String(button.className === "only" ? isAlone : isShown);
+    }
+    this.#colour();
   }
 
   /** Paint the label map in the colours of the visible classes. */
@@ -200,7 +294,10 @@ export class Viewer {
     const { photo } = this.#shown;
     if (photo) pen.drawImage(photo, 0, 0, canvas.width, canvas.height);
     pen.globalAlpha = $("opacity").valueAsNumber / 100;
-    pen.drawImage(this.#coloured, 0, 0);
+    const left = Math.round(($("split").valueAsNumber / 100) * canvas.width);
+    const width = canvas.width - left;
+    if (!width) return;
+    pen.drawImage(this.#coloured, left, 0, width, canvas.height, left, 0, width, canvas.height);
   }
 
   /** Show the class of the pixel at the probe; announce it only if a key moved the probe. */
@@ -215,7 +312,7 @@ export class Viewer {
     const details = ` ${position}, ${percent(one.share)} of the picture`;
     $("reading").replaceChildren(swatch, element("strong", one.name), details);
     if (announce) $("spoken").textContent = `${one.name}, ${position}`;
-    for (const button of $("legend").querySelectorAll("button")) {
+    for (const button of $("legend").querySelectorAll(".class")) {
       button.classList.toggle("current", Number(button.dataset.id) === id);
     }
   }

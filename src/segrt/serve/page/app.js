@@ -1,5 +1,5 @@
 import { decodeLabels } from "./png.js";
-import { element, save, showInfo, takePictures, Viewer } from "./viewer.js";
+import { element, offerThemes, save, showInfo, takePictures, Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const [status, error] = ["status", "error"].map($);
@@ -64,6 +64,44 @@ async function askInfo() {
   showInfo({ Model: info.model, Provider: `${provider} ${info.precision}` });
 }
 
+/** Show the call that was made, as a command and as a program. */
+function showCode(name, query) {
+  query.delete("visualize");
+  const url = new URL(`semantic-segmentation?${query}`, location.href);
+  const path = /^[\w./-]+$/.test(name) ? name : "picture.png";
+  const secret = token ? " -H 'Authorization: Bearer TOKEN'" : "";
+  const headers = token ? ', "Authorization": "Bearer TOKEN"' : "";
+  $("curl").textContent =
+    `curl -s -H 'Content-Type: application/octet-stream'${secret} --data-binary @${path} '${url}'`;
+  $("python").textContent = `import httpx
+
+headers = {"Content-Type": "application/octet-stream"${headers}}
+with open("${path}", "rb") as file:
+    answer = httpx.post("${url}", content=file.read(), headers=headers)
+print(answer.json()["result"]["classes"])`;
+}
+
+const code = document.createElement("details");
+code.append(element("summary", "This call as code"));
+for (const [id, title] of Object.entries({ curl: "curl", python: "Python" })) {
+  const text = element("pre", "");
+  const copy = element("button", `Copy ${title}`);
+  text.id = id;
+  text.tabIndex = 0; // so that the keyboard can scroll it
+  copy.type = "button";
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      status.textContent = `The ${title} code is in the clipboard.`;
+    } catch {
+      getSelection().selectAllChildren(text); // without https, or if the user forbids it
+      status.textContent = "Selected: copy it with the keyboard.";
+    }
+  });
+  code.append(text, copy);
+}
+$("side").append(code);
+
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
 /** Segment a picture and show it; a request in progress is cancelled. */
@@ -81,7 +119,8 @@ async function segment(blob, name) {
     const reply = await call(`semantic-segmentation?${query}`, {
       method: "POST",
       body: blob,
-      headers: { "Content-Type": blob.type || "application/octet-stream" },
+      // Whatever its name says: the server looks at the content.
+      headers: { "Content-Type": "application/octet-stream" },
       signal: mine.signal,
     });
     const answer = await reply.text();
@@ -97,11 +136,13 @@ async function segment(blob, name) {
     const stem = name.replace(/\.[^.]*$/, "");
     answered = { stem, png, answer };
     viewer.show({ stem, photo, labels, width, height, classes });
+    showCode(name, query);
     const note = photo ? "" : " This browser can't show the picture itself.";
     const time = `${Math.round(took)} ms including upload`;
     status.textContent = `${name}: ${width} × ${height} pixels, ${time}.${note}`;
   } catch (cause) {
     if (cause.name === "AbortError") return;
+    viewer.clear();
     error.textContent = cause.message;
     status.textContent = "";
   } finally {
@@ -109,6 +150,7 @@ async function segment(blob, name) {
   }
 }
 
+offerThemes();
 takePictures(segment);
 $("size").addEventListener("change", () => picture && segment(picture.blob, picture.name));
 $("sample").addEventListener("click", async () => {

@@ -1,7 +1,7 @@
 import { decode } from "./picture.js";
 import { encodeLabels } from "./png.js";
 import { Segmenter } from "./segrt-web/index.js";
-import { showInfo, takePictures, Viewer } from "./viewer.js";
+import { offerThemes, showInfo, takePictures, Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const [status, error] = ["status", "error"].map($);
@@ -113,6 +113,7 @@ async function segment(blob, name) {
     if (text) status.textContent = `${name}: ${text}`;
   } catch (cause) {
     if (mine !== latest) return;
+    viewer.clear();
     error.textContent = cause.message;
     status.textContent = "";
   } finally {
@@ -159,6 +160,7 @@ function stopCamera() {
   $("camera").ariaPressed = "false";
 }
 
+offerThemes();
 takePictures(segment);
 $("size").addEventListener("change", () => picture && segment(picture.blob, picture.name));
 $("sample").addEventListener("click", async () => {
