@@ -170,7 +170,7 @@ def test_a_picture_is_shown_and_saved(
     assert "PP-LiteSeg-T_camvid" in page.text("info")
     rows = [
         row.text.replace("\xa0", " ").split("\n")
-        for row in page.browser.find_elements(By.CSS_SELECTOR, "#legend button")
+        for row in page.browser.find_elements(By.CSS_SELECTOR, "#legend .class")
     ]
     assert rows == [[name, f"{100 * share:.1f} %"] for name, share in result.areas().items()]
     page.find("save-labels").click()
