@@ -225,7 +225,6 @@ def test_models_from_elsewhere_are_refused(tmp_path: Path) -> None:
 def _command(*arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["segrt-export", *map(str, arguments)])
-        patch.setenv("COLUMNS", "400")  # so that no path in a table is broken
         with pytest.raises(SystemExit) as ended:
             cli.main()
     return int(ended.value.code or 0)
@@ -241,7 +240,8 @@ def test_the_command_converts_exported_files(
     assert session.get_inputs()[0].shape == [1, 3, 32, 40]
     assert session.get_outputs()[0].shape == [1, 3, 8, 10]
     assert not (out / "blocks.onnx").exists()
-    assert "blocks.ort" in capsys.readouterr().err
+    cells = [line.split("│")[1] for line in capsys.readouterr().err.splitlines() if "│" in line]
+    assert "blocks.ort" in "".join(cells).replace(" ", "")  # names are broken
     assert _command(source, source, *options) == 1
     assert "would overwrite what is made of" in capsys.readouterr().err
 
