@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from segrt import forks
+from segrt.errors import SegrtError
+from segrt.schedule import in_threads
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -90,3 +93,18 @@ def test_objects_are_renewed_in_the_child_alone() -> None:
         os._exit(0 if value.renewed else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert not value.renewed
+
+
+def test_a_pool_that_was_locked_at_the_fork_does_not_block_the_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = in_threads(lambda item: item, iter(range(9)), 2)
+    assert next(results) == 0
+    monkeypatch.setattr(
+        ThreadPoolExecutor, "shutdown", lambda *_, **__: pytest.fail("waits for ever")
+    )
+    with monkeypatch.context() as child:
+        process = os.getpid()
+        child.setattr(os, "getpid", lambda: process + 1)
+        with pytest.raises(SegrtError, match="forked"):
+            list(results)

@@ -109,14 +109,17 @@ def in_threads(
         items: as in `read_ahead`.
         threads: number of threads, and of items in progress.
     """
-    with ThreadPoolExecutor(threads, thread_name_prefix="segrt-work") as pool:
-        futures = read_ahead((pool.submit(work, item) for item in items), max(1, threads - 1))
-        try:
-            with closing(futures):
-                for future in futures:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # the items in progress are completed
+    process = os.getpid()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="segrt-work")
+    futures = read_ahead((pool.submit(work, item) for item in items), max(1, threads - 1))
+    try:
+        with closing(futures):
+            for future in futures:
+                yield future.result()
+    finally:
+        # In a forked child, the threads are gone, and one may have held a lock of the pool.
+        if os.getpid() == process:
+            pool.shutdown(cancel_futures=True)  # the items in progress are completed
 
 
 def behind(
