@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,23 @@ def cluster(isolated: None) -> Generator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def kill_actors() -> Callable[[], list[int]]:
+    """Kills the actors of the jobs in this network namespace, and returns their processes."""
+    own = os.readlink("/proc/self/ns/net")
+
+    def kill() -> list[int]:
+        killed = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                is_actor = b"MapWorker" in (folder / "cmdline").read_bytes()
+                if is_actor and os.readlink(folder / "ns" / "net") == own:
+                    os.kill(int(folder.name), signal.SIGKILL)
+                    killed.append(int(folder.name))
+            except OSError:  # it has ended
+                continue
+        return killed
+
+    return kill

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +28,6 @@ segrt.ray.segment("in", "out", model="colours.onnx", block=2, address=sys.argv[1
 KILLS = 2
 
 
-def actors() -> list[int]:
-    """The processes of the job's actors in this network namespace."""
-    own = os.readlink("/proc/self/ns/net")
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"MapWorker" in (folder / "cmdline").read_bytes():
-                found += [int(folder.name)] * (os.readlink(folder / "ns" / "net") == own)
-        except OSError:  # it has ended
-            continue
-    return found
-
-
 def kill_driver(folder: Path, address: str, results: int) -> None:
     """Begin or resume the job, and kill it once it has `results` files."""
     job = subprocess.Popen([sys.executable, "-c", DRIVER, address], cwd=folder)
@@ -51,7 +39,10 @@ def kill_driver(folder: Path, address: str, results: int) -> None:
 
 
 def test_killed_drivers_and_an_actor(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: None,
+    kill_actors: Callable[[], list[int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import ray
 
@@ -77,10 +68,8 @@ def test_killed_drivers_and_an_actor(
     killed: list[int] = []
 
     def kill_actor(done: int, total: int) -> None:
-        if not killed and (found := actors()):
-            killed.extend(found)
-            for process in found:
-                os.kill(process, signal.SIGKILL)
+        if not killed:
+            killed.extend(kill_actors())
 
     job = segment("in", "out", model="colours.onnx", block=2, progress=kill_actor)
     assert killed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def run(
     arguments: tuple[object, ...],
     actors: Actors,
     retries: int = RETRIES,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Give each table to an actor, and yield the rows that it returns, as they come.
 
     What a table has cost an actor is repeated in another one. After the last try, its rows are
@@ -94,6 +94,8 @@ def run(
     Raises:
         SegrtError: an actor can't be started.
     """
+    if not tables:
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, without a successor
         results = ray.data.from_arrow(list(tables)).map_batches(
