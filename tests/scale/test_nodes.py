@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ def test_two_nodes_share_the_work(
     import ray
     from ray.cluster_utils import Cluster
 
-    from segrt.ray import cluster, segment, shards
+    from segrt.ray import segment, shards
     from segrt.ray.job import BlockWriter
     from segrt.ray.stores import Folder
 
@@ -36,11 +39,36 @@ def test_two_nodes_share_the_work(
     with segrt.create_pipeline(model_dir=str(model), device="cpu") as pipeline:
         plain = {result.input_path: result.labels for result in pipeline.predict(names)}
 
+    seen = tmp_path / "nodes"
+    seen.mkdir()
+
+    class Seen(BlockWriter):
+        def __call__(self, batch: Any) -> Any:
+            node = ray.get_runtime_context().get_node_id()
+            for block in batch.column("block").to_pylist():
+                (seen / block).write_text(node)
+            return super().__call__(batch)
+
+    monkeypatch.setattr("segrt.ray.job.BlockWriter", Seen)
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         nodes.add_node(num_cpus=2)
-        cluster.start(nodes.address)
-        job = segment("in", "out", model="colours.onnx", block=2, progress=see)
+        job = segment("in", "out", model=model, block=2, address=nodes.address)
     finally:
         ray.shutdown()
         nodes.shutdown()
+
+    assert (job.done, job.failed, job.blocks) == (40, 0, 20)
+    shares = Counter(file.read_text() for file in seen.iterdir())
+    assert sum(shares.values()) == 20
+    assert len(shares) == 2
+    assert min(shares.values()) >= 2, shares
+
+    folder = Folder("out")
+    blocks = [name.removesuffix(".parquet") for name in folder.names("results")]
+    rows = [row for name in blocks for row in shards.read(folder, f"results/{name}")]
+    assert sorted(os.path.relpath(row.input) for row, _ in rows) == names
+    for row, data in rows:
+        assert data
+        labels = np.asarray(Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(labels, plain[os.path.relpath(row.input)])
