@@ -95,3 +95,10 @@ def test_rows_and_files_are_those_of_the_local_engine(
     assert set(lines) <= set(local.stdout.splitlines())
     assert not any(line.startswith(name) for line in lines for name in done_before)
     assert "inputs before" in said
+
+    again = subprocess.run(
+        _command(*options), cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr  # the local engine finds nothing left to do
+    assert "97 of 97 inputs before" in again.stderr
+    assert _rows(folder / "out" / "m.jsonl") == expected
