@@ -162,7 +162,7 @@ def report(options: argparse.Namespace, found: dict[str, list[Run]]) -> str:
     """The page, in Markdown."""
 
     def median(name: str, value: str) -> float:
-        return statistics.median(getattr(run, value) for run in found[name])
+        return float(statistics.median(getattr(run, value) for run in found[name]))
 
     cores, local = os.cpu_count() or 1, found["segrt predict"]
     lines = [
