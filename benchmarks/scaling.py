@@ -11,7 +11,7 @@ object store takes. Labels of the first two are compared, and the rows of the th
 
 It writes results/scaling.md. Without PHOTOS, they are noise at 640 x 480. The cost of the driver is
 about a millisecond: to tell it from the noise of its start, use a --count in the thousands, which a
-tiny --model makes quick. Reading the size of the object store needs grpcio.
+tiny --model makes quick.
 """
 
 from __future__ import annotations
