@@ -102,3 +102,14 @@ def test_rows_and_files_are_those_of_the_local_engine(
     assert again.returncode == 0, again.stderr  # the local engine finds nothing left to do
     assert "97 of 97 inputs before" in again.stderr
     assert _rows(folder / "out" / "m.jsonl") == expected
+
+
+def test_what_an_actor_refuses_is_one_line(cluster: None, folder: Path) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    command = _command("--save-path", "out", "--engine", "ray", "--ray-address", address)
+    command += ["--mode", "high-performance", "--hpi-config", '{"backend": "none"}']
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2  # as of the local engine
+    assert "segrt: hpi_config: backend: unknown backend 'none'" in done.stderr
