@@ -274,6 +274,9 @@ def test_names_in_jobs_differ_for_all_inputs_and_pages(found: list[tuple[str, st
     assert all(
         without_page(stem, page) == names.of(path, None) for (path, page), stem in stems.items()
     )
+    for path in inputs:
+        alone = names.part([path])
+        assert all(alone.of(path, page) == stems[path, page] for page in (None, 0, 1, 2, 3))
     # Part of them was done earlier: the others get the names that they would have had.
     done = inputs[1::2]
     again = JobNames(

@@ -23,7 +23,7 @@ import os
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 from unicodedata import category, normalize
@@ -39,6 +39,8 @@ _ON_WINDOWS = os.name == "nt"
 _NOT_ALLOWED = re.compile(r'[\x00-\x1f<>:"|?*\\]')
 # Windows takes "NUL.tar.gz" for the device NUL; "NUL_res.png" is a file.
 _DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])(?= *\.)", re.IGNORECASE)
+
+_NUMBERED = re.compile(r"(.*)_\d+(?:-\d+)?", re.DOTALL)  # as pages are
 
 NamedBatch: TypeAlias = list[tuple[Frame | SegFailure, str]]
 """Images or failures, each with the name under which its result is saved."""
@@ -185,6 +187,7 @@ class JobNames:
             taken: further names of results, which no input gets.
         """
         self._stems = dict(given)
+        self._numbered: dict[str, list[str]] | None = None  # what pages could be called, by stem
         self._taken = {same_name(stem) for stem in (*taken, *given.values())}
         last: dict[str, int] = {}
         for path in inputs:
@@ -198,6 +201,22 @@ class JobNames:
                     last[key] = number
                 self._stems[path] = stem
                 self._taken.add(key if stem == base else same_name(stem))
+
+    def part(self, inputs: Iterable[str]) -> JobNames:
+        """The names of some of the inputs, for another process: few of them are as large as all.
+
+        Example:
+            >>> names.part(["doc.pdf"]).of("doc.pdf", 3)
+            'doc_3-2'
+        """
+        if self._numbered is None:
+            self._numbered = {}
+            for key in self._taken:
+                if match := _NUMBERED.fullmatch(key):
+                    self._numbered.setdefault(match[1], []).append(key)
+        stems = {path: self._stems[path] for path in inputs}
+        taken = (self._numbered.get(same_name(stem), ()) for stem in stems.values())
+        return JobNames((), stems, chain.from_iterable(taken))
 
     def of(self, path: str, page: int | None) -> str:
         """The name of the result of an input, or of its page or frame."""

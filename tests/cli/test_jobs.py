@@ -69,10 +69,10 @@ def _run(
     asked = JobOptions(manifest=out / file, **options)  # type: ignore[arg-type]
     ran = []
     with Job(inputs, {"model": "colours"}, asked, out) as job:
-        for result in islice(pipeline.predict(job.frames(Reading()), on_error="yield"), stop):
+        for result in islice(pipeline.predict(job.todo.frames(Reading()), on_error="yield"), stop):
             ran.append((result.input_path, result.page_index))
             files = [] if isinstance(result, segrt.SegFailure) else [result.save_to_json(out)]
-            job.record(result, files)
+            job.record(Row.of(result, [file.name for file in files]))
         if stop is None:
             job.finish()
     return ran

@@ -100,3 +100,20 @@ def test_batches_of_arrays(model: Path) -> None:
     assert rows == [{"input": "a", "error": None}, {"input": "b", "error": None}]
     for data, label in zip(made["labels"].to_pylist(), (0, 2), strict=True):
         assert (np.asarray(Image.open(io.BytesIO(data))) == label).all()
+
+
+def test_images_in_parquet_and_tars_have_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = picture(0), picture(0) + bytes(1000)
+    monkeypatch.setattr("segrt.ray.inputs.MAX_MEMBER", len(small))
+    parquet.write_table(pa.table({"path": [large, small]}), tmp_path / "images.parquet")
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        for name, content in {"a.png": large, "b.png": small}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    found = blocks(tmp_path, size=2, column="path", members="*", skip="/none/", known=set())
+    read = [image for block in found for _, image in block.read()]
+    assert [str(image) for image in read[::2]] == [f"it has more than {len(small):,} bytes"] * 2
+    assert read[1::2] == [small] * 2

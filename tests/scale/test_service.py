@@ -22,6 +22,8 @@ import segrt.ray
 from segrt import ConfigError, create_pipeline
 from segrt.ray.service import from_config
 
+pytestmark = pytest.mark.scale
+
 PATH = "/semantic-segmentation"
 
 

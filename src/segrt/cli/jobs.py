@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,6 @@ from segrt.journal import Journal, check_settings
 from segrt.manifest import Row, Settings
 from segrt.names import JobNames
 from segrt.reading import Reading
-from segrt.result import SegResult
 
 JOB = Group("Job", sort_key=5)
 SHARDS = ".segrt-shards.json"
@@ -44,6 +43,9 @@ class JobOptions:
     shard: Annotated[str | None, Parameter(group=JOB)] = None
     """Do one part of the inputs: 3/16 is the third of 16."""
 
+    ray_address: Annotated[str | None, Parameter(group=JOB)] = None
+    """With --engine ray: the cluster; auto: that of this machine; default: a new one, here."""
+
     @property
     def part(self) -> Shard | None:
         """The parsed shard.
@@ -57,20 +59,22 @@ class JobOptions:
             raise ConfigError("--retry-failed needs --resume")
         return Shard.parse(self.shard) if self.shard else None
 
-    def check(self, videos: list[str], file: Path | None) -> None:
+    def check(self, videos: list[str], file: Path | None, *, on_ray: bool = False) -> None:
         """Refuse what no job can do, before anything is written.
 
         Args:
             videos: the inputs that are videos or cameras.
             file: the only file that is saved, if it is one.
+            on_ray: whether it runs on a Ray cluster.
 
         Raises:
             ConfigError: the results are not saved in a folder.
             InputError: an input is a video or a camera.
         """
-        if not (self.manifest or self.shard):
+        asked = {"--manifest": self.manifest, "--shard": self.shard, "--engine ray": on_ray}
+        option = next((name for name, given in asked.items() if given), None)
+        if option is None:
             return
-        option = "--manifest" if self.manifest else "--shard"
         if file:
             raise ConfigError(f"{option} is for many images, but {file} is one file: use a folder")
         if videos:
@@ -79,17 +83,54 @@ class JobOptions:
             )
 
 
+@dataclass(frozen=True)
+class Part:
+    """Inputs of a job, with what a process needs to do them.
+
+    Attributes:
+        inputs: paths and URLs.
+        pages: the pages and frames of them that are done.
+        names: of their results.
+    """
+
+    inputs: Sequence[str]
+    pages: Mapping[str, Set[int]]
+    names: JobNames
+
+    def frames(self, reading: Reading) -> Iterator[Frame | SegFailure]:
+        """The images that are left, each with the name of its result."""
+        for name in self.inputs:
+            done = self.pages.get(name, ())
+            for item in sources.frames(name, reading):
+                if item.page_index in done:
+                    continue
+                if isinstance(item, SegFailure):
+                    yield item
+                else:
+                    yield replace(item, stem=self.names.of(name, item.page_index))
+
+    def split(self, size: int) -> list[Part]:
+        """Parts with up to `size` inputs each."""
+        parts = []
+        for start in range(0, len(self.inputs), size):
+            inputs = self.inputs[start : start + size]
+            pages = {name: self.pages[name] for name in inputs if name in self.pages}
+            parts.append(Part(inputs, pages, self.names.part(inputs)))
+        return parts
+
+
 class Job:
     """The work on a list of inputs: what is left of it, and what became of it.
 
     Example:
         >>> with Job(inputs, settings, options, Path("out")) as job:
-        ...     for result in pipeline.predict(job.frames(Reading()), on_error="yield"):
-        ...         job.record(result, result.save_to_img("out"))
+        ...     for result in pipeline.predict(job.todo.frames(Reading()), on_error="yield"):
+        ...         outputs = [] if result.error else result.save_to_img("out")
+        ...         job.record(Row.of(result, [file.name for file in outputs]))
         ...     job.finish()
 
     Attributes:
-        todo: the inputs that were not complete at the beginning.
+        todo: what was not complete at the beginning.
         total: number of inputs of this shard.
     """
 
@@ -128,11 +169,9 @@ class Job:
             )
         journal = self._journal
         self.total = len(part)
-        self.todo = [name for name in part if not (journal and journal.is_complete(name))]
-        self._pages = journal.pages if journal else {}
-        self._names = (
-            JobNames(inputs, journal.stems, journal.page_stems) if journal else JobNames(inputs)
-        )
+        names = JobNames(inputs, journal.stems, journal.page_stems) if journal else JobNames(inputs)
+        left = [name for name in part if not (journal and journal.is_complete(name))]
+        self.todo = Part(left, journal.pages if journal else {}, names)
         self._held: Row | None = None
 
     def __enter__(self) -> Job:
@@ -150,28 +189,16 @@ class Job:
     @property
     def before(self) -> int:
         """Number of inputs that were complete at the beginning."""
-        return self.total - len(self.todo)
+        return self.total - len(self.todo.inputs)
 
     @property
     def complete(self) -> int:
         """Number of inputs that the manifest says are complete."""
         if self._journal is None:
             return 0
-        return self.before + sum(map(self._journal.is_complete, self.todo))
+        return self.before + sum(map(self._journal.is_complete, self.todo.inputs))
 
-    def frames(self, reading: Reading) -> Iterator[Frame | SegFailure]:
-        """The images that are left, each with the name of its result."""
-        for name in self.todo:
-            done = self._pages.get(name, ())
-            for item in sources.frames(name, reading):
-                if item.page_index in done:
-                    continue
-                if isinstance(item, SegFailure):
-                    yield item
-                else:
-                    yield replace(item, stem=self._names.of(name, item.page_index))
-
-    def record(self, result: SegResult | SegFailure, files: Sequence[Path]) -> None:
+    def record(self, row: Row) -> None:
         """Add the row of an image whose results are saved.
 
         That of a page or frame follows with the next one, as only then it is known whether it is
@@ -182,7 +209,6 @@ class Job:
         """
         if self._journal is None:
             return
-        row = Row.of(result, [file.name for file in files])
         self._release(row.input)
         if row.index is None:
             self._journal.append(row)

@@ -2,101 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from segrt.cli import inputs, interrupts, outputs, shares
+from segrt.cli import inputs, interrupts, outputs, ray_engine, shares
 from segrt.cli.console import complain, progress_bar, say
 from segrt.cli.jobs import Job, JobOptions
-from segrt.cli.options import (
-    DEVICE,
-    INPUTS,
-    OUTPUT,
-    InferenceOptions,
-    PipelineOptions,
-    SavePath,
-)
+from segrt.cli.options import DEVICE, INPUTS, InferenceOptions, PipelineOptions
 from segrt.cli.pictures import PictureOptions
-from segrt.errors import ConfigError, InputError, SegrtError
-from segrt.frame import SegFailure
+from segrt.cli.saving import OutputOptions, Task, segmented
+from segrt.errors import ConfigError, SegrtError
 from segrt.look import Look
+from segrt.manifest import Row
 from segrt.overlay_video import save_overlay_video
 from segrt.pipeline import Pipeline
 from segrt.reading import Reading
 from segrt.result import SegResult
-from segrt.schedule import behind
 from segrt.settings import settings as decisive
 from segrt.types import parse_label_format
 from segrt.video import names_video
-
-FOLDER = Path("output")
-"""Where results are saved by default."""
-
-SAVERS = 2
-"""Threads that save results; they wait for the disk more than they compute."""
-
-_Saved: TypeAlias = tuple[SegResult | SegFailure, list[Path]]
-"""What became of an image, with the files in which it is saved."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class OutputOptions:
-    """What is saved, and where."""
-
-    save_path: SavePath = None
-    """Folder, or a file for one result (.png, .json); default: output, with overlays."""
-
-    label_format: Annotated[str, Parameter(group=OUTPUT)] = "list"
-    """Labels in the JSON: list (as PaddleX), rle (as COCO) or png."""
-
-    overlay: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
-    """Also save the photo with class colours and a legend; with a file, save only that."""
-
-    show: Annotated[Literal["shares", "paddlex"], Parameter(group=OUTPUT)] = "shares"
-    """Print the share of each class, or what PaddleX prints."""
-
-    def completed(self) -> OutputOptions:
-        """With the default folder, except in PaddleX's form, which saves nothing by default."""
-        if self.save_path is not None or self.show == "paddlex":
-            return self
-        return replace(self, save_path=FOLDER, overlay=True)
-
-    @property
-    def kind(self) -> dict[str, str | bool]:
-        """What is saved of each image."""
-        return {"label_format": self.label_format, "overlay": self.overlay}
-
-    @property
-    def file(self) -> Path | None:
-        """`save_path` if it is a file name; None if it is a folder.
-
-        Raises:
-            ConfigError: another option contradicts that name, or no picture of that format can be
-                written.
-        """
-        path = self.save_path
-        if path is None or not outputs.names_file(path):
-            return None
-        is_json = path.suffix.lower() == ".json"
-        if self.overlay and is_json:
-            raise ConfigError(
-                f"--overlay saves a picture, but {path} is a JSON file: use a folder for both, or "
-                f"a name such as {path.with_suffix('.png')}"
-            )
-        if self.label_format != "list" and not is_json:
-            raise ConfigError(
-                f"--label_format {self.label_format} is for JSON, but {path} is not a JSON file: "
-                f"use a folder for both, or a name such as {path.with_suffix('.json')}"
-            )
-        return path
 
 
 def predict(
@@ -125,6 +55,11 @@ def predict(
     parse_label_format(output.label_format)
     look = pictures.look()
     shard = job.part
+    if on_ray := model.engine == "ray":
+        ray_engine.check(output)
+        model = replace(model, engine=None)
+    elif job.ray_address is not None:
+        raise ConfigError("--ray-address needs --engine ray")
     output = replace(output, overlay=output.overlay or pictures.given).completed()
     save_path, videos = output.save_path, dict[str, Path]()
     input = inputs.listed(input, save_path)
@@ -132,13 +67,13 @@ def predict(
         outputs.check_single(input, file)
     input = inputs.expand(input, save_path)
     films = [name for name in input if names_video(name)]
-    job.check(films, file)
+    job.check(films, file, on_ray=on_ray)
     if save_path is not None:
         if films:
             input = [name for name in input if name not in films]
         videos = outputs.video_targets(films, save_path)
         outputs.check(input, videos, save_path)
-    pipeline = model.create(workers=workers)
+    pipeline = ray_engine.local(model) if on_ray else model.create(workers=workers)
     request = pipeline.request(
         inference.target_size, batch_size=inference.batch_size, slide=inference.slide
     )  # before any folder is made
@@ -147,12 +82,16 @@ def predict(
         outputs.make_folder(file.parent if file else save_path)
     total = len(input) if videos or not films else None  # else their frames are segmented
     work = None
-    if job.manifest or shard:
+    if job.manifest or shard or on_ray:
         settings = decisive(pipeline, request, reading, output.kind)
         work = Job(input, settings, job, save_path)
-    results = _results(pipeline, work or input, total, inference, reading, output, look)
-    done, failed, ran = _collect(results, work, output.show, len(input))
-    ran = ran or str(pipeline.session.plan)
+    task = Task(inference=inference, reading=reading, output=output, look=look)
+    if work and on_ray:
+        rows = ray_engine.rows(work, model, workers, task, job.ray_address)
+    else:
+        rows = _rows(pipeline, work or input, total, task)
+    done, failed, ran = _collect(rows, work, output.show, len(input))
+    ran = ran or ("Ray" if on_ray else str(pipeline.session.plan))
     if videos:
         saved = _save_videos(pipeline, videos, inference, look)
         done, failed = done + saved, failed + len(videos) - saved
@@ -163,26 +102,28 @@ def predict(
 
 
 def _collect(
-    results: Generator[_Saved, None, None], work: Job | None, form: str, inputs: int
+    rows: Generator[Row, None, None], work: Job | None, form: str, inputs: int
 ) -> tuple[int, int, str]:
-    """Print and record results; returns the number segmented and failed, and what ran them.
+    """Print and record rows; returns the number segmented and failed, and what ran them.
 
     Raises:
         KeyboardInterrupt: a signal was received; the message says how far it came.
     """
     done, failed, ran = 0, 0, ""
     try:
-        with work or nullcontext(), closing(results):
-            for result, files in results:
+        with work or nullcontext(), closing(rows):
+            for row in rows:
                 if work:
-                    work.record(result, files)
-                if isinstance(result, SegFailure):
+                    work.record(row)
+                if row.error is not None:
                     failed += 1
-                    complain(result.error)
-                else:
-                    done += 1
-                    ran = f"{result.provider} {result.precision}"
-                    _show(result, form)
+                    complain(row.error)
+                    continue
+                done += 1
+                ran = f"{row.provider} {row.precision}"
+                if form == "shares":
+                    index = "" if row.index is None else f", {row.index}"
+                    print(f"{row.input}{index}: {shares.line(row.shares)}")
             if work:
                 work.finish()
     except KeyboardInterrupt:
@@ -203,98 +144,28 @@ def _so_far(work: Job | None, done: int, failed: int, inputs: int) -> str:
     return f"{done} segmented, {failed} failed{hint}"
 
 
-def _show(result: SegResult, form: str) -> None:
-    if form == "paddlex":
-        result.print(format_json=False)
-        return
-    index = "" if result.page_index is None else f", {result.page_index}"
-    print(f"{result.input_path}{index}: {shares.line(result.areas())}")
-
-
-def _results(
-    pipeline: Pipeline,
-    images: list[str] | Job,
-    total: int | None,
-    inference: InferenceOptions,
-    reading: Reading,
-    output: OutputOptions,
-    look: Look,
-) -> Generator[_Saved, None, None]:
+def _rows(
+    pipeline: Pipeline, images: list[str] | Job, total: int | None, task: Task
+) -> Generator[Row, None, None]:
     """Segment and save images, with a progress bar; `total` is the number of inputs, if known."""
-
-    def save(result: SegResult | SegFailure) -> _Saved:
-        if output.save_path is None or isinstance(result, SegFailure):
-            return result, []
-        try:
-            return result, _save(result, output.save_path, output, look)
-        except (OSError, SegrtError, MemoryError) as error:
-            failure = _not_saved(result, error)
-            return SegFailure(result.input_path, result.page_index, failure), []
-
     with progress_bar() as progress:
-        task = progress.add_task("segmenting", total=total)
+        bar = progress.add_task("segmenting", total=total)
         if isinstance(images, Job):
-            progress.update(task, total=images.total, completed=images.before)
+            progress.update(bar, total=images.total, completed=images.before)
         crops = progress.add_task("crops of the image", total=None, visible=False)
 
         def show(done: int, total: int) -> None:
             interrupts.check()
             progress.update(crops, completed=done, total=total, visible=True)
 
-        results = pipeline.predict(
-            images.frames(reading) if isinstance(images, Job) else images,
-            inference.target_size,
-            batch_size=inference.batch_size,
-            slide=inference.slide,
-            progress=show,
-            on_error="yield",
-            **asdict(reading),
-        )
-        if output.file:
-            results = _only(results, output.file)
-        with closing(behind(save, results, SAVERS)) as saved:
-            for result, files in saved:
-                yield result, files
+        found = images.todo.frames(task.reading) if isinstance(images, Job) else images
+        with closing(segmented(pipeline, found, task, show)) as results:
+            for result, files in results:
+                if task.output.show == "paddlex" and isinstance(result, SegResult):
+                    result.print(format_json=False)
+                yield Row.of(result, [file.name for file in files])
                 # Inputs are counted by their first page or frame, unless their number is unknown.
-                progress.advance(task, total is None or not result.page_index)
-
-
-def _only(
-    results: Iterator[SegResult | SegFailure], file: Path
-) -> Iterator[SegResult | SegFailure]:
-    """The result of an input with one page.
-
-    Raises:
-        InputError: there are more, which can't be saved as one file; none is.
-    """
-    with closing(results) if isinstance(results, Generator) else nullcontext():
-        found = list(islice(results, 2))
-    if len(found) > 1:
-        raise InputError(
-            f"{file} is one file, but {found[0].input_path} has several pages or frames: save to a "
-            "folder"
-        )
-    yield from found
-
-
-def _save(result: SegResult, save_path: Path, output: OutputOptions, look: Look) -> list[Path]:
-    file, saved = output.file, list[Path]()
-    is_json = file is not None and file.suffix.lower() == ".json"
-    if not (is_json or (file and output.overlay)):
-        saved += result.save_to_img(save_path)
-    if is_json or not file:
-        label_format = parse_label_format(output.label_format)
-        saved.append(result.save_to_json(save_path, label_format=label_format))
-    if output.overlay:
-        saved.append(result.save_overlay(save_path, **asdict(look)))
-    return saved
-
-
-def _not_saved(result: SegResult, error: Exception) -> InputError:
-    name = result.input_path or "an image"
-    where = name if result.page_index is None else f"{name}, page {result.page_index}"
-    reason = getattr(error, "strerror", None) or str(error) or "out of memory"
-    return InputError(f"the result of {where} can't be saved: {reason}")
+                progress.advance(bar, total is None or not result.page_index)
 
 
 def _save_videos(

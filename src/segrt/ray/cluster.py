@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from segrt import errors
 from segrt.errors import ConfigError, DeviceError, SegrtError
 from segrt.ray import stores
 from segrt.types import shown
@@ -77,7 +79,7 @@ def run(
     arguments: tuple[object, ...],
     actors: Actors,
     retries: int = RETRIES,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Give each table to an actor, and yield the rows that it returns, as they come.
 
     What a table has cost an actor is repeated in another one. After the last try, its rows are
@@ -92,8 +94,10 @@ def run(
         retries: how often a table is repeated whose actor died; -1 for ever.
 
     Raises:
-        SegrtError: an actor can't be started.
+        SegrtError: an actor can't be started, or Ray has ended the job.
     """
+    if not tables:
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, without a successor
         results = ray.data.from_arrow(list(tables)).map_batches(
@@ -111,17 +115,19 @@ def run(
     try:
         yield from results.iter_rows()
     except ray.exceptions.RayError as error:
-        raise _cause(error) from None
+        raise _reason(error) from None
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The error of segrt that an actor raised; else what Ray says."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, SegrtError):
-            return found
-        found = getattr(found, "cause", None) or found.__cause__
-    return error
+def _reason(error: Exception) -> SegrtError:
+    """The error of segrt that an actor raised; else what Ray says, in one line.
+
+    Of what the constructor of an actor raised, Ray keeps nothing but the text.
+    """
+    text = str(error)
+    if match := re.search(r"^segrt\.errors\.(\w+): (.+)$", text, re.MULTILINE):
+        found: SegrtError = getattr(errors, match[1], DeviceError)(match[2])
+        return found
+    return DeviceError(f"Ray has ended the job: {' '.join(text.split())[:500]}")
 
 
 def enter(directory: str) -> None:

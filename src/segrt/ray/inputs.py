@@ -21,7 +21,7 @@ from segrt.formats import VIDEO_SUFFIXES, is_image_name
 from segrt.ray import stores
 
 MAX_MEMBER = 1 << 30
-"""Limit on the bytes of one image in a tar or a Parquet file."""
+"""Limit on the bytes of one image in a tar or a Parquet file; the latter is in memory by then."""
 
 _ROWS = 16  # rows of a Parquet file in memory
 _TARS = (".tar", ".tar.gz", ".tgz")
@@ -66,10 +66,16 @@ class Block:
                 for batch in source.iter_batches(
                     _ROWS, row_groups=[self.group], columns=[self.column]
                 ):
-                    for value in batch.column(0).to_pylist():
+                    for scalar in batch.column(0):
                         name, number = f"{file}#{number}", number + 1
+                        value = scalar.as_py()
                         content = value.get("bytes") if isinstance(value, dict) else value
-                        yield name, content if content else InputError("the row has no image")
+                        if not content:
+                            yield name, InputError("the row has no image")
+                        elif len(content) > MAX_MEMBER:
+                            yield name, _too_large()
+                        else:
+                            yield name, content
         except Exception as error:  # of the store or of Arrow
             yield f"{file}#{number}", _unreadable(error)
 
@@ -88,7 +94,7 @@ class Block:
                     seen[member.name] = count = seen.get(member.name, 0) + 1
                     name = f"{file}/{member.name}" + (f"#{count}" if count > 1 else "")
                     if member.size > MAX_MEMBER:
-                        yield name, TooLargeError(f"it has more than {MAX_MEMBER:,} bytes")
+                        yield name, _too_large()
                     elif content := tar.extractfile(member):
                         yield name, content.read()
         except Exception as error:  # of the store, or of what the tar is compressed with
@@ -254,6 +260,10 @@ def _groups(file: str, column: str) -> Iterator[Block | str]:
                 first += source.metadata.row_group(group).num_rows
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{file} can't be read as Parquet: {_unreadable(error)}") from None
+
+
+def _too_large() -> TooLargeError:
+    return TooLargeError(f"it has more than {MAX_MEMBER:,} bytes")
 
 
 def _unreadable(error: Exception) -> InputError:

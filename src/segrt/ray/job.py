@@ -235,8 +235,6 @@ def _run(
     arguments: tuple[object, ...],
 ) -> Iterator[dict[str, Any]]:
     """What `BlockWriter` returns for each block, as they end."""
-    if not work:
-        return
     tables = [shards.to_table({name: block}) for name, block in work]
     retries = -1 if arguments[-1] else cluster.RETRIES
     yield from cluster.run(ray, tables, BlockWriter, arguments, pool, retries)
