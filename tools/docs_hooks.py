@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 
 def on_post_page(output: str, **_: object) -> str:
     """Name the search dialog, and let the keyboard scroll code.
@@ -13,5 +11,6 @@ def on_post_page(output: str, **_: object) -> str:
         '<div class="md-search" role="dialog" aria-label="Search">'
     """
     output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
-    output = output.replace('<div class="highlight-ipynb', '<div tabindex="0" class="highlight-ipynb')
-    return re.sub(r"(<pre[^>]*>(?:<span></span>)?)<code>", r'\1<code tabindex="0">', output)
+    # In docs/extra.css, these scroll rather than the code within them.
+    output = output.replace("<pre", '<pre tabindex="0"')
+    return output.replace('<div class="highlight-ipynb', '<div tabindex="0" class="highlight-ipynb')
