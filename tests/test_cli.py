@@ -250,6 +250,24 @@ def test_lists_as_json_have_one_object_a_line() -> None:
     assert json.loads(done.stdout)["can_run"] == (done.returncode == 0)
 
 
+def test_predict_prints_the_rows_of_a_manifest_as_json(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
+    photo, broken = save_image("photo.png", tiles), tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    common = "--model_dir", colour_model, "--save_path", tmp_path / "out"
+    done = _inside("predict", photo, broken, *common, "--json")
+    _says(done, 1, "1 segmented, 1 failed", "broken.png")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["input"], bool(row["error"])) for row in rows] == [
+        (str(photo), False),
+        (str(broken), True),
+    ]
+    assert rows[0]["outputs"] == ["photo_res.png", "photo_res.json"]
+    assert sum(rows[0]["shares"].values()) == pytest.approx(1)
+    assert (rows[0]["height"], rows[0]["width"]) == tiles.shape[:2]
+
+
 def test_models_downloaded_fetch_and_remove(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,7 +90,7 @@ def predict(
         rows = ray_engine.rows(work, model, workers, task, job.ray_address)
     else:
         rows = _rows(pipeline, work or input, total, task)
-    done, failed, ran = _collect(rows, work, output.show, len(input))
+    done, failed, ran = _collect(rows, work, output.form, len(input))
     ran = ran or ("Ray" if on_ray else str(pipeline.session.plan))
     if videos:
         saved = _save_videos(pipeline, videos, inference, look)
@@ -115,6 +115,8 @@ def _collect(
             for row in rows:
                 if work:
                     work.record(row)
+                if form == "json":
+                    print(row.to_json().decode(), flush=True)
                 if row.error is not None:
                     failed += 1
                     complain(row.error)
@@ -161,7 +163,7 @@ def _rows(
         found = images.todo.frames(task.reading) if isinstance(images, Job) else images
         with closing(segmented(pipeline, found, task, show)) as results:
             for result, files in results:
-                if task.output.show == "paddlex" and isinstance(result, SegResult):
+                if task.output.form == "paddlex" and isinstance(result, SegResult):
                     result.print(format_json=False)
                 yield Row.of(result, [file.name for file in files])
                 # Inputs are counted by their first page or frame, unless their number is unknown.

@@ -36,8 +36,8 @@ def check(output: OutputOptions) -> None:
     Raises:
         ConfigError: no folder is given, or PaddleX's form is asked for.
     """
-    if output.show == "paddlex":
-        raise ConfigError("--engine ray prints shares only: use --show shares")
+    if output.form == "paddlex":
+        raise ConfigError("--engine ray prints shares or JSON: use --show shares or --json")
     if output.save_path is None:
         raise ConfigError("--engine ray needs --save-path: a folder that all nodes share")
 

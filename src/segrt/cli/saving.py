@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from cyclopts import Parameter
 
 from segrt.cli import outputs
-from segrt.cli.options import OUTPUT, InferenceOptions, SavePath
+from segrt.cli.options import OUTPUT, AsJson, InferenceOptions, SavePath
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.frame import Frame, SegFailure
 from segrt.look import Look
@@ -48,6 +48,14 @@ class OutputOptions:
 
     show: Annotated[Literal["shares", "paddlex"], Parameter(group=OUTPUT)] = "shares"
     """Print the share of each class, or what PaddleX prints."""
+
+    json: Annotated[AsJson, Parameter(group=OUTPUT)] = False
+    """Print one line of JSON for each image instead: its row of a manifest."""
+
+    @property
+    def form(self) -> Literal["shares", "paddlex", "json"]:
+        """What is printed of each image."""
+        return "json" if self.json else self.show
 
     def completed(self) -> OutputOptions:
         """With the default folder, except in PaddleX's form, which saves nothing by default."""
