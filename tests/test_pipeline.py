@@ -676,3 +676,7 @@ def test_running_out_of_memory_fails_one_input(
 def test_huge_batches_are_refused(pipeline: segrt.Pipeline, batch_size: int) -> None:
     with pytest.raises(segrt.ConfigError, match="from 1 to 4096"):
         pipeline.request(batch_size=batch_size)
+
+
+def test_without_arguments_the_bundled_model_runs() -> None:
+    assert segrt.create_pipeline().model_name == "PP-LiteSeg-T_camvid"

@@ -53,8 +53,7 @@ def create_pipeline(
         ...     result.save_to_img("./output/")
 
     Args:
-        pipeline: "semantic_segmentation", or the path of a pipeline YAML. Optional if a model is
-            specified.
+        pipeline: "semantic_segmentation", the default, or the path of a pipeline YAML.
         config: the content of such a YAML; wins over `pipeline`, and must name the same pipeline.
         device: "cpu", "gpu:0", "gpu:0,1", ... The pipeline runs there, or this raises; several
             devices share the work. None: GPU 0 if it can run, else the CPU.
@@ -103,7 +102,7 @@ def create_pipeline(
     """
     arguments = {key: value for key, value in locals().items() if key != "unknown"}
     refuse_unknown(create_pipeline, unknown)
-    if pipeline is None and config is None and (model_name or model_dir):
+    if pipeline is None and config is None:
         pipeline = configuration.PIPELINE
     settings = configuration.load(pipeline, config)
     module = settings.module
