@@ -18,7 +18,12 @@ RAY = PipelineOptions(engine="ray")
     ("name", "output", "error", "message"),
     [
         ("a.png", OutputOptions(), ConfigError, "needs --save-path: a folder that all nodes share"),
-        ("a.png", OutputOptions(show="paddlex", save_path=Path("out")), ConfigError, "shares or JSON"),
+        (
+            "a.png",
+            OutputOptions(show="paddlex", save_path=Path("out")),
+            ConfigError,
+            "shares or JSON",
+        ),
         ("a.png", OutputOptions(save_path=Path("x.png")), ConfigError, "one file: use a folder"),
         ("a.mp4", OutputOptions(save_path=Path("out")), InputError, r"a\.mp4 is a video"),
         ("camera:0", OutputOptions(save_path=Path("out")), InputError, "camera:0 is a video"),
