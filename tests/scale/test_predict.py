@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -81,9 +82,9 @@ def test_rows_and_files_are_those_of_the_local_engine(
     second = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    pictures = len(_files(folder / "out"))
-    while len(_files(folder / "out")) <= pictures and second.poll() is None:
-        time.sleep(0.01)
+    saved = set(os.listdir(folder / "out"))
+    while saved.issuperset(os.listdir(folder / "out")) and second.poll() is None:
+        time.sleep(0.001)
     assert kill_actors(), "it ended before an actor could be killed"
     printed, said = second.communicate()
 
@@ -91,7 +92,7 @@ def test_rows_and_files_are_those_of_the_local_engine(
     assert _rows(folder / "out" / "m.jsonl") == expected
     assert _files(folder / "out") == _files(folder / "local")
     done_before = {f"{name}: " for name, page in before if page is None}
-    lines = [line for line in printed.splitlines() if line.startswith("in/")]  # Ray prints, too
+    lines = printed.splitlines()
     assert set(lines) <= set(local.stdout.splitlines())
     assert not any(line.startswith(name) for line in lines for name in done_before)
     assert "inputs before" in said
@@ -102,6 +103,15 @@ def test_rows_and_files_are_those_of_the_local_engine(
     assert again.returncode == 0, again.stderr  # the local engine finds nothing left to do
     assert "97 of 97 inputs before" in again.stderr
     assert _rows(folder / "out" / "m.jsonl") == expected
+
+
+def test_an_address_where_no_cluster_is_is_refused_at_once(folder: Path) -> None:
+    command = _command("--save-path", "out", "--engine", "ray", "--ray-address", "127.0.0.1:1")
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "segrt: there is no Ray cluster at 127.0.0.1:1: Connection refused" in done.stderr
 
 
 def test_what_an_actor_refuses_is_one_line(cluster: None, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -110,13 +111,14 @@ def _collect(
         KeyboardInterrupt: a signal was received; the message says how far it came.
     """
     done, failed, ran = 0, 0, ""
+    out = sys.stdout  # on Ray, it is another one meanwhile
     try:
         with work or nullcontext(), closing(rows):
             for row in rows:
                 if work:
                     work.record(row)
                 if form == "json":
-                    print(row.to_json().decode(), flush=True)
+                    print(row.to_json().decode(), file=out, flush=True)
                 if row.error is not None:
                     failed += 1
                     complain(row.error)
@@ -125,7 +127,7 @@ def _collect(
                 ran = f"{row.provider} {row.precision}"
                 if form == "shares":
                     index = "" if row.index is None else f", {row.index}"
-                    print(f"{row.input}{index}: {shares.line(row.shares)}")
+                    print(f"{row.input}{index}: {shares.line(row.shares)}", file=out)
             if work:
                 work.finish()
     except KeyboardInterrupt:

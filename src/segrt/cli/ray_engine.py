@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def rows(
         address: of the cluster, see `segrt.ray.cluster.start`.
 
     Yields:
-        The rows of an input follow each other.
+        The rows of an input follow each other. Meanwhile, `sys.stdout` is stderr, since Ray prints.
 
     Raises:
         DeviceError: there is no such cluster or device.
@@ -79,30 +80,39 @@ def rows(
     if not job.todo.inputs:
         return
     handler = signal.getsignal(signal.SIGTERM)
-    ray = cluster.start(address)
-    signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
-    try:
-        pool = cluster.actors(ray.nodes(), model.device, "auto")
-        save_path = task.output.save_path and task.output.save_path.absolute()
-        task = replace(task, output=replace(task.output, save_path=save_path))
-        arguments = (os.getcwd(), model, workers, task)
-        with progress_bar() as progress:
-            bar = progress.add_task("segmenting", total=job.total, completed=job.before)
-            left = dict.fromkeys(job.todo.inputs)
-            for size, retries in ((SIZE, cluster.RETRIES), (1, 1)):
-                parts = replace(job.todo, inputs=list(left)).split(size)
-                found = cluster.run(ray, _tables(parts), Worker, arguments, pool, retries)
-                with closing(found):
-                    for done in found:
-                        yield from map(Row.from_json, done["rows"])
-                        for name in parts[done["part"]].inputs:
-                            del left[name]
-                        progress.update(bar, completed=job.total - len(left))
-        for name in left:
-            error = f"{name}: the process that segmented it died"
-            yield Row(input=name, shares={}, error=error)
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # Ray prints about processes that died
+        ray = cluster.start(address)
+        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
+        try:
+            yield from _rows(ray, job, model, workers, task)
+        finally:
+            ray.shutdown()
+
+
+def _rows(
+    ray: Any, job: Job, model: PipelineOptions, workers: int, task: Task
+) -> Generator[Row, None, None]:
+    from segrt.ray import cluster
+
+    pool = cluster.actors(ray.nodes(), model.device, "auto")
+    save_path = task.output.save_path and task.output.save_path.absolute()
+    task = replace(task, output=replace(task.output, save_path=save_path))
+    arguments = (os.getcwd(), model, workers, task)
+    with progress_bar() as progress:
+        bar = progress.add_task("segmenting", total=job.total, completed=job.before)
+        left = dict.fromkeys(job.todo.inputs)
+        for size, retries in ((SIZE, cluster.RETRIES), (1, 1)):
+            parts = replace(job.todo, inputs=list(left)).split(size)
+            found = cluster.run(ray, _tables(parts), Worker, arguments, pool, retries)
+            with closing(found):
+                for done in found:
+                    yield from map(Row.from_json, done["rows"])
+                    for name in parts[done["part"]].inputs:
+                        del left[name]
+                    progress.update(bar, completed=job.total - len(left))
+    for name in left:
+        error = f"{name}: the process that segmented it died"
+        yield Row(input=name, shares={}, error=error)
 
 
 class Worker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -44,6 +45,7 @@ def start(address: str | None = None) -> Any:
     except ImportError:
         raise stores.missing() from None
     if not ray.is_initialized():
+        _check(address or os.environ.get("RAY_ADDRESS"))
         own = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
@@ -55,6 +57,18 @@ def start(address: str | None = None) -> Any:
     context.max_errored_blocks = -1  # a block that ends its actor again and again is counted here
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
+
+
+def _check(address: str | None) -> None:
+    """Refuse an address where nothing listens: Ray would try for minutes."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)/?", address or "")
+    if not match:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DeviceError(f"there is no Ray cluster at {address}: {reason}") from None
 
 
 @dataclass(frozen=True)
