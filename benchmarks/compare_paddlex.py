@@ -3,7 +3,8 @@
     make bench-paddlex MODEL=path/to/paddle_model
 
 Both run alternately, each in its own process and virtual environment (`compare_worker.py`), on the
-same cores and with the same number of threads. Ratios are computed within each round.
+same cores and with the same number of threads. Ratios are computed within each round. With
+`--folder`, a round is all of `--images`, with label pictures and JSON saved.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main() -> None:
         "mode": options.mode,
         "size": options.size or "the size of each image",
         "images": len(images),
+        "saved": options.folder,
         "threads": threads,
         "runs": runs,
         "times_as_fast": {"median": faster.median, "low": faster.low, "high": faster.high},
@@ -73,8 +75,9 @@ def main() -> None:
             f"{name}: {started[name]['version']}, median {s.median:.1f} ms, p95 {s.p95:.1f} ms, "
             f"spread {s.spread:.0%}"
         )
+    what = "a folder saved as PNG and JSON" if options.folder else "from file to labels"
     print(
-        f"segrt is {faster} times as fast, from file to labels, over {options.repeat} pairs; equal "
+        f"segrt is {faster} times as fast, {what}, over {options.repeat} pairs; equal "
         f"labels for {agreement:.3%} of the pixels"
     )
     if machine.busy:
@@ -91,12 +94,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--images", type=Path, help="folder of images, used in rotation; default: a sample image"
     )
+    parser.add_argument(
+        "--folder", action="store_true", help="segment and save all of --images in each round"
+    )
     parser.add_argument("--size", help="inference size, HxW; default: the size of each image")
     parser.add_argument("--mode", default="normal", help="segrt's mode")
     parser.add_argument("--repeat", type=int, default=30, help="number of rounds")
     parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=Path, help="also write this JSON file")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.folder and not options.images:
+        parser.error("--folder needs --images")
+    return options
 
 
 class Worker:
@@ -159,7 +168,12 @@ def measure(
 
         def run() -> float:
             sleep(PAUSE_S)
-            return float(workers[name].ask({"image": str(next(turn)), "size": size})["seconds"])
+            if not options.folder:
+                return float(workers[name].ask({"input": str(next(turn)), "size": size})["seconds"])
+            every = [str(image) for image in images]
+            with tempfile.TemporaryDirectory(dir=work) as folder:
+                request = {"input": every, "size": size, "folder": folder}
+                return float(workers[name].ask(request)["seconds"])
 
         return run
 
@@ -173,7 +187,7 @@ def agreement(workers: dict[str, Worker], image: str, size: Any, work: Path) -> 
     labels = []
     for name, worker in workers.items():
         file = work / f"{name}.npy"
-        worker.ask({"image": image, "size": size, "save": str(file)})
+        worker.ask({"input": image, "size": size, "save": str(file)})
         labels.append(np.load(file))
     return float(np.mean(labels[0] == labels[1]))
 

@@ -11,12 +11,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-
-Predict = Callable[[str, Any], Any]
 
 
 def main() -> None:
@@ -25,13 +22,19 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to stderr
     start = perf_counter()
-    version, predict = load_segrt(model, mode) if name == "segrt" else load_paddlex(model)
+    version, pipeline = load_segrt(model, mode) if name == "segrt" else load_paddlex(model)
     print(json.dumps({"version": version, "start_s": perf_counter() - start}), file=out, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        size = request["size"]
+        size = tuple(request["size"]) if isinstance(request["size"], list) else request["size"]
         start = perf_counter()
-        pred = predict(request["image"], tuple(size) if isinstance(size, list) else size)
+        results = iter(pipeline.predict(request["input"], target_size=size))
+        if "folder" in request:
+            for result in results:
+                result.save_to_img(request["folder"])
+                result.save_to_json(request["folder"])
+        else:
+            pred = next(results)["pred"]
         seconds = perf_counter() - start
         if "save" in request:
             import numpy as np
@@ -41,23 +44,16 @@ def main() -> None:
         print(json.dumps({"seconds": seconds}), file=out, flush=True)
 
 
-def load_segrt(model: Path, mode: str) -> tuple[str, Predict]:
-    """A description of the pipeline, and a function from image path and size to labels."""
+def load_segrt(model: Path, mode: str) -> tuple[str, Any]:
+    """A description of the pipeline, and the pipeline."""
     import segrt
 
     pipeline = segrt.create_pipeline(model_dir=model, device="cpu", mode=mode)
     session = pipeline.session
-    version = f"segrt {segrt.__version__} on {session.provider} {session.precision}"
-
-    def predict(image: str, size: Any) -> Any:
-        result = next(iter(pipeline.predict(image, size)))
-        assert isinstance(result, segrt.SegResult)
-        return result["pred"]
-
-    return version, predict
+    return f"segrt {segrt.__version__} on {session.provider} {session.precision}", pipeline
 
 
-def load_paddlex(model: Path) -> tuple[str, Predict]:
+def load_paddlex(model: Path) -> tuple[str, Any]:
     """Like `load_segrt`, for PaddleX."""
     from importlib.metadata import version
 
@@ -81,11 +77,7 @@ def load_paddlex(model: Path) -> tuple[str, Predict]:
     }
     pipeline = create_pipeline(config=config, device="cpu")
     versions = ", ".join(f"{package} {version(package)}" for package in ("paddlex", "paddlepaddle"))
-
-    def predict(image: str, size: Any) -> Any:
-        return next(iter(pipeline.predict(image, target_size=size)))["pred"]
-
-    return versions, predict
+    return versions, pipeline
 
 
 if __name__ == "__main__":
