@@ -23,7 +23,6 @@ from segrt.names import names_folder, short_stem, suffix
 from segrt.result_dict import IMAGE, LABELS, OWN, ResultDict, dump, plain
 from segrt.types import LabelFormat, parse_label_format, shown
 
-_LOSSY = frozenset((".jpeg", ".jpg"))
 _PIXELS = "pixels: x to the right, y down from the upper left corner of the image"
 # RFC 7946 knows degrees only; GDAL reads a crs of its predecessor, by name. "crs": null, which is
 # in the predecessor as well, means degrees to GDAL.
@@ -410,7 +409,7 @@ class SegResult(ResultDict):
         own = suffix(self.input_path) if self.input_path else ""
         own = own if own.lower() in IMAGE_SUFFIXES else ".png"
         target = self._picture_target(save_path, f"_res{own}")
-        if target.suffix.lower() not in _LOSSY:
+        if target.suffix.lower() not in encode.LOSSY:
             self._write({target: self._encode(target.suffix.lower())}, overwrite)
             return [target]
         beside = target.with_suffix(".png")

@@ -18,6 +18,9 @@ from segrt.cli.console import complain, confirm, err
 from segrt.errors import ConfigError, SegrtError
 from segrt.waiting import Messages
 
+DASH = "\0"
+"""What the argument `-` becomes, which cyclopts takes for an option; no argument contains it."""
+
 EPILOGUE = """\
 PaddleX's command line works too:
 
@@ -82,7 +85,9 @@ def as_subcommand(tokens: Sequence[str]) -> list[str]:
     return list(tokens)
 
 
-verbosity.add_to(app, as_subcommand)
+verbosity.add_to(
+    app, lambda tokens: [DASH if token == "-" else token for token in as_subcommand(tokens)]
+)
 
 
 def main() -> None:
