@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from segrt.palette import PaletteLike
 from segrt.pipeline import Pipeline
 from segrt.types import Device, Mode, shown
 from segrt.validation import refuse_unknown
+
+log = logging.getLogger("segrt")
 
 MAX_WORKERS = 64
 """Maximum number of sessions per device."""
@@ -121,6 +124,7 @@ def create_pipeline(
         )
     preselected = () if path else zoo.get(name or zoo.DEFAULT_MODEL).plans
     file = model_file.resolve(name, path)
+    log.debug("pipeline %s, model %s", "config" if config else pipeline, file)
     if path and not is_url(str(path)):
         arguments["model_dir"] = os.path.abspath(path)
     if isinstance(pipeline, (str, Path)) and os.path.isfile(pipeline):

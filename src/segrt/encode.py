@@ -23,6 +23,9 @@ Labels = npt.NDArray[np.int32]
 TRANSPARENT = (".png", ".webp", ".tif", ".tiff")
 """Suffixes of pictures that can have a transparent background."""
 
+LOSSY = (".jpeg", ".jpg")
+"""Suffixes of pictures that can't hold labels: a PNG is written next to them."""
+
 _HEADER = 33  # bytes of a PNG's signature and its first chunk
 
 _PIL_FORMATS = {

@@ -16,23 +16,35 @@ from time import time
 _DAY = 86_400  # seconds
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, overwrite: bool = True) -> None:
     """Write `data` to `path` completely or not at all. Missing folders are created.
+
+    Args:
+        path: the file.
+        data: its content.
+        overwrite: as in `replacing`.
 
     Raises:
         OSError: the folder can't be created or written, or the disk is full; `path` is unchanged.
     """
-    with replacing(path) as temporary:
+    if not overwrite and path.exists():
+        return
+    with replacing(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(data)
 
 
 @contextmanager
-def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+def replacing(path: Path, suffix: str = ".tmp", *, overwrite: bool = True) -> Iterator[Path]:
     """Provide an empty temporary file next to `path`, which replaces `path` on a normal exit.
 
     Its name starts with ".segrt-" and ends in `suffix`. It is synced to disk before it is renamed,
     and deleted if an exception is raised. Missing folders are created. What killed processes left
     in the folder is deleted.
+
+    Args:
+        path: the file.
+        suffix: of the temporary file.
+        overwrite: False leaves `path` as it is if it exists by then, whoever wrote it.
 
     Raises:
         OSError: the folder can't be created or written, or the disk is full; `path` is unchanged.
@@ -47,10 +59,26 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
         with open(name, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        if overwrite:
+            os.replace(name, path)
+        else:
+            _add(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _add(temporary: str, path: Path) -> None:
+    """Rename a file, unless the name is taken: then it is deleted."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links: another process may win between the next two
+        if not path.exists():
+            os.replace(temporary, path)
+            return
+    os.unlink(temporary)
 
 
 def is_same_file(one: str | Path, other: str | Path) -> bool:

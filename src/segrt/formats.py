@@ -88,6 +88,7 @@ _IMAGE = re.compile(
     rb"|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|\x59\xa6\x6a\x95|\x01\xda[\x00\x01][\x01\x02]",
     re.DOTALL,
 )
+_ONE_IMAGE = re.compile(rb"\xff\xd8\xff|BM|P[1-6]\s")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -127,6 +128,17 @@ def is_image(head: bytes) -> bool:
     """Whether a file is an image or a PDF of a format recognised by its first bytes."""
     kinds = (is_pdf, is_tiff, is_avif, is_heif)
     return any(is_kind(head) for is_kind in kinds) or _IMAGE.match(head) is not None
+
+
+def has_one_image(head: bytes) -> bool:
+    """Whether a file is certainly read as one image: a JPEG, BMP, PNM, or a PNG that stands still.
+
+    Args:
+        head: of a PNG, enough to reach the first pixels.
+    """
+    if head.startswith(b"\x89PNG"):
+        return b"IDAT" in head and b"acTL" not in head
+    return _ONE_IMAGE.match(head) is not None
 
 
 def is_image_name(name: str) -> bool:

@@ -48,6 +48,7 @@ def save_overlay_video(
     only: str | Sequence[str] | None = None,
     background: Background | None = None,
     progress: VideoProgress | None = None,
+    overwrite: bool = True,
 ) -> Path:
     """Segment a video, and save it with the class colours over it, at the same times.
 
@@ -74,9 +75,10 @@ def save_overlay_video(
         only: classes to show.
         background: what replaces the rest: "blur" or "white".
         progress: called after each frame.
+        overwrite: False leaves a file that exists in the end as it is.
 
     Returns:
-        Path: the file written.
+        Path: the file.
 
     Raises:
         ConfigError: an argument is invalid, or `save_path` is the video itself.
@@ -97,7 +99,8 @@ def save_overlay_video(
     try:
         clip = video.probe(str(source) if index is None else index)
         encoder = _Encoder(clip, look, progress)
-        _save(results, target, encoder, sound=name if index is None else None)
+        sound = name if index is None else None
+        _save(results, target, encoder, sound=sound, overwrite=overwrite)
     except InputError as error:
         if str(error).startswith(name):
             raise
@@ -116,10 +119,15 @@ def _target(name: str, save_path: Path) -> Path:
 
 
 def _save(
-    results: Iterator[SegResult | SegFailure], target: Path, encoder: _Encoder, sound: str | None
+    results: Iterator[SegResult | SegFailure],
+    target: Path,
+    encoder: _Encoder,
+    *,
+    sound: str | None,
+    overwrite: bool,
 ) -> None:
     """Encode to a temporary file, which becomes `target` if it contains any frame."""
-    with replacing(target, suffix=target.suffix.lower()) as temporary:
+    with replacing(target, suffix=target.suffix.lower(), overwrite=overwrite) as temporary:
         try:
             with VideoWriter(temporary, encoder.clip, sound) as writer:
                 stopped = encoder.run(results, writer)

@@ -473,7 +473,16 @@ class Pipeline:
     def _result(
         self, named: _Ready, labels: Labels, scores: Scores, timings: Timings, session: Session
     ) -> SegResult:
-        frame, stem, _ = named
+        frame, stem, layout = named
+        log.debug(
+            "%s: %d x %d at %d x %d: preprocessing %.1f ms, network %.1f ms, postprocessing %.1f "
+            "ms, on %s %s",
+            stem,
+            *frame.image.shape[:2],
+            *layout.size,
+            *(timings.preprocess, timings.run, timings.postprocess),
+            *(session.provider, session.precision),
+        )
         return SegResult(
             labels=labels,
             image=frame.image,

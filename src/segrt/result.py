@@ -23,7 +23,6 @@ from segrt.names import names_folder, short_stem, suffix
 from segrt.result_dict import IMAGE, LABELS, OWN, ResultDict, dump, plain
 from segrt.types import LabelFormat, parse_label_format, shown
 
-_LOSSY = frozenset((".jpeg", ".jpg"))
 _PIXELS = "pixels: x to the right, y down from the upper left corner of the image"
 # RFC 7946 knows degrees only; GDAL reads a crs of its predecessor, by name. "crs": null, which is
 # in the predecessor as well, means degrees to GDAL.
@@ -60,7 +59,7 @@ class SegResult(ResultDict):
     What is saved never replaces the image that was read: `save_to_img`, `save_to_json` and
     `save_overlay` raise ConfigError instead, whatever name or link leads to it. In a folder, files
     with the names of results are taken for results of an earlier run, and replaced; so is a file
-    whose name is given.
+    whose name is given. With `overwrite=False`, files that exist are left as they are.
 
     Notebooks show the overlay, the share of each class and the timings.
 
@@ -381,7 +380,7 @@ class SegResult(ResultDict):
         )
         return render.overlay(self.image, self.labels, self.palette, self.class_names, look)
 
-    def save_to_img(self, save_path: str | Path) -> list[Path]:
+    def save_to_img(self, save_path: str | Path, *, overwrite: bool = True) -> list[Path]:
         """Save the coloured label map.
 
         In a folder, `a.jpg` becomes `a_res.jpg`, and page 3 of `doc.pdf` becomes `doc_3_res.png`.
@@ -396,9 +395,10 @@ class SegResult(ResultDict):
 
         Args:
             save_path: a folder, created if missing, or a file name ending in an image suffix.
+            overwrite: False leaves files that exist as they are.
 
         Returns:
-            list[Path]: the files written.
+            list[Path]: the files.
 
         Raises:
             ConfigError: `save_path` is the input itself, no valid path or of a format that can't be
@@ -409,8 +409,8 @@ class SegResult(ResultDict):
         own = suffix(self.input_path) if self.input_path else ""
         own = own if own.lower() in IMAGE_SUFFIXES else ".png"
         target = self._picture_target(save_path, f"_res{own}")
-        if target.suffix.lower() not in _LOSSY:
-            self._write({target: self._encode(target.suffix.lower())})
+        if target.suffix.lower() not in encode.LOSSY:
+            self._write({target: self._encode(target.suffix.lower())}, overwrite)
             return [target]
         beside = target.with_suffix(".png")
         if target == Path(save_path) and beside.is_file() and not encode.is_marked(beside):
@@ -422,7 +422,8 @@ class SegResult(ResultDict):
             {
                 target: self._encode(target.suffix.lower()),
                 beside: encode.mark(self._encode(".png")),
-            }
+            },
+            overwrite,
         )
         return [target, beside]
 
@@ -432,9 +433,10 @@ class SegResult(ResultDict):
         indent: int | None = None,
         ensure_ascii: bool = False,
         *,
-        label_format: LabelFormat = "list",
+        label_format: LabelFormat | None = None,
+        overwrite: bool = True,
     ) -> Path:
-        """Save the value of "res" in `json`, optionally with the labels in a compact form.
+        """Save the value of "res" in `json`, as PaddleX does, or with more and in fewer bytes.
 
         Example:
             >>> result.save_to_json("./output/", label_format="rle")
@@ -445,13 +447,15 @@ class SegResult(ResultDict):
                 `.json`.
             indent: spaces per level. PaddleX uses 4, which puts each pixel on a line of its own.
             ensure_ascii: whether to escape non-ASCII characters.
-            label_format: the form of "pred". "list": class ids nested as (1, H, W), like PaddleX.
-                "rle": the result of `to_coco_rle`. "png": a base64 PNG whose pixel values are the
-                class ids. "rle" and "png" add the keys `label_format`, `size` ([H, W]) and
-                `class_names`.
+            label_format: the form of "pred", and whether the file says what it is of. "rle": the
+                result of `to_coco_rle`. "png": a base64 PNG whose pixel values are the class ids.
+                "list": class ids nested as (1, H, W). Each of them adds the keys `model`,
+                `label_format`, `size` ([H, W]), `class_names` and `areas`. None: the file of
+                PaddleX, which is "list" without these keys.
+            overwrite: False leaves a file that exists as it is.
 
         Returns:
-            Path: the file written.
+            Path: the file.
 
         Raises:
             ConfigError: label_format is unknown, `save_path` is the input itself or no valid path,
@@ -459,11 +463,13 @@ class SegResult(ResultDict):
             OSError: the disk is full, or the path can't be written.
         """
         data = {key: plain(self[key]) for key in self if key not in (IMAGE, LABELS)}
-        if parse_label_format(label_format) != "list":
+        if label_format is not None:
             data |= {
-                "label_format": label_format,
+                "model": self.model_name,
+                "label_format": parse_label_format(label_format),
                 "size": self.labels.shape,
                 "class_names": self.class_names,
+                "areas": self.areas(),
             }
         with_labels = LABELS in self
         if with_labels and label_format == "rle":
@@ -476,12 +482,12 @@ class SegResult(ResultDict):
         text = dump(data, indent=indent, ensure_ascii=ensure_ascii, separators=separators).encode(
             "utf-8", "backslashreplace"
         )  # names that are not UTF-8: \\udcb5 is JSON as well
-        if with_labels and label_format == "list":
+        if with_labels and label_format in (None, "list"):
             before, _, after = text.rpartition(b"null")
             text = before + encode.nested_json(self.labels, indent) + after
         is_file = Path(save_path).suffix.lower() == ".json" and not names_folder(save_path)
         target = self._target(save_path, "_res.json", is_file)
-        self._write({target: text})
+        self._write({target: text}, overwrite)
         return target
 
     def save_all(self, save_path: str | Path) -> None:
@@ -504,6 +510,7 @@ class SegResult(ResultDict):
         only: str | Sequence[str] | None = None,
         background: Background | None = None,
         side_by_side: bool = False,
+        overwrite: bool = True,
     ) -> Path:
         """Save what `overlay` returns for these arguments.
 
@@ -523,9 +530,10 @@ class SegResult(ResultDict):
             only: classes to show.
             background: what replaces the rest.
             side_by_side: whether to put the photo to the left.
+            overwrite: False leaves a file that exists as it is.
 
         Returns:
-            Path: the file written.
+            Path: the file.
 
         Raises:
             ConfigError: a value is invalid, or `save_path` is the input itself, no valid path or of
@@ -548,7 +556,7 @@ class SegResult(ResultDict):
             background=background,
             side_by_side=side_by_side,
         )
-        self._write({target: encode.rgb(picture, kind)})
+        self._write({target: encode.rgb(picture, kind)}, overwrite)
         return target
 
     def flat_json(self) -> bytes:
@@ -622,14 +630,14 @@ class SegResult(ResultDict):
         """`save_path` itself if that is a file; otherwise a file in that folder."""
         return Path(save_path) if is_file else Path(save_path) / f"{self.stem}{ending}"
 
-    def _write(self, contents: Mapping[Path, bytes]) -> None:
+    def _write(self, contents: Mapping[Path, bytes], overwrite: bool) -> None:
         """Write files, unless one of them is the input."""
         for file in contents:
             if self.input_path and is_same_file(self.input_path, file):
                 raise ConfigError(f"{file} is the input itself: save to another folder or name")
         try:
             for file, content in contents.items():
-                write_atomic(file, content)
+                write_atomic(file, content, overwrite=overwrite)
         except ValueError as error:  # a null character, or one that file names can't hold here
             raise ConfigError(f"{str(file)!a} can't be a file name here: {error}") from None
 

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("segrt")
 
 
+def is_quiet() -> bool:
+    """Whether only errors are to be shown: no messages, and no progress."""
+    return not log.isEnabledFor(logging.WARNING)
+
+
 class Messages(logging.Handler):
     """Prints messages as they are, in one line each, so that commands in them can be copied.
 
@@ -56,7 +61,7 @@ def download_bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int 
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    show = shown and console.is_terminal
+    show = shown and console.is_terminal and not is_quiet()
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -82,7 +87,7 @@ def spinner(label: str, shown: bool = True) -> Iterator[Callable[[str], None]]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[step]}", markup=False),
     )
-    show = shown and console.is_terminal
+    show = shown and console.is_terminal and not is_quiet()
     if shown and not show:
         log.info("%s ...", label)
     with Progress(*columns, console=console, transient=True, disable=not show) as bar:

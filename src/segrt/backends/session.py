@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock, local
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -278,6 +279,7 @@ class Session:
         if set(self._recent) == {shape}:  # all images have had this size so far
             self._any = None
         fixed = {name: shape[axis] for axis, name in self._dims.items()}
+        log.debug("inputs of %s recur: loading %s for them", shape, self.plan)
         try:
             session = native.load(self.file, self.plan, fixed)
         except DeviceError as error:
@@ -331,25 +333,39 @@ def start(
         raise ModelError(f"model file {file} does not exist")
     fast = mode is Mode.HIGH_PERFORMANCE
     offered = catalog.read(gpus=device is None or device.kind != "cpu")
+    tuned = cache.recall(file, offered, device, size) if fast else None
     found = plans(
         device,
         mode,
         offered,
         preselected=preselected,
-        tuned=cache.recall(file, offered, device, size) if fast else None,
+        tuned=tuned,
         hpi_config=hpi_config,
         cache=cache.engine_cache(file, offered) if fast else None,
         quantised=graph_tail.is_quantised(file),
     )
+    log.debug(
+        "%s mode, device %s%s%s: %s",
+        mode.value,
+        device or "not named",
+        f", {hpi_config!r}" if hpi_config and hpi_config != HpiConfig() else "",
+        ", measured by segrt tune" if tuned else "",
+        ", or else ".join(map(str, found)),
+    )
     for later, plan in enumerate(found, start=1):
         if plan.note:
             log.warning("%s", plan.note)
+        begun = perf_counter()
         try:
-            return Session(file, plan, given)
+            session = Session(file, plan, given)
         except DeviceError as error:
             if later == len(found):
                 raise
             log.warning("%s; trying %s", error, found[later])
+        else:
+            took = (perf_counter() - begun) * 1000
+            log.debug("%s is loaded in %.0f ms; images run on %s", file, took, plan.first or plan)
+            return session
     raise AssertionError("plans() returns at least one plan")
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import segrt
-from segrt import consent, datasets, package_data, zoo
+from segrt import consent, datasets, package_data, verbosity, zoo
 from segrt.backends import catalog
 from segrt.backends.plan import MAX_THREADS, HpiConfig, every
 from segrt.bench import environment, gallery, plot
@@ -36,7 +36,7 @@ from segrt.folders import find_images
 from segrt.slide import parse_window
 from segrt.sources import read_image
 from segrt.types import Device, Mode, TargetSize, parse_size
-from segrt.waiting import Messages
+from segrt.waiting import Messages, is_quiet
 
 MAX_IMAGES = 32
 _FORMATS = {".md": Format.MARKDOWN, ".json": Format.JSON, ".csv": Format.CSV, ".txt": Format.TABLE}
@@ -411,7 +411,7 @@ def _progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=err,
         transient=True,
-        disable=not err.is_terminal,
+        disable=is_quiet() or not err.is_terminal,
         refresh_per_second=1,  # drawing takes CPU time away from the contenders
         speed_estimate_period=3600,
     )
@@ -424,6 +424,8 @@ def _save(report: Report, out: OutputOptions) -> None:
 
 
 def _say(text: str, style: str) -> None:
+    if is_quiet() and style != "red":
+        return
     err.print(f"segrt-bench: {text}", style=style, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -434,11 +436,14 @@ def _subtitle(report: Report) -> str:
     return f"{device}{env.cpu}, {report.threads} threads; inference at {report.size}{busy}"
 
 
+verbosity.add_to(app)
+
+
 def main() -> None:
     """Run the command: errors become one line and exit status 1, or 2 for wrong usage."""
     logging.basicConfig(format="%(message)s", handlers=[Messages(err)])
     try:
-        app(exit_on_error=False, print_error=False)
+        app.meta(exit_on_error=False, print_error=False)
     except (CycloptsError, SegrtError, OSError) as error:
         _say(" ".join(str(error).splitlines()), "red")
         sys.exit(2 if isinstance(error, (CycloptsError, ConfigError)) else 1)

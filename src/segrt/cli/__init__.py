@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import segrt
-from segrt import consent
+from segrt import consent, verbosity
 from segrt.cli import interrupts
 from segrt.cli.console import complain, confirm, err
 from segrt.errors import ConfigError, SegrtError
 from segrt.waiting import Messages
+
+DASH = "\0"
+"""What the argument `-` becomes, which cyclopts takes for an option; no argument contains it."""
 
 EPILOGUE = """\
 PaddleX's command line works too:
@@ -82,6 +85,11 @@ def as_subcommand(tokens: Sequence[str]) -> list[str]:
     return list(tokens)
 
 
+verbosity.add_to(
+    app, lambda tokens: [DASH if token == "-" else token for token in as_subcommand(tokens)]
+)
+
+
 def main() -> None:
     """Run the command.
 
@@ -93,9 +101,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding can't hold
     logging.basicConfig(format="%(message)s", handlers=[Messages(err)])
-    logging.getLogger("segrt").setLevel(logging.INFO)
     try:
-        status = app(as_subcommand(sys.argv[1:]), exit_on_error=False, print_error=False)
+        status = app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, ConfigError) as error:
         complain(error)
         sys.exit(2)

@@ -16,12 +16,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from segrt.waiting import is_quiet
+
 err = Console(stderr=True)
 
 
 def say(text: str) -> None:
     """Print a message, unwrapped."""
-    err.print(text, markup=False, highlight=False, soft_wrap=True)
+    if not is_quiet():
+        err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def confirm(question: str) -> bool:
@@ -55,4 +58,5 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         _TimeLeft(),
     )
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    hidden = is_quiet() or not err.is_terminal
+    return Progress(*columns, console=err, transient=True, disable=hidden)

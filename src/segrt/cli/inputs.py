@@ -1,19 +1,21 @@
-"""The inputs of `segrt predict`: folders, patterns, lists on standard input, and shards."""
+"""The inputs of `segrt predict`: folders, patterns, what is on standard input, and shards."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import has_magic, iglob
 from pathlib import Path
 
+from segrt.cli import DASH
+from segrt.cli.standard import Piped, read_inputs
 from segrt.errors import ConfigError, InputError
 from segrt.folders import find_images
 from segrt.names import is_url
 from segrt.types import shown
+from segrt.video import names_video
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,31 @@ class Shard:
         return inputs[self.number - 1 :: self.count]
 
 
+def is_film(name: str) -> bool:
+    """Whether an input is a video or a camera."""
+    return not isinstance(name, Piped) and names_video(name)
+
+
+def is_folder(name: str) -> bool:
+    """Whether an input is a folder."""
+    return not isinstance(name, Piped) and os.path.isdir(name)
+
+
 def listed(inputs: list[str], save_path: Path | None) -> list[str]:
-    """Replace `-` by the names on standard input, and patterns by the names that match.
+    """Replace `-` by the image or names on standard input, and patterns by the names that match.
 
     A pattern that is the name of a file or folder is that file or folder. Files in `save_path`,
     earlier results, match no pattern.
 
     Raises:
-        InputError: a pattern matches nothing, or standard input is empty or was read before.
+        InputError: a pattern matches nothing, `-` is given twice, or standard input can't be read.
     """
     names: list[str] = []
     for name in inputs:
-        if name == "-":
-            names += _from_stdin(inputs)
+        if name == DASH:
+            if inputs.count(DASH) > 1:
+                raise InputError("- is given twice, but standard input can be read once only")
+            names += read_inputs()
         elif has_magic(name) and not is_url(name) and not os.path.lexists(name):
             found = sorted(_outside(save_path, iglob(name, recursive=True)))
             if not found:
@@ -84,7 +98,7 @@ def expand(inputs: list[str], save_path: Path | None) -> list[str]:
     """
     expanded = []
     for name in inputs:
-        if not os.path.isdir(name):
+        if not is_folder(name):
             expanded.append(name)
             continue
         try:
@@ -96,17 +110,6 @@ def expand(inputs: list[str], save_path: Path | None) -> list[str]:
         found.warn(name)
         expanded += found.files or [name]
     return expanded
-
-
-def _from_stdin(inputs: list[str]) -> list[str]:
-    if inputs.count("-") > 1:
-        raise InputError("- is given twice, but standard input can be read once only")
-    content = sys.stdin.buffer.read()
-    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
-    names = [os.fsdecode(line) for line in lines if line]
-    if not names:
-        raise InputError("- reads a list of inputs from standard input, which is empty")
-    return names
 
 
 def _outside(folder: Path | None, names: Iterator[str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +13,10 @@ from cyclopts import Group, Parameter
 
 from segrt import manifest, sources
 from segrt.cli.inputs import Shard
+from segrt.cli.standard import Piped, opened
 from segrt.errors import ConfigError, InputError
 from segrt.files import write_atomic
+from segrt.formats import has_one_image
 from segrt.frame import Frame, SegFailure
 from segrt.journal import Journal, check_settings
 from segrt.manifest import Row, Settings
@@ -59,17 +61,25 @@ class JobOptions:
             raise ConfigError("--retry-failed needs --resume")
         return Shard.parse(self.shard) if self.shard else None
 
-    def check(self, videos: list[str], file: Path | None, *, on_ray: bool = False) -> None:
+    def check(
+        self,
+        videos: list[str],
+        file: Path | None,
+        *,
+        piped: bool = False,
+        on_ray: bool = False,
+    ) -> None:
         """Refuse what no job can do, before anything is written.
 
         Args:
             videos: the inputs that are videos or cameras.
             file: the only file that is saved, if it is one.
+            piped: whether an image on standard input is one of them.
             on_ray: whether it runs on a Ray cluster.
 
         Raises:
             ConfigError: the results are not saved in a folder.
-            InputError: an input is a video or a camera.
+            InputError: an input is a video, a camera, or the image on standard input.
         """
         asked = {"--manifest": self.manifest, "--shard": self.shard, "--engine ray": on_ray}
         option = next((name for name, given in asked.items() if given), None)
@@ -80,6 +90,10 @@ class JobOptions:
         if videos:
             raise InputError(
                 f"{option} is for images, but {videos[0]} is a video: segment it in another call"
+            )
+        if piped:
+            raise InputError(
+                f"{option} is for files, but standard input is an image: save it first"
             )
 
 
@@ -97,17 +111,28 @@ class Part:
     pages: Mapping[str, Set[int]]
     names: JobNames
 
-    def frames(self, reading: Reading) -> Iterator[Frame | SegFailure]:
-        """The images that are left, each with the name of its result."""
+    def frames(
+        self, reading: Reading, is_kept: Callable[[str, str], bool] | None = None
+    ) -> Iterator[Frame | SegFailure]:
+        """The images that are left, each with the name of its result.
+
+        Args:
+            reading: how files are read.
+            is_kept: tells whether an image is left out, given its input and the name of its result.
+        """
         for name in self.inputs:
             done = self.pages.get(name, ())
-            for item in sources.frames(name, reading):
+            if is_kept and _has_one_image(name) and is_kept(name, self.names.of(name, None)):
+                continue
+            for item in sources.frames(opened(name), reading):
                 if item.page_index in done:
                     continue
                 if isinstance(item, SegFailure):
                     yield item
-                else:
-                    yield replace(item, stem=self.names.of(name, item.page_index))
+                    continue
+                stem = self.names.of(name, item.page_index)
+                if is_kept is None or not is_kept(name, stem):
+                    yield replace(item, stem=stem)
 
     def split(self, size: int) -> list[Part]:
         """Parts with up to `size` inputs each."""
@@ -229,6 +254,17 @@ class Job:
         if self._held is not None and self._journal is not None:
             self._journal.append(replace(self._held, last=self._held.input != following))
         self._held = None
+
+
+def _has_one_image(name: str) -> bool:
+    """Whether an input is one image, so that it need not be decoded to be left out."""
+    if isinstance(name, Piped) or not os.path.isfile(name):
+        return False
+    try:
+        with open(name, "rb") as file:
+            return has_one_image(file.read(1 << 16))
+    except OSError:
+        return False
 
 
 def _digest(inputs: list[str]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from segrt import consent
 from segrt.backends.memory import limit_memory
+from segrt.cli import DASH
+from segrt.cli.standard import STDOUT
 from segrt.config import PIPELINE
 from segrt.create import create_pipeline
 from segrt.pipeline import Pipeline
@@ -20,8 +23,15 @@ DEVICE = Group("Device", sort_key=2)
 INFERENCE = Group("Inference", sort_key=3)
 OUTPUT = Group("Output", sort_key=4)
 
+
+def _to_save(_: object, tokens: Sequence[Token]) -> Path:
+    return STDOUT if tokens[0].value == DASH else Path(tokens[0].value)
+
+
 DeviceOption: TypeAlias = Annotated[str | None, Parameter(group=DEVICE)]
-SavePath: TypeAlias = Annotated[Path | None, Parameter(group=OUTPUT, alias="-o")]
+SavePath: TypeAlias = Annotated[
+    Path | None, Parameter(group=OUTPUT, alias="-o", converter=_to_save, n_tokens=1)
+]
 AsJson: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 Yes: TypeAlias = Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)]
 

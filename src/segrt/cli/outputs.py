@@ -8,12 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 from segrt import encode
-from segrt.errors import InputError
+from segrt.cli.inputs import is_film, is_folder
+from segrt.cli.standard import STDOUT, Piped
+from segrt.errors import ConfigError, InputError
 from segrt.files import is_same_file
-from segrt.formats import VIDEO_SUFFIXES
+from segrt.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from segrt.names import Stems, is_url, same_name, short_stem, suffix
 from segrt.overlay_video import WRITTEN
-from segrt.video import names_video
 
 # Formats of several pages or frames, whose results are numbered.
 _PAGED = {".pdf", ".tif", ".tiff", ".gif", ".apng", ".webp", ".avif", ".avifs"}
@@ -29,6 +30,8 @@ def names_file(save_path: Path) -> bool:
     Raises:
         ConfigError: it is the name of a picture of a format that can't be written.
     """
+    if save_path is STDOUT:
+        return True
     if save_path.is_dir():
         return False
     kind = save_path.suffix.lower()
@@ -47,14 +50,14 @@ def check_single(inputs: list[str], file: Path) -> None:
         raise InputError(
             f"{file} is one file, but there are {len(inputs)} inputs: save to a folder"
         )
-    if os.path.isdir(name):
+    if is_folder(name):
         raise InputError(f"{file} is one file, but {name} is a folder: save to a folder")
-    if names_video(name) and kind not in WRITTEN:
+    if is_film(name) and kind not in WRITTEN:
         raise InputError(
             f"the overlay video of {name} can't be saved as {file}: use {', '.join(WRITTEN)}, or "
             "the path of a folder"
         )
-    if kind in VIDEO_SUFFIXES and not names_video(name):
+    if kind in VIDEO_SUFFIXES and not is_film(name):
         raise InputError(
             f"{file} is the name of a video, but {name} is not a video: use a name such as "
             f"{file.with_suffix('.png')} or {file.with_suffix('.json')}, or the path of a folder"
@@ -67,6 +70,64 @@ def video_targets(videos: list[str], save_path: Path) -> dict[str, Path]:
         return dict.fromkeys(videos, save_path)
     stems = Stems()
     return {name: save_path / f"{stems.assign(name)}_overlay.mp4" for name in videos}
+
+
+def targets(name: str, stem: str, save_path: Path, *, overlay: bool) -> list[Path]:
+    """The files in which the result of an image is saved.
+
+    Args:
+        name: the input.
+        stem: the name of its results in a folder.
+        save_path: that folder, or the file of the only result.
+        overlay: whether the overlay is saved; in the place of the only result.
+    """
+    if save_path is STDOUT:
+        return []
+    if not names_file(save_path):
+        own = suffix(name) if suffix(name).lower() in IMAGE_SUFFIXES else ".png"
+        picture = save_path / f"{stem}_res{own}"
+        more = [save_path / f"{stem}_overlay.png"] if overlay else []
+        return [*_with_exact(picture), save_path / f"{stem}_res.json", *more]
+    return [save_path] if overlay else _with_exact(save_path)
+
+
+def _with_exact(picture: Path) -> list[Path]:
+    """A label picture, and the PNG next to it if it is a JPEG."""
+    is_lossy = picture.suffix.lower() in encode.LOSSY
+    return [picture, picture.with_suffix(".png")] if is_lossy else [picture]
+
+
+def check_coco(file: Path, inputs: list[str], videos: list[str], save_path: Path | None) -> None:
+    """Refuse a COCO file that would replace another file or be incomplete.
+
+    Args:
+        file: its path.
+        inputs: all inputs.
+        videos: those that are videos or cameras.
+        save_path: where other results are saved.
+
+    Raises:
+        ConfigError: it does not end in .json, is a folder, or is the name of a result.
+        InputError: it is an input, or an input becomes an overlay video.
+    """
+    if file.suffix.lower() != ".json" or file.is_dir():
+        raise ConfigError(f"--coco {file} is not valid: use a file name that ends in .json")
+    if any(is_same_file(file, name) for name in inputs if not isinstance(name, Piped)):
+        raise InputError(f"{file} is an input of this call: give --coco another name")
+    if save_path is None:
+        return
+    if videos:
+        raise InputError(
+            f"--coco is for images, but {videos[0]} is a video, which --save-path saves with an "
+            "overlay: segment it in another call, or leave out one of the options"
+        )
+    in_folder = os.path.realpath(file.parent) == os.path.realpath(save_path)
+    if (in_folder and _RESULT.fullmatch(file.name)) or _same_path(file, save_path):
+        raise ConfigError(f"{file} is the name of a result: give --coco another name")
+
+
+def _same_path(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other) or is_same_file(one, other)
 
 
 def check(images: list[str], videos: dict[str, Path], save_path: Path) -> None:

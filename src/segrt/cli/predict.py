@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -17,17 +18,18 @@ from segrt.cli.console import complain, progress_bar, say
 from segrt.cli.jobs import Job, JobOptions
 from segrt.cli.options import DEVICE, INPUTS, InferenceOptions, PipelineOptions
 from segrt.cli.pictures import PictureOptions
-from segrt.cli.saving import OutputOptions, Task, segmented
+from segrt.cli.saving import Kept, OutputOptions, Task, segmented
+from segrt.cli.standard import STDOUT, Piped, opened
+from segrt.coco import CocoFile
 from segrt.errors import ConfigError, SegrtError
-from segrt.look import Look
 from segrt.manifest import Row
 from segrt.overlay_video import save_overlay_video
 from segrt.pipeline import Pipeline
 from segrt.reading import Reading
 from segrt.result import SegResult
 from segrt.settings import settings as decisive
-from segrt.types import parse_label_format
-from segrt.video import names_video
+from segrt.sources import Source
+from segrt.waiting import is_quiet
 
 
 def predict(
@@ -45,7 +47,7 @@ def predict(
 
     Args:
         input: Images, PDFs, folders, URLs, videos, cameras (camera:0), patterns such as
-            'photos/**/*.jpg', or - for a list of names on standard input.
+            'photos/**/*.jpg', or - for an image, or a list of names, on standard input.
         workers: Number of model copies, which share the cores.
 
     Returns:
@@ -53,57 +55,88 @@ def predict(
     """
     if not input:
         raise ConfigError("predict needs an input: an image, a folder of images, a URL or a video")
-    parse_label_format(output.label_format)
-    look = pictures.look()
-    shard = job.part
-    if on_ray := model.engine == "ray":
+    on_ray = model.engine == "ray"
+    output.check(job, on_ray=on_ray)
+    look, shard = pictures.look(), job.part
+    if on_ray:
         ray_engine.check(output)
         model = replace(model, engine=None)
     elif job.ray_address is not None:
         raise ConfigError("--ray-address needs --engine ray")
     output = replace(output, overlay=output.overlay or pictures.given).completed()
-    save_path, videos = output.save_path, dict[str, Path]()
-    input = inputs.listed(input, save_path)
-    if file := output.file:
-        outputs.check_single(input, file)
-    input = inputs.expand(input, save_path)
-    films = [name for name in input if names_video(name)]
-    job.check(films, file, on_ray=on_ray)
-    if save_path is not None:
-        if films:
-            input = [name for name in input if name not in films]
-        videos = outputs.video_targets(films, save_path)
-        outputs.check(input, videos, save_path)
+    images, videos = _checked(input, output, job, on_ray=on_ray)
     pipeline = ray_engine.local(model) if on_ray else model.create(workers=workers)
     request = pipeline.request(
         inference.target_size, batch_size=inference.batch_size, slide=inference.slide
     )  # before any folder is made
     look.shows(pipeline.class_names)
-    if save_path is not None:
-        outputs.make_folder(file.parent if file else save_path)
-    total = len(input) if videos or not films else None  # else their frames are segmented
+    if output.save_path is not None:
+        outputs.make_folder(output.file.parent if output.file else output.save_path)
+    kept = None if output.overwrite else Kept(output)
     work = None
-    if job.manifest or shard or on_ray:
+    if job.manifest or shard or on_ray or kept:
         settings = decisive(pipeline, request, reading, output.kind)
-        work = Job(input, settings, job, save_path)
+        work = Job(images, settings, job, output.save_path)
     task = Task(inference=inference, reading=reading, output=output, look=look)
-    if work and on_ray:
-        rows = ray_engine.rows(work, model, workers, task, job.ray_address)
-    else:
-        rows = _rows(pipeline, work or input, total, task)
-    done, failed, ran = _collect(rows, work, output.form, len(input))
-    ran = ran or ("Ray" if on_ray else str(pipeline.session.plan))
+    coco = CocoFile(output.coco, per_region=output.per_region) if output.coco else None
+    with coco or nullcontext():
+        if work and on_ray:
+            rows = ray_engine.rows(work, model, workers, task, job.ray_address)
+        else:
+            rows = _rows(pipeline, images, work, task, kept, coco)
+        done, failed, ran = _collect(rows, work, output, len(images))
+        if coco and done:
+            coco.finish()
     if videos:
-        saved = _save_videos(pipeline, videos, inference, look)
-        done, failed = done + saved, failed + len(videos) - saved
-    where = f", {'saved as' if file else 'results in'} {save_path}" if save_path and done else ""
-    before = f", {work.before} of {work.total} inputs before" if work and work.before else ""
-    say(f"{done} segmented, {failed} failed ({pipeline.model_name} on {ran}){before}{where}")
+        left = {name: file for name, file in videos.items() if not (kept and kept.all([file]))}
+        saved = _save_videos(pipeline, left, task)
+        done, failed = done + saved, failed + len(left) - saved
+    ran = ran or ("Ray" if on_ray else str(pipeline.session.plan))
+    counts = f"{done} segmented, {failed} failed ({pipeline.model_name} on {ran})"
+    say(", ".join([counts, *_notes(output, work, kept, done)]))
     return 1 if failed else 0
 
 
+def _checked(
+    names: list[str], output: OutputOptions, job: JobOptions, *, on_ray: bool
+) -> tuple[list[str], dict[str, Path]]:
+    """The images to segment, and the videos with the files that they become.
+
+    Raises:
+        SegrtError: an input can't be found, or a result can't be saved where it is to be.
+    """
+    save_path, file = output.save_path, output.file
+    names = inputs.listed(names, save_path)
+    if file:
+        outputs.check_single(names, file)
+    names = inputs.expand(names, save_path)
+    films = [name for name in names if inputs.is_film(name)]
+    piped = any(isinstance(name, Piped) for name in names)
+    job.check(films, file, piped=piped, on_ray=on_ray)
+    if output.coco:
+        outputs.check_coco(output.coco, names, films, save_path)
+    if save_path is None or save_path is STDOUT:
+        return names, {}
+    images = [name for name in names if name not in films] if films else names
+    videos = outputs.video_targets(films, save_path)
+    outputs.check(images, videos, save_path)
+    return images, videos
+
+
+def _notes(output: OutputOptions, work: Job | None, kept: Kept | None, done: int) -> Iterator[str]:
+    """What the summary says besides the counts."""
+    if work and work.before:
+        yield f"{work.before} of {work.total} inputs before"
+    if kept and kept.count:
+        yield f"{kept.count} left as they were"
+    if done and output.save_path:
+        yield f"{'saved as' if output.file else 'results in'} {output.save_path}"
+    if done and output.coco:
+        yield f"COCO data set in {output.coco}"
+
+
 def _collect(
-    rows: Generator[Row, None, None], work: Job | None, form: str, inputs: int
+    rows: Generator[Row, None, None], work: Job | None, output: OutputOptions, inputs: int
 ) -> tuple[int, int, str]:
     """Print and record rows; returns the number segmented and failed, and what ran them.
 
@@ -112,12 +145,13 @@ def _collect(
     """
     done, failed, ran = 0, 0, ""
     out = sys.stdout  # on Ray, it is another one meanwhile
+    show = say if output.save_path is STDOUT else partial(print, file=out)
     try:
         with work or nullcontext(), closing(rows):
             for row in rows:
                 if work:
                     work.record(row)
-                if form == "json":
+                if output.form == "json":
                     print(row.to_json().decode(), file=out, flush=True)
                 if row.error is not None:
                     failed += 1
@@ -125,13 +159,15 @@ def _collect(
                     continue
                 done += 1
                 ran = f"{row.provider} {row.precision}"
-                if form == "shares":
+                if output.form == "shares" and not is_quiet():
                     index = "" if row.index is None else f", {row.index}"
-                    print(f"{row.input}{index}: {shares.line(row.shares)}", file=out)
+                    show(f"{row.input}{index}: {shares.line(row.shares)}")
             if work:
                 work.finish()
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_so_far(work, done, failed, inputs)) from None
+        what = _so_far(work, done, failed, inputs)
+        lost = f"{output.coco} is not written" if output.coco else ""
+        raise KeyboardInterrupt("; ".join(filter(None, (what, lost)))) from None
     return done, failed, ran
 
 
@@ -149,37 +185,47 @@ def _so_far(work: Job | None, done: int, failed: int, inputs: int) -> str:
 
 
 def _rows(
-    pipeline: Pipeline, images: list[str] | Job, total: int | None, task: Task
+    pipeline: Pipeline,
+    images: list[str],
+    work: Job | None,
+    task: Task,
+    kept: Kept | None,
+    coco: CocoFile | None,
 ) -> Generator[Row, None, None]:
-    """Segment and save images, with a progress bar; `total` is the number of inputs, if known."""
+    """Segment and save images, or what is left of a job, with a progress bar."""
+    # The number of images is unknown if frames of videos are among them.
+    total = None if any(map(inputs.is_film, images)) else len(images)
+    found: Source = work.todo.frames(task.reading, kept) if work else [*map(opened, images)]
     with progress_bar() as progress:
         bar = progress.add_task("segmenting", total=total)
-        if isinstance(images, Job):
-            progress.update(bar, total=images.total, completed=images.before)
+        if work:
+            progress.update(bar, total=work.total, completed=work.before)
         crops = progress.add_task("crops of the image", total=None, visible=False)
 
         def show(done: int, total: int) -> None:
             interrupts.check()
             progress.update(crops, completed=done, total=total, visible=True)
 
-        found = images.todo.frames(task.reading) if isinstance(images, Job) else images
         with closing(segmented(pipeline, found, task, show)) as results:
             for result, files in results:
-                if task.output.form == "paddlex" and isinstance(result, SegResult):
-                    result.print(format_json=False)
+                if isinstance(result, SegResult):
+                    if task.output.form == "paddlex":
+                        result.print(format_json=False)
+                    if coco:
+                        coco.add(result)
                 yield Row.of(result, [file.name for file in files])
                 # Inputs are counted by their first page or frame, unless their number is unknown.
                 progress.advance(bar, total is None or not result.page_index)
+                if work and kept:
+                    progress.update(bar, total=work.total - kept.count)
 
 
-def _save_videos(
-    pipeline: Pipeline, videos: dict[str, Path], inference: InferenceOptions, look: Look
-) -> int:
+def _save_videos(pipeline: Pipeline, videos: dict[str, Path], task: Task) -> int:
     """Save an overlay video of each; returns how many succeeded."""
     saved = 0
     for name, target in videos.items():
         try:
-            frames, speed = _save_video(pipeline, name, target, inference, look)
+            frames, speed = _save_video(pipeline, name, target, task)
         except (OSError, SegrtError, MemoryError) as error:
             complain(str(error) or f"{name}: out of memory")
             continue
@@ -188,19 +234,18 @@ def _save_videos(
     return saved
 
 
-def _save_video(
-    pipeline: Pipeline, name: str, target: Path, inference: InferenceOptions, look: Look
-) -> tuple[int, float]:
+def _save_video(pipeline: Pipeline, name: str, target: Path, task: Task) -> tuple[int, float]:
     """Save one overlay video, with a progress bar; returns its frames, and frames per second."""
+    inference, look = task.inference, task.look
     start, frames, speed = perf_counter(), 0, 0.0
     with progress_bar() as progress:
-        task = progress.add_task(name, total=None)
+        bar = progress.add_task(name, total=None)
 
         def show(done: int, total: int | None) -> None:
             nonlocal frames, speed
             frames, speed = done, done / (perf_counter() - start)
             text = f"{speed:.1f} frames/s"
-            progress.update(task, completed=done, total=total, description=text)
+            progress.update(bar, completed=done, total=total, description=text)
 
         save_overlay_video(
             pipeline,
@@ -214,5 +259,6 @@ def _save_video(
             only=look.only,
             background=look.background,
             progress=show,
+            overwrite=task.output.overwrite,
         )
     return frames, speed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -11,16 +12,20 @@ from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from segrt.cli import outputs
+from segrt import encode
+from segrt.cli import outputs, standard
+from segrt.cli.jobs import JobOptions
 from segrt.cli.options import OUTPUT, AsJson, InferenceOptions, SavePath
+from segrt.cli.standard import STDOUT
 from segrt.errors import ConfigError, InputError, SegrtError
-from segrt.frame import Frame, SegFailure
+from segrt.frame import SegFailure
 from segrt.look import Look
 from segrt.pipeline import Pipeline
 from segrt.reading import Reading
 from segrt.result import SegResult
 from segrt.schedule import behind
-from segrt.types import parse_label_format
+from segrt.sources import Source
+from segrt.types import LabelFormat, parse_label_format
 
 FOLDER = Path("output")
 """Where results are saved by default."""
@@ -38,10 +43,14 @@ class OutputOptions:
     """What is saved, and where."""
 
     save_path: SavePath = None
-    """Folder, or a file for one result (.png, .json); default: output, with overlays."""
+    """Folder, or a file for one result (.png, .json, or - for a PNG on standard output); default:
+    output, with overlays."""
 
-    label_format: Annotated[str, Parameter(group=OUTPUT)] = "list"
-    """Labels in the JSON: list (as PaddleX), rle (as COCO) or png."""
+    overwrite: Annotated[bool, Parameter(group=OUTPUT, negative="--no-clobber")] = True
+    """Replace results of an earlier run, or skip images whose results all exist."""
+
+    label_format: Annotated[str | None, Parameter(group=OUTPUT)] = None
+    """Labels in the JSON: rle (as COCO), png or list (nested); default: rle."""
 
     overlay: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
     """Also save the photo with class colours and a legend; with a file, save only that."""
@@ -52,21 +61,40 @@ class OutputOptions:
     json: Annotated[AsJson, Parameter(group=OUTPUT)] = False
     """Print one line of JSON for each image instead: its row of a manifest."""
 
+    coco: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    """Write the labels of all images to one COCO file; then only --save-path saves others."""
+
+    per_region: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
+    """With --coco: an annotation for each connected region, not for each class of an image."""
+
     @property
     def form(self) -> Literal["shares", "paddlex", "json"]:
         """What is printed of each image."""
         return "json" if self.json else self.show
 
     def completed(self) -> OutputOptions:
-        """With the default folder, except in PaddleX's form, which saves nothing by default."""
-        if self.save_path is not None or self.show == "paddlex":
+        """With the default folder, unless other results or only those of PaddleX are asked for."""
+        if self.save_path is not None:
+            return self
+        if (self.show == "paddlex" or self.coco) and not self.overlay:
             return self
         return replace(self, save_path=FOLDER, overlay=True)
 
     @property
+    def labels(self) -> LabelFormat | None:
+        """The form of the labels in the JSON; None is the file of PaddleX.
+
+        Raises:
+            ConfigError: there is no such form.
+        """
+        if self.label_format is not None:
+            return parse_label_format(self.label_format)
+        return None if self.show == "paddlex" else "rle"
+
+    @property
     def kind(self) -> dict[str, str | bool]:
         """What is saved of each image."""
-        return {"label_format": self.label_format, "overlay": self.overlay}
+        return {"label_format": self.labels or "list", "overlay": self.overlay}
 
     @property
     def file(self) -> Path | None:
@@ -79,18 +107,89 @@ class OutputOptions:
         path = self.save_path
         if path is None or not outputs.names_file(path):
             return None
+        if path is STDOUT:
+            self._check_stdout()
+            return path
         is_json = path.suffix.lower() == ".json"
         if self.overlay and is_json:
             raise ConfigError(
                 f"--overlay saves a picture, but {path} is a JSON file: use a folder for both, or "
                 f"a name such as {path.with_suffix('.png')}"
             )
-        if self.label_format != "list" and not is_json:
+        if self.label_format is not None and not is_json:
             raise ConfigError(
                 f"--label_format {self.label_format} is for JSON, but {path} is not a JSON file: "
                 f"use a folder for both, or a name such as {path.with_suffix('.json')}"
             )
         return path
+
+    def check(self, job: JobOptions, *, on_ray: bool) -> None:
+        """Refuse options that contradict each other or those of the job.
+
+        Raises:
+            ConfigError: some do, or there is no such format of labels.
+        """
+        self.labels  # noqa: B018 - raises if there is none
+        if self.per_region and not self.coco:
+            raise ConfigError("--per-region is for annotations: it needs --coco FILE")
+        elsewhere = {"--engine ray": on_ray, "--resume": job.resume, "--shard": bool(job.shard)}
+        option = _given(elsewhere | {"--no-clobber": not self.overwrite})
+        if self.coco and option:
+            raise ConfigError(
+                f"--coco writes one file of all images, of which {option} segments a part or none "
+                "in this process: leave out one of them"
+            )
+        option = _given({"--engine ray": on_ray, "--manifest": job.manifest is not None})
+        if option and not self.overwrite:
+            raise ConfigError(
+                f"{option} does not go with --no-clobber: --manifest with --resume does what is "
+                "not done yet"
+            )
+
+    def _check_stdout(self) -> None:
+        """Refuse what can't go to standard output together with a picture."""
+        other = {
+            "--json": self.json,
+            "--show paddlex": self.show == "paddlex",
+            "--label-format": self.label_format is not None,
+        }
+        if option := _given(other):
+            raise ConfigError(
+                f"-o - writes a PNG to standard output, so {option} has no place there: leave out "
+                "one of them"
+            )
+        standard.check_output()
+
+
+def _given(options: Mapping[str, bool]) -> str | None:
+    """The first of these options that is given."""
+    return next((name for name, is_given in options.items() if is_given), None)
+
+
+@dataclass
+class Kept:
+    """The results that --no-clobber leaves as they are.
+
+    Attributes:
+        output: what would be saved.
+        count: of the images and videos left out.
+    """
+
+    output: OutputOptions
+    count: int = 0
+
+    def __call__(self, name: str, stem: str) -> bool:
+        """Whether all files of an image exist."""
+        if self.output.save_path is None:
+            return False
+        overlay = self.output.overlay
+        return self.all(outputs.targets(name, stem, self.output.save_path, overlay=overlay))
+
+    def all(self, files: list[Path]) -> bool:
+        """Whether all of these files exist; if so, they are counted as one result."""
+        are_there = bool(files) and all(map(os.path.lexists, files))
+        self.count += are_there
+        return are_there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +211,7 @@ class Task:
 
 def segmented(
     pipeline: Pipeline,
-    images: Iterable[str | Frame | SegFailure],
+    images: Source,
     task: Task,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generator[Saved, None, None]:
@@ -120,7 +219,7 @@ def segmented(
 
     Args:
         pipeline: segments them.
-        images: paths and URLs, or images with the names of their results.
+        images: what `Pipeline.predict` takes; images may have the names of their results.
         task: what is done with them.
         progress: see `Pipeline.predict`.
     """
@@ -131,6 +230,8 @@ def segmented(
             return result, []
         try:
             return result, _save(result, output.save_path, output, task.look)
+        except BrokenPipeError:  # nobody reads standard output any more
+            raise
         except (OSError, SegrtError, MemoryError) as error:
             failure = _not_saved(result, error)
             return SegFailure(result.input_path, result.page_index, failure), []
@@ -169,15 +270,21 @@ def _only(
 
 
 def _save(result: SegResult, save_path: Path, output: OutputOptions, look: Look) -> list[Path]:
+    if save_path is STDOUT:
+        is_overlay = output.overlay
+        overlay = encode.rgb(result.overlay(**asdict(look)), ".png") if is_overlay else None
+        standard.write(overlay or result.label_png())
+        return []
     file, saved = output.file, list[Path]()
-    is_json = file is not None and file.suffix.lower() == ".json"
+    is_json, overwrite = file is not None and file.suffix.lower() == ".json", output.overwrite
     if not (is_json or (file and output.overlay)):
-        saved += result.save_to_img(save_path)
+        saved += result.save_to_img(save_path, overwrite=overwrite)
     if is_json or not file:
-        label_format = parse_label_format(output.label_format)
-        saved.append(result.save_to_json(save_path, label_format=label_format))
+        saved.append(
+            result.save_to_json(save_path, label_format=output.labels, overwrite=overwrite)
+        )
     if output.overlay:
-        saved.append(result.save_overlay(save_path, **asdict(look)))
+        saved.append(result.save_overlay(save_path, **asdict(look), overwrite=overwrite))
     return saved
 
 

@@ -77,5 +77,6 @@ def set_up(*, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("segrt").setLevel(logging.INFO)
+    log = logging.getLogger("segrt")
+    log.setLevel(log.level or logging.INFO)  # what the command was told, if it was
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

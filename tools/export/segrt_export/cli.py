@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -28,10 +29,11 @@ from rich.table import Column, Table
 
 import segrt
 import segrt_export
-from segrt import zoo
+from segrt import verbosity, zoo
 from segrt.errors import ConfigError, ExportError, SegrtError
 from segrt.folders import find_images
 from segrt.types import MAX_SIDE, shown
+from segrt.waiting import Messages, is_quiet
 from segrt_export.convert import OPSET
 from segrt_export.source import distinct_target, exported_file, open_source, sealed
 
@@ -145,7 +147,8 @@ def run(
             bar.update(task, description=escape(f"{name}: converting, then comparing"))
             outcomes.append(_export(name, models, conversion, images, size, taken))
             bar.advance(task)
-    console.print(_table(outcomes))
+    if not is_quiet():
+        console.print(_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         _complain(f"{outcome.name}: {outcome.error}")
@@ -281,7 +284,7 @@ def _progress_bar() -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=is_quiet() or not console.is_terminal,
     )
 
 
@@ -333,13 +336,17 @@ def _complain(text: str) -> None:
     )
 
 
+verbosity.add_to(app)
+
+
 def main() -> None:
     """Run the command: errors become one line and exit status 1, or 2 for wrong usage."""
     # Keep the console free of log messages of Paddle and its converter.
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.filterwarnings("ignore", message="No ccache found")
+    logging.basicConfig(format="%(message)s", handlers=[Messages(console)])
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, SegrtError, OSError) as error:
         _complain(" ".join(str(error).splitlines()))
         sys.exit(2 if isinstance(error, (CycloptsError, ConfigError)) else 1)
