@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import segrt
-from segrt.errors import ConfigError, InputError
+from segrt.errors import ConfigError, InputError, ModelError
+from segrt.web import site
 
 BANDS = ("red", "green", "blue", "nir")
 WEIGHT = ((0, 0, 0, 0), (-1, 0, 0, 1), (1, 1, -1, -1))
@@ -41,7 +42,7 @@ def scene(height: int, width: int, dtype: Any = np.uint16, seed: int = 0) -> npt
 def reference(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The logits (3, H, W) in float64."""
     normalised = (image.astype(np.float64) * 1e-4 - [0.1, 0.1, 0.1, 0.3]) / 0.2
-    return np.einsum("hwc,kc->khw", normalised, np.asarray(WEIGHT, np.float64))
+    return np.asarray(np.einsum("hwc,kc->khw", normalised, np.asarray(WEIGHT, np.float64)))
 
 
 def check(labels: npt.NDArray[np.int32], image: npt.NDArray[Any]) -> None:
@@ -64,6 +65,8 @@ def test_labels_are_those_of_a_float64_reference(
     crop = data.draw(st.integers(3, 20))
     slid = pipeline.segment(image, slide=f"{crop},{data.draw(st.integers(1, crop))}", scores=True)
     check(slid.labels, image)  # each pixel is classified alone
+    assert slid.scores is not None
+    assert whole.scores is not None
     np.testing.assert_allclose(slid.scores, whole.scores, atol=1e-5)
 
 
@@ -80,11 +83,19 @@ def test_what_the_model_does_not_take_fails_in_its_position(
     photo = tmp_path / "photo.png"
     Image.new("RGB", (8, 6)).save(photo)
     good = scene(6, 8)
-    inputs = [good, photo, Image.new("RGBA", (8, 6)), good[:, :, :3], good.astype(float), good]
-    first, *failures, last = pipeline.predict(inputs, on_error="yield")
-    check(first.labels, good)
-    check(last.labels, good)
-    messages = [str(failure.error) for failure in failures]
+    inputs: list[Any] = [
+        good,
+        photo,
+        Image.new("RGBA", (8, 6)),
+        good[:, :, :3],
+        good.astype(float),
+        good,
+    ]
+    results = list(pipeline.predict(inputs, on_error="yield"))
+    for result in (results[0], results[-1]):
+        assert isinstance(result, segrt.SegResult)
+        check(result.labels, good)
+    messages = [str(result.error) for result in results[1:-1]]
     refusal = (
         "is a picture, and land takes 4 bands (red, green, blue, nir): run segrt geo on GeoTIFFs, "
         "or pass arrays of shape (H, W, 4)"
@@ -120,3 +131,27 @@ def test_result_shows_and_saves(pipeline: segrt.Pipeline, tmp_path: Path) -> Non
     np.testing.assert_array_equal(result.image, image // 2)
     with pytest.raises(ConfigError, match=r"assign .* type uint8, red, green, blue, nir"):
         result["input_img"] = image[:, :, :3]
+
+
+def test_what_takes_pictures_refuses_such_a_model(pipeline: segrt.Pipeline) -> None:
+    app = pytest.importorskip("segrt.serve.app", reason="needs segrt[serve]")
+    from segrt.serve.settings import Settings
+
+    with pytest.raises(
+        ConfigError, match=r"land takes 4 bands \(red, green, blue, nir\), and clie"
+    ):
+        app.create_app(pipeline, Settings())
+    session = pipeline.session
+    with pytest.raises(ModelError, match=r"can't run in a browser .*: it takes bands"):
+        site.check(session.file, session.description)
+
+
+def test_tuning_takes_arrays(pipeline: segrt.Pipeline) -> None:
+    from segrt import tuning
+
+    session = pipeline.session
+    images = [scene(20, 30), scene(20, 30, seed=1)]
+    [measured] = tuning.tune(session.file, [session.plan], session.plan, images, (20, 30), rounds=1)
+    assert (measured.agreement, measured.rejected) == (1, "")
+    with pytest.raises(InputError, match=r"is a picture|not an image for this model"):
+        tuning.tune(session.file, [], session.plan, [images[0][:, :, :3]], (20, 30))

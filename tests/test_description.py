@@ -31,7 +31,7 @@ def halves() -> Pixels:
     return image
 
 
-def _labels(pipeline: segrt.Pipeline, image: Pixels, **options: Any) -> SegResult:
+def _labels(pipeline: segrt.Pipeline, image: npt.NDArray[Any], **options: Any) -> SegResult:
     (result,) = pipeline.predict(image, **options)
     assert isinstance(result, SegResult)
     return result

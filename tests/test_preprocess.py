@@ -255,7 +255,7 @@ def _banded(data: st.DataObject) -> tuple[NDArray[Any], dict[str, Any], list[str
     if dtype.kind == "f":
         image = rng.normal(1000, 3000, (height, width, count)).astype(dtype)
     else:
-        ends = np.iinfo(dtype)
+        ends = np.iinfo(dtype.name)
         image = rng.integers(ends.min, ends.max, (height, width, count), dtype, endpoint=True)
     number, spread = st.floats(-1e4, 1e4), st.floats(0.01, 1e4)
     each = data.draw(st.booleans())
@@ -291,7 +291,7 @@ def test_bands_are_resized_and_padded_each_alone(data: st.DataObject) -> None:
     image, normalize, names = _banded(data)
     interp = data.draw(st.sampled_from(["NEAREST", "LINEAR", "CUBIC", "AREA", "PILLOW_BILINEAR"]))
     values = data.draw(st.lists(st.integers(0, 255), min_size=len(names), max_size=len(names)))
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"type": "Resize", "target_size": [9, 7], "keep_ratio": False, "interp": interp}
         | {"size_divisor": None},
         {"type": "Padding", "target_size": [12, 8], "im_padding_value": values},
@@ -311,7 +311,7 @@ def test_bands_are_resized_and_padded_each_alone(data: st.DataObject) -> None:
 
 
 def test_padding_that_the_type_of_bands_cannot_hold_makes_them_float() -> None:
-    for dtype, value in ((np.uint8, 300), (np.uint16, -1), (np.int16, 0.5), (np.uint8, -9999)):
+    for dtype, value in (("uint8", 300), ("uint16", -1), ("int16", 0.5), ("uint8", -9999)):
         entry = {"type": "Padding", "target_size": [3, 2], "im_padding_value": [0, value]}
         transforms = Transforms.parse([entry], bands=["a", "b"])
         fitted = transforms.fit(np.ones((1, 1, 2), dtype), transforms.layout((1, 1)))

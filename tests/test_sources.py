@@ -117,7 +117,10 @@ def test_bands_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((5, 7, 3), np.uint8), r"shape \(5, 7, 3\) is not an image for this model: it must"),
+        (
+            np.zeros((5, 7, 3), np.uint8),
+            r"shape \(5, 7, 3\) is not an image for this model: it must",
+        ),
         (np.zeros((5, 7), np.uint8), r"must be \(H, W, 4\) with the bands red, green, blue, nir"),
         (np.zeros((4, 5, 7), np.uint8), r"bands come first: pass np\.moveaxis\(np\.asarray"),
         (np.zeros((0, 5, 4), np.uint8), r"shape \(0, 5, 4\)"),

@@ -319,7 +319,11 @@ def _check(description: Description, file: Path) -> None:
     except ModelError as error:
         raise ModelError(f"{file}: {origin}: {error}") from None
     bands = description.meta.bands
-    if node.channels == 1 and not bands and (len(set(normalize.mean)) > 1 or len(set(normalize.std)) > 1):
+    if (
+        node.channels == 1
+        and not bands
+        and (len(set(normalize.mean)) > 1 or len(set(normalize.std)) > 1)
+    ):
         raise ModelError(
             f"{origin} has a mean and std for each of three channels, but {file} takes one"
         )

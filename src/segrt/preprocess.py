@@ -3,7 +3,7 @@
 An image is resized and padded first and normalised last, directly into its batch: a normalisation
 that comes earlier in the list gives the same values, see `Transforms.parse`.
 
-An image is a picture, uint8 BGR, or the bands that a network takes instead of one: see `Transforms`.
+An image is a picture, uint8 BGR, or the bands that a network takes instead: see `Transforms`.
 """
 
 from __future__ import annotations

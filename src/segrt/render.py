@@ -57,11 +57,11 @@ def shown_bands(image: npt.NDArray[Any], bands: Sequence[str]) -> Picture:
         chosen = [2, 1, 0] if len(names) > 2 else [0, 0, 0]
     picture = image[:, :, chosen]
     if picture.dtype == np.uint8:
-        return np.ascontiguousarray(picture, np.uint8)
+        return np.asarray(picture, np.uint8, order="C")
     step = math.isqrt(picture.shape[0] * picture.shape[1] // _COUNTED) + 1
     low, high = np.percentile(picture[::step, ::step], (2, 98), axis=(0, 1)).astype(np.float32)
     scaled = (picture.astype(np.float32) - low) * (255 / np.maximum(high - low, 1e-6))
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return np.asarray(np.rint(scaled.clip(0, 255)), np.uint8)
 
 
 def overlay(

@@ -65,8 +65,8 @@ class SegResult(ResultDict):
     Notebooks show the overlay, the share of each class and the timings.
 
     It is also a mutable mapping with PaddleX's keys: `input_path`, `page_index`, `input_img`
-    (uint8, RGB; or the bands) and `pred` (int32, shape (1, H, W)); those of videos have `time` as well.
-    Attributes can't be assigned, items can: `result["pred"] = ...` replaces `labels`, and so
+    (uint8, RGB; or the bands) and `pred` (int32, shape (1, H, W)); those of videos have `time` as
+    well. Attributes can't be assigned, items can: `result["pred"] = ...` replaces `labels`, and so
     everything made of them; `scores` remain those of the network. A new `input_path` or
     `page_index` gives a new `stem`. Further items are printed and saved as JSON. Two results are
     equal only if they are the same object.
@@ -78,7 +78,7 @@ class SegResult(ResultDict):
 
     Attributes:
         labels: int32 (H, W), the size of the source image; class ids in [0, num_classes).
-        image: the source image, uint8 (H, W, 3), BGR; or its `bands`, (H, W, C), as they were given.
+        image: the source image, uint8 (H, W, 3), BGR; or its `bands`, (H, W, C), as they are.
         input_path: path, URL or camera; None for an array or bytes.
         page_index: zero-based index of a PDF page or of a TIFF or video frame; None for formats
             with a single image.
