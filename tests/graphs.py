@@ -98,16 +98,16 @@ def pixel_network(
 ) -> Path:
     """Write a network from elsewhere: a 1 x 1 convolution of the image, then the nodes of `tail`.
 
-    By default class 1 wins where the normalised red is positive. With a last dimension of 3 the
-    input is N x H x W x C. `extra` lists further outputs, each with the tensor it repeats: "t0" is
-    the result of the convolution.
+    By default class 1 wins where the normalised red is positive. If the last dimension is the
+    number of weights, the input is N x H x W x C. `extra` lists further outputs, each with the
+    tensor it repeats: "t0" is the result of the convolution.
     """
     weights, biases = np.asarray(weight, np.float32), np.asarray(bias, np.float32)
     nodes, last = [], "input"
     if dtype != TensorProto.FLOAT:
         nodes.append(helper.make_node("Cast", [last], ["cast"], to=TensorProto.FLOAT))
         last = "cast"
-    if shape[-1] == 3:
+    if shape[-1] == weights.shape[1]:
         nodes.append(helper.make_node("Transpose", [last], ["first"], perm=[0, 3, 1, 2]))
         last = "first"
     nodes.append(helper.make_node("Conv", [last, "w", "b"], ["t0"]))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from graphs import pixel_network
 from onnx import TensorProto as T
+from onnx import helper, save
 from PIL import Image
 
 import segrt
@@ -30,7 +31,7 @@ def halves() -> Pixels:
     return image
 
 
-def _labels(pipeline: segrt.Pipeline, image: Pixels, **options: Any) -> SegResult:
+def _labels(pipeline: segrt.Pipeline, image: npt.NDArray[Any], **options: Any) -> SegResult:
     (result,) = pipeline.predict(image, **options)
     assert isinstance(result, SegResult)
     return result
@@ -224,23 +225,17 @@ def test_grey_input(tmp_path: Path, halves: Pixels) -> None:
         )
 
 
-@pytest.mark.parametrize("shape", [("N", 4, "H", "W"), ("N", "H", "W", 6), ("N", 3, "H")])
+@pytest.mark.parametrize("shape", [("N", 600, "H", "W"), ("N", 3, "H")])
 def test_other_inputs_are_refused_when_loading(tmp_path: Path, shape: Any) -> None:
-    channels = next((n for n in shape if isinstance(n, int)), 3)
     file = tmp_path / "m.onnx"
-    if len(shape) == 4 and shape[-1] != 6:
-        pixel_network(file, np.ones((2, channels)), shape=shape)
-    else:
-        from onnx import helper, save
-
-        graph = helper.make_graph(
-            [helper.make_node("Identity", ["x"], ["y"])],
-            "g",
-            [helper.make_tensor_value_info("x", T.FLOAT, list(shape))],
-            [helper.make_tensor_value_info("y", T.FLOAT, None)],
-        )
-        opset = helper.make_opsetid("", 17)
-        save(helper.make_model(graph, opset_imports=[opset], ir_version=9), str(file))
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", T.FLOAT, list(shape))],
+        [helper.make_tensor_value_info("y", T.FLOAT, None)],
+    )
+    opset = helper.make_opsetid("", 17)
+    save(helper.make_model(graph, opset_imports=[opset], ir_version=9), str(file))
     with pytest.raises(ModelError, match=r"m\.onnx takes .*float.*: segrt runs networks with"):
         segrt.create_pipeline(model_dir=file)
 
@@ -352,3 +347,104 @@ def test_hugging_face_folder(tmp_path: Path, halves: Pixels) -> None:
     assert pipeline.describe()["labels at"] == ("source image", "config.json")
     assert pipeline.session.meta.reduce_labels
     assert _left_and_right(_labels(pipeline, halves)) == ([1], [1])
+
+
+BANDS = ("red", "green", "blue", "nir")
+NDVI: Any = ((0, 0, 0, 0), (-1, 0, 0, 1))  # class 1 where near infrared is above red
+RAW = {"type": "Normalize", "scale": 1.0, "mean": 0.0, "std": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims"),
+    [
+        (("N", 4, "H", "W"), (None, None, None)),
+        (("N", "H", "W", 4), (None, None, None)),
+        ((1, 4, 64, 96), (1, 64, 96)),
+        ((1, 64, 96, 4), (1, 64, 96)),
+        (("N", "C", "H", "W"), (None, None, None)),
+    ],
+)
+def test_network_that_takes_bands(tmp_path: Path, shape: Any, dims: Any) -> None:
+    file = pixel_network(tmp_path / "m.onnx", NDVI, shape=shape)
+    pipeline = segrt.create_pipeline(model_dir=file, bands=list(BANDS), transforms=[RAW])
+    assert (pipeline.transforms.channels, pipeline.session.meta.bands) == (4, BANDS)
+    assert pipeline.session.description.input.dims == dims
+    assert pipeline.describe()["channel order"] == ("red, green, blue, nir", "bands=")
+    assert pipeline.describe()["mean"] == ("0, 0, 0, 0", "transforms=")
+    image = np.zeros((64, 96, 4), np.uint16)
+    image[:, 48:, 3] = 1  # less than a step of 8 bits
+    assert _left_and_right(_labels(pipeline, image)) == ([0], [1])
+    assert pipeline.session.fits((64, 96), 2) == 2
+
+
+@pytest.mark.parametrize("shape", [("N", 4, "H", "W"), (1, 64, 96, 4), ("N", 2, "H", "W")])
+def test_channels_that_nothing_names_are_refused(tmp_path: Path, shape: Any) -> None:
+    count = 2 if 2 in shape else 4
+    file = pixel_network(tmp_path / "m.onnx", np.ones((2, count)), shape=shape)
+    with pytest.raises(ModelError, match=rf"takes {count} channels, and nothing says which bands"):
+        segrt.create_pipeline(model_dir=file, transforms=[RAW])
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        (None, "does not say how its 4 bands are prepared: set transforms to a Normalize"),
+        ([{"type": "Normalize", "std": 1.0}], "transforms=: .*Normalize.*mean is missing"),
+        ([RAW | {"mean": [1, 2, 3]}], "transforms=: .*mean: give 1 or 4 numbers, not 3"),
+        ([RAW, {"type": "Padding", "target_size": [8, 8]}], "Padding.*im_padding_value is missing"),
+    ],
+)
+def test_bands_have_no_default_preparation(tmp_path: Path, transforms: Any, message: str) -> None:
+    file = pixel_network(tmp_path / "m.onnx", NDVI, shape=("N", 4, "H", "W"))
+    with pytest.raises(ModelError, match=message):
+        segrt.create_pipeline(model_dir=file, bands=BANDS, transforms=transforms)
+
+
+def test_bands_must_be_those_of_the_network(tmp_path: Path) -> None:
+    file = pixel_network(tmp_path / "m.onnx", NDVI, shape=("N", 4, "H", "W"))
+    with pytest.raises(ModelError, match=r"takes 4 channels .*, but 3 bands are named"):
+        segrt.create_pipeline(model_dir=file, bands=BANDS[:3], transforms=[RAW])
+    for names in ([], "red", ["red", "red"], ["red", 3], [""]):
+        with pytest.raises(ConfigError, match=r"bands .* is not valid: give a list"):
+            segrt.create_pipeline(model_dir=file, bands=names, transforms=[RAW])  # type: ignore[arg-type]
+
+
+def test_bands_in_metadata_and_configurations(tmp_path: Path) -> None:
+    shape, listed = ("N", 4, "H", "W"), [RAW | {"mean": [1, 2, 3, 4]}]
+    metadata = {"name": "m", "bands": BANDS, "transforms": listed}
+    pixel_network(tmp_path / "m.onnx", NDVI, shape=shape, metadata=metadata)
+    described = segrt.create_pipeline(model_dir=tmp_path).describe()
+    assert described["mean"] == ("1, 2, 3, 4", "the metadata of m.onnx")
+    assert described["channel order"] == (", ".join(BANDS), "the metadata of m.onnx")
+    yml = "Deploy:\n  bands: [red, green, blue, nir]\n  transforms: [{type: Normalize, mean: [1, 2, 3, 4], std: 1, scale: 1}]\n"  # noqa: E501
+    (tmp_path / "inference.yml").write_text(yml)
+    segrt.create_pipeline(model_dir=tmp_path)  # they agree
+    pixel_network(tmp_path / "m.onnx", NDVI, shape=shape)
+    described = segrt.create_pipeline(model_dir=tmp_path).describe()
+    assert described["channel order"] == (", ".join(BANDS), "inference.yml")
+    (tmp_path / "deploy.yaml").write_text(yml.replace("nir", "swir"))
+    with pytest.raises(ModelError, match=r"inference\.yml and deploy\.yaml state different bands"):
+        segrt.create_pipeline(model_dir=tmp_path)
+    (tmp_path / "deploy.yaml").write_text(yml.replace("nir", "red"))
+    with pytest.raises(ModelError, match=r"deploy\.yaml: Deploy\.bands.*'red' is named twice"):
+        segrt.create_pipeline(model_dir=tmp_path)
+
+
+def test_three_bands_are_no_picture(tmp_path: Path) -> None:
+    file = pixel_network(tmp_path / "m.onnx", ((0, 0, 0), (1, 0, 0)))
+    pipeline = segrt.create_pipeline(
+        model_dir=file, bands=["nir", "red", "green"], transforms=[RAW | {"mean": 300}]
+    )
+    image = np.zeros((64, 96, 3), np.uint16)
+    image[:, 48:, 0] = 301
+    assert _left_and_right(_labels(pipeline, image)) == ([0], [1])
+
+
+def test_bands_of_uint8_for_a_network_of_uint8(tmp_path: Path) -> None:
+    file = pixel_network(tmp_path / "m.onnx", NDVI, dtype=T.UINT8, shape=("N", 4, "H", "W"))
+    pipeline = segrt.create_pipeline(model_dir=file, bands=BANDS, transforms=[RAW])
+    image = np.zeros((64, 96, 4), np.uint8)
+    image[:, 48:, 3] = 200
+    assert _left_and_right(_labels(pipeline, image)) == ([0], [1])
+    with pytest.raises(InputError, match="takes bands of uint8, not uint16"):
+        pipeline.segment(image.astype(np.uint16))

@@ -244,3 +244,82 @@ def test_shorter_side_as_in_transformers(
     entry = {"type": "ResizeByShort", "short_size": short, "rounding": "down"}
     transforms = Transforms.parse([entry | ({"max_size": limit} if limit else {})])
     assert transforms.size(source_size) == size
+
+
+def _banded(data: st.DataObject) -> tuple[NDArray[Any], dict[str, Any], list[str]]:
+    """An image with bands, a Normalize for it, and the names of the bands."""
+    count = data.draw(st.integers(1, 8))
+    dtype = np.dtype(data.draw(st.sampled_from(["uint8", "uint16", "int16", "float32"])))
+    height, width = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    if dtype.kind == "f":
+        image = rng.normal(1000, 3000, (height, width, count)).astype(dtype)
+    else:
+        ends = np.iinfo(dtype.name)
+        image = rng.integers(ends.min, ends.max, (height, width, count), dtype, endpoint=True)
+    number, spread = st.floats(-1e4, 1e4), st.floats(0.01, 1e4)
+    each = data.draw(st.booleans())
+    normalize = {
+        "type": "Normalize",
+        "scale": data.draw(st.sampled_from([1.0, 1 / 255, 1e-4])),
+        "mean": data.draw(st.lists(number, min_size=count, max_size=count) if each else number),
+        "std": data.draw(st.lists(spread, min_size=count, max_size=count)),
+        "to_rgb": data.draw(st.booleans()),  # without meaning for bands
+    }
+    return image, normalize, [f"b{i}" for i in range(count)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_bands_are_normalised_like_a_float64_reference(data: st.DataObject) -> None:
+    image, normalize, names = _banded(data)
+    transforms = Transforms.parse([normalize], bands=names)
+    batch = transforms.batch([transforms.fit(image, transforms.layout(image.shape[:2]))])
+    mean, std = np.asarray(normalize["mean"], np.float64), np.asarray(normalize["std"])
+    expected = (image.astype(np.float64) * normalize["scale"] - mean) / std
+    if image.dtype == np.float32:  # is computed in float32: relative to the largest operand
+        largest = np.maximum(np.abs(image * normalize["scale"]), np.abs(mean)) / std
+        error = np.abs(batch[0].transpose(1, 2, 0) - expected)
+        assert (error <= 4 * np.finfo(np.float32).eps * largest).all()
+    else:
+        np.testing.assert_array_equal(batch[0].transpose(1, 2, 0), expected.astype(np.float32))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_bands_are_resized_and_padded_each_alone(data: st.DataObject) -> None:
+    image, normalize, names = _banded(data)
+    interp = data.draw(st.sampled_from(["NEAREST", "LINEAR", "CUBIC", "AREA", "PILLOW_BILINEAR"]))
+    values = data.draw(st.lists(st.integers(0, 255), min_size=len(names), max_size=len(names)))
+    steps: list[dict[str, Any]] = [
+        {"type": "Resize", "target_size": [9, 7], "keep_ratio": False, "interp": interp}
+        | {"size_divisor": None},
+        {"type": "Padding", "target_size": [12, 8], "im_padding_value": values},
+    ]
+    resize_in: Any = data.draw(st.sampled_from(["uint8", "float32"]))
+    whole = Transforms.parse([*steps, normalize], resize_in=resize_in, bands=names)
+    fitted = whole.fit(image, whole.layout(image.shape[:2]))
+    assert fitted.shape == (8, 12, len(names))
+    for band, name in enumerate(names):
+        padding = steps[1] | {"im_padding_value": values[band]}
+        entries = [steps[0], padding, normalize | {"mean": 0.0, "std": 1.0}]
+        alone = Transforms.parse(entries, resize_in=resize_in, bands=[name])
+        one = alone.fit(image[:, :, band : band + 1], alone.layout(image.shape[:2]))
+        np.testing.assert_array_equal(one, fitted[:, :, band : band + 1])
+        assert (fitted[7:, :, band] == values[band]).all()
+        assert (fitted[:, 9:, band] == values[band]).all()
+
+
+def test_padding_that_the_type_of_bands_cannot_hold_makes_them_float() -> None:
+    for dtype, value in (("uint8", 300), ("uint16", -1), ("int16", 0.5), ("uint8", -9999)):
+        entry = {"type": "Padding", "target_size": [3, 2], "im_padding_value": [0, value]}
+        transforms = Transforms.parse([entry], bands=["a", "b"])
+        fitted = transforms.fit(np.ones((1, 1, 2), dtype), transforms.layout((1, 1)))
+        assert fitted.dtype == np.float32
+        assert fitted[..., 1].tolist() == [[1, value, value], [value] * 3]
+
+
+def test_hundreds_of_bands() -> None:  # OpenCV splits at most 128
+    image = np.arange(2 * 3 * 200, dtype=np.uint16).reshape(2, 3, 200)
+    transforms = Transforms.parse([], bands=[str(band) for band in range(200)])
+    np.testing.assert_array_equal(transforms.batch([image])[0], image.transpose(2, 0, 1))

@@ -151,3 +151,30 @@ def test_no_legend_without_a_class_to_list() -> None:
     for place in ("auto", "inside"):
         look = Look(only="car", legend=place)
         assert _draw(labels, look).size == (80, 60)
+
+
+def test_bands_are_shown_by_their_names() -> None:
+    image = np.arange(5 * 4 * 4, dtype=np.uint8).reshape(5, 4, 4)
+    for names, chosen in (
+        (["nir", "Red", "green", "blue"], [3, 2, 1]),
+        (["b1", "b2", "b3", "b4"], [2, 1, 0]),
+    ):
+        np.testing.assert_array_equal(render.shown_bands(image, names), image[:, :, chosen])
+    for count in (1, 2):
+        names = [str(band) for band in range(count)]
+        shown = render.shown_bands(image[:, :, :count], names)
+        np.testing.assert_array_equal(shown, image[:, :, [0, 0, 0]])
+
+
+def test_other_types_than_uint8_are_stretched_band_by_band() -> None:
+    ramp = np.linspace(0, 1, 101)[:, None, None]
+    image = np.concatenate([ramp * 10_000, ramp * 3000 - 1500, ramp * 0 + 7], axis=2)
+    for dtype in (np.float32, np.int16):
+        shown = render.shown_bands(image.astype(dtype), ["red", "green", "blue"])[:, 0]
+        assert shown[:, 0].tolist() == [0] * 101  # all values are the same
+        for band in (1, 2):
+            assert shown[[0, 2, 98, 100], band].tolist() == [0, 0, 255, 255]
+            assert abs(int(shown[50, band]) - 128) <= 1
+    large = np.zeros((2100, 1000, 3), np.uint16)
+    large[1050:] = 500
+    assert set(np.unique(render.shown_bands(large, ["a", "b", "c"]))) == {0, 255}

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from segrt import pdf
-from segrt.arrays import from_array
+from segrt.arrays import from_array, from_bands
 from segrt.errors import ConfigError, InputError, MissingExtraError
 from segrt.frame import Frame, SegFailure
 from segrt.reading import Reading
@@ -101,6 +101,38 @@ def test_dtypes_are_scaled_to_8_bits(dtype: type[np.generic]) -> None:
 
 def test_bool_array_is_black_and_white() -> None:
     assert from_array(np.array([[True, False]]))[0].tolist() == [[255] * 3, [0] * 3]
+
+
+def test_bands_are_taken_as_they_are() -> None:
+    names = ["red", "green", "blue", "nir"]
+    for dtype in ("u1", "<u2", ">u2", "<i2", "<f4", ">f4"):
+        array = np.random.default_rng(0).integers(0, 99, (5, 7, 4)).astype(dtype)
+        image = from_bands(array, names)
+        np.testing.assert_array_equal(image, array)
+        assert image.dtype.isnative
+        assert np.shares_memory(image, array) == array.dtype.isnative
+    assert from_bands(np.zeros((5, 7), np.uint16), ["thermal"]).shape == (5, 7, 1)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (
+            np.zeros((5, 7, 3), np.uint8),
+            r"shape \(5, 7, 3\) is not an image for this model: it must",
+        ),
+        (np.zeros((5, 7), np.uint8), r"must be \(H, W, 4\) with the bands red, green, blue, nir"),
+        (np.zeros((4, 5, 7), np.uint8), r"bands come first: pass np\.moveaxis\(np\.asarray"),
+        (np.zeros((0, 5, 4), np.uint8), r"shape \(0, 5, 4\)"),
+        (np.zeros((5, 7, 4)), "float64.* must be uint8, uint16, int16 or float32"),
+        (np.zeros((5, 7, 4), np.bool_), "bool.* must be uint8"),
+        (np.full((5, 7, 4), np.nan, np.float32), "NaN or infinity: replace them"),
+        (np.full((5, 7, 4), -np.inf, np.float32), "NaN or infinity: replace them"),
+    ],
+)
+def test_invalid_bands(array: npt.NDArray[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_bands(array, ["red", "green", "blue", "nir"])
 
 
 def test_memory_mapped_array_is_not_copied(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from segrt.reading import Pixels
 from segrt.types import Color
 
 _CHANNELS = (1, 3, 4)
+_BAND_DTYPES = (np.uint8, np.uint16, np.int16, np.float32)
 
 
 class SupportsArray(Protocol):
@@ -90,6 +92,47 @@ def from_array(array: npt.NDArray[Any], color: Color = "bgr") -> Pixels:
     if channels == 1:
         array = np.broadcast_to(array.reshape(*array.shape[:2], 1), (*array.shape[:2], 3))
     return np.ascontiguousarray(array)
+
+
+def from_bands(array: npt.NDArray[Any], bands: Sequence[str]) -> npt.NDArray[Any]:
+    """Check an array of the bands that a network takes, and return it as it is.
+
+    Example:
+        >>> from_bands(np.zeros((480, 640, 4), np.uint16), ["red", "green", "blue", "nir"]).dtype
+        dtype('uint16')
+
+    Args:
+        array: (H, W, C), or (H, W) for a single band; uint8, uint16, int16 or float32.
+        bands: the names of the C bands, in order.
+
+    Returns:
+        np.ndarray: (H, W, C), with the bytes of each value in the order of this machine.
+
+    Raises:
+        InputError: another dtype or shape, no pixels, or floats that are not finite.
+    """
+    count = len(bands)
+    if array.ndim == 2 and count == 1:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] != count or 0 in array.shape:
+        first = "its bands come first: pass np.moveaxis(np.asarray(array), 0, 2); "
+        raise InputError(
+            f"an array of shape {array.shape} is not an image for this model: "
+            f"{first if array.ndim == 3 and array.shape[0] == count else ''}it must be "
+            f"(H, W, {count}) with the bands {', '.join(bands)}"
+        )
+    dtype = array.dtype.newbyteorder("=")
+    if dtype not in _BAND_DTYPES:
+        raise InputError(
+            f"an array of {array.dtype} is not an image for this model: its bands "
+            f"{', '.join(bands)} must be uint8, uint16, int16 or float32"
+        )
+    if dtype == np.float32 and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        raise InputError(
+            "an array of bands must not hold NaN or infinity: replace them by a number, such as "
+            "the mean of the band"
+        )
+    return np.ascontiguousarray(array, dtype)
 
 
 def _advice(shape: tuple[int, ...]) -> str:

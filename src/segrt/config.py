@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from segrt import checked_yaml
 from segrt.errors import ConfigError, ModelError
 from segrt.files import write_atomic
-from segrt.metadata import MAX_CLASSES
+from segrt.metadata import MAX_CLASSES, Bands
 from segrt.preprocess import Transforms
 from segrt.slide import Window, parse_window
 from segrt.types import Mode, TargetSize, parse_target_size, shown
@@ -37,6 +44,7 @@ SubModules:
     # palette: cityscapes    # voc, distinct, cityscapes, ade20k, camvid, or [[R, G, B], ...]
     # class_names: [road, ...]        # these override what the model says itself
     # transforms: [{type: Normalize, mean: 0.5, std: 0.5}]
+    # bands: [red, green, blue, nir]  # of a network that takes bands, not pictures
     # output: logits                  # of a network with several outputs
 """
 """The pipeline YAML that `segrt config` writes."""
@@ -57,7 +65,7 @@ def parse_transforms(value: object) -> tuple[dict[str, Any], ...] | None:
         )
     listed = tuple(dict(entry) for entry in value)
     try:
-        Transforms.parse(listed)
+        Transforms.parse(listed, bands=None)
     except ModelError as error:
         text = str(error).replace("the model requires", "transforms lists")
         raise ConfigError(text.replace("the model's transform", "the transform")) from None
@@ -80,6 +88,26 @@ def parse_class_names(value: object) -> tuple[str, ...] | None:
     return tuple(map(str, names))
 
 
+def parse_bands(value: object) -> tuple[str, ...] | None:
+    """Check a list with the names of the bands that a network takes.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if value is None:
+        return None
+    try:
+        names: tuple[str, ...] = TypeAdapter(Bands).validate_python(value)
+    except ValidationError:
+        names = ()
+    if not names:
+        raise ConfigError(
+            f"bands {shown(value)} is not valid: give a list with a different name for each channel"
+            " of the network's input, such as ['red', 'green', 'blue', 'nir']"
+        )
+    return names
+
+
 def _null(value: object) -> object:
     """None for the text "None", which PaddleX's YAML files use."""
     is_null = isinstance(value, str) and value.strip().lower() in ("none", "null", "")
@@ -96,7 +124,8 @@ class Module(BaseModel):
         target_size: inference size; see `segrt.types.parse_target_size`.
         slide: sliding window; see `segrt.slide.parse_window`.
         palette: class colours; see `segrt.palette.parse_palette`; None for the model's own.
-        transforms: how images are prepared; None for the model's own, like the next two.
+        transforms: how images are prepared; None for the model's own, like the next three.
+        bands: the names of the input's channels, for a network that takes bands, not pictures.
         class_names: the name of each class.
         output: name of the output to use.
         use_hpip: as at the top of the file, which it overrides, like the next three.
@@ -115,6 +144,7 @@ class Module(BaseModel):
     palette: str | tuple[tuple[int, int, int], ...] | None = None
     slide: Any = None
     transforms: tuple[dict[str, Any], ...] | None = None
+    bands: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     output: str | None = None
     use_hpip: bool | None = None
@@ -126,6 +156,11 @@ class Module(BaseModel):
     @classmethod
     def _transforms(cls, value: object) -> object:
         return parse_transforms(value)
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _bands(cls, value: object) -> object:
+        return parse_bands(value)
 
     @field_validator("class_names", mode="before")
     @classmethod

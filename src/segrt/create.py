@@ -40,6 +40,7 @@ def create_pipeline(
     model_dir: str | Path | None = None,
     palette: PaletteLike = None,
     transforms: Sequence[Mapping[str, Any]] | None = None,
+    bands: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     output: str | None = None,
     workers: int = 1,
@@ -76,8 +77,11 @@ def create_pipeline(
             label pictures are "voc", and overlays have the model's own colours, else "distinct".
         transforms: how images are prepared, as in `inference.yml`: [{"type": "Normalize", "mean":
             [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}], for example. This and the next
-            two override the configuration and what the model says itself; see
+            three override the configuration and what the model says itself; see
             `Pipeline.describe`.
+        bands: for a network that takes bands, such as ["red", "green", "blue", "nir"], and not
+            pictures: the name of each channel of its input, in order. `transforms`, or the model
+            itself, must then state mean and std.
         class_names: the name of each class, in the order of the class ids.
         output: name of the output to use, for a network with several.
         workers: number of model copies per device. Batches then run in parallel and share the CPU
@@ -131,6 +135,7 @@ def create_pipeline(
         arguments["pipeline"] = os.path.abspath(pipeline)
     given = Given(
         configuration.parse_transforms(transforms) or module.transforms,
+        configuration.parse_bands(bands) or module.bands,
         configuration.parse_class_names(class_names) or module.class_names,
         output or module.output,
     )

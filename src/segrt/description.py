@@ -41,11 +41,13 @@ class Given:
 
     Attributes:
         transforms: as in `segrt.preprocess.Transforms.parse`.
+        bands: names of the input's channels, as in `segrt.metadata.ModelMeta`.
         class_names: in the order of the class ids.
         output: name of the output to use, for networks with several.
     """
 
     transforms: tuple[Mapping[str, Any], ...] | None = None
+    bands: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     output: str | None = None
 
@@ -72,7 +74,9 @@ class Description:
     @property
     def transforms(self) -> Transforms:
         """The preprocessing, for the input of the network."""
-        parsed = Transforms.parse(self.meta.transforms, resize_in=self.meta.resize_in)
+        parsed = Transforms.parse(
+            self.meta.transforms, resize_in=self.meta.resize_in, bands=self.meta.bands
+        )
         return replace(parsed, channels=self.input.channels, fixed=self.input.dims[1:])
 
     def values(self) -> dict[str, tuple[str, str]]:
@@ -81,6 +85,7 @@ class Description:
         transforms = self.transforms
         n = transforms.normalize
         order = "grey" if self.input.channels == 1 else "RGB" if n.to_rgb else "BGR"
+        bands = ", ".join(meta.bands)
         steps = ", ".join(map(repr, transforms.steps)) or "the size of the image"
         fixed = [str(side) if side else "any" for side in self.input.dims]
         form = "two classes from one channel" if self.output.channels == 1 else meta.output
@@ -92,7 +97,7 @@ class Description:
             "model": (meta.name, given["name"]),
             "input": (f"{self.input.name}: {np.dtype(self.input.dtype)}", graph),
             "batch, height, width": (" x ".join(fixed), graph),
-            "channel order": (order, pre),
+            "channel order": (bands, given["bands"]) if bands else (order, pre),
             "size": (steps, pre),
             "scale": (f"{n.scale:.6g}", pre),
             "mean": (_numbers(n.mean), pre),
@@ -129,12 +134,22 @@ def describe(
     Raises:
         ModelError: segrt can't run it, or two sources contradict each other.
     """
-    node = network.image_input(inputs, file)
     configs = [stated for stated in _read_configs(file, config) if stated.values]
     meta = ModelMeta.loads(metadata, file=str(file)) if metadata else None
     sources = [Stated(f"the metadata of {file.name}", _of(meta))] if meta else []
-    ours = {key for key in ("transforms", "class_names") if getattr(given, key) is not None}
-    merged, origins = merge([*sources, *configs], file, ours)
+    ours = {
+        key for key in ("transforms", "bands", "class_names") if getattr(given, key) is not None
+    }
+    merged, origins = merge([*sources, *configs], file, ours, given.bands)
+    if given.bands is not None:
+        merged["bands"], origins["bands"] = given.bands, "bands="
+    bands = merged.get("bands", ())
+    node = network.image_input(inputs, file, len(bands))
+    if not bands and node.channels not in (1, 3):
+        raise ModelError(
+            f"{file} takes {node.channels} channels, and nothing says which bands they are: set "
+            "bands to their names, in order, and transforms to a Normalize with mean and std"
+        )
     merged.setdefault("name", file.stem)
     origins.setdefault("name", "the file name")
     if meta:
@@ -149,6 +164,11 @@ def describe(
     if given.transforms is not None:
         merged |= {"transforms": given.transforms, "resize_in": "uint8"}
         origins["transforms"] = "transforms="
+    elif "transforms" not in merged and bands:
+        raise ModelError(
+            f"{file} does not say how its {len(bands)} bands are prepared: set transforms to a "
+            "Normalize with scale, mean and std"
+        )
     elif "transforms" not in merged:
         merged["transforms"], text = _default(node)
         origins["transforms"] = "default"
@@ -189,11 +209,14 @@ def _of(meta: ModelMeta) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in ((), None)}
 
 
-_COMPARED = ("class_names", "ignore_index", "output_op", "reduce_labels")
+_COMPARED = ("bands", "class_names", "ignore_index", "output_op", "reduce_labels")
 
 
 def merge(
-    sources: Sequence[Stated], file: Path, given: Collection[str] = ()
+    sources: Sequence[Stated],
+    file: Path,
+    given: Collection[str] = (),
+    bands: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Take the first value of each field, and its source.
 
@@ -201,20 +224,26 @@ def merge(
         sources: what each source states, the first one first.
         file: the model, for messages.
         given: fields to leave out, because the caller gives them.
+        bands: the bands that the caller gives; None for those of the first source that states any.
 
     Raises:
         ModelError: two sources contradict each other, or transforms are invalid.
     """
+    if bands is None:
+        stating = (stated.values["bands"] for stated in sources if "bands" in stated.values)
+        bands = next(stating, ())
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for stated in sources:
         values = {key: value for key, value in stated.values.items() if key not in given}
         if "transforms" in values:
             try:
-                theirs = _preparation(values)
+                theirs = Transforms.parse(values["transforms"], bands=bands)
             except ModelError as error:
                 raise ModelError(f"{file}: {stated.source}: {error}") from None
-            if "transforms" in merged and theirs != _preparation(merged):
+            if "transforms" in merged and theirs != Transforms.parse(
+                merged["transforms"], bands=bands
+            ):
                 raise _contradiction(file, "transforms", origins["transforms"], stated.source)
         for key, value in values.items():
             if key in merged and key in _COMPARED and merged[key] != value:
@@ -226,10 +255,6 @@ def merge(
         if "transforms" in values and origins["transforms"] == stated.source:
             merged["resize_in"] = values.get("resize_in", "uint8")
     return merged, origins
-
-
-def _preparation(values: Mapping[str, Any]) -> Transforms:
-    return Transforms.parse(values["transforms"])
 
 
 def _contradiction(file: Path, key: str, one: str, other: str) -> ModelError:
@@ -288,16 +313,23 @@ def _check_output_op(stated: str | None, origin: str, form: str, file: Path) -> 
 
 
 def _check(description: Description, file: Path) -> None:
-    node, transforms = description.input, description.transforms
-    normalize = transforms.normalize
-    if node.channels == 1 and (len(set(normalize.mean)) > 1 or len(set(normalize.std)) > 1):
+    node, origin = description.input, description.origins["transforms"]
+    try:
+        normalize = description.transforms.normalize
+    except ModelError as error:
+        raise ModelError(f"{file}: {origin}: {error}") from None
+    bands = description.meta.bands
+    if (
+        node.channels == 1
+        and not bands
+        and (len(set(normalize.mean)) > 1 or len(set(normalize.std)) > 1)
+    ):
         raise ModelError(
-            f"{description.origins['transforms']} has a mean and std for each of three channels, "
-            f"but {file} takes one"
+            f"{origin} has a mean and std for each of three channels, but {file} takes one"
         )
-    plain = Normalize(scale=1, mean=(0, 0, 0), std=(1, 1, 1), to_rgb=normalize.to_rgb)
+    count = len(normalize.mean)
+    plain = Normalize(scale=1, mean=(0,) * count, std=(1,) * count, to_rgb=normalize.to_rgb)
     if node.dtype == np.uint8 and normalize != plain:
         raise ModelError(
-            f"{description.origins['transforms']} normalises images, but {file} takes pixels from "
-            "0 to 255 (uint8)"
+            f"{origin} normalises images, but {file} takes pixels from 0 to 255 (uint8)"
         )

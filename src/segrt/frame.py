@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import SegrtError
@@ -15,20 +15,23 @@ class Frame:
     """One image to segment.
 
     Attributes:
-        image: uint8 (H, W, 3), BGR.
+        image: uint8 (H, W, 3), BGR; or the bands of `bands`, uint8, uint16, int16 or float32
+            (H, W, C).
         input_path: path, URL or camera the image was read from; None for an array or bytes.
         page_index: zero-based index of a PDF page or of a TIFF, video or camera frame; None for
             other formats.
         time: seconds from the start of a video, animation or camera; None for other sources.
         stem: the name under which its result is saved; None for one that follows from `input_path`
             and the images before it.
+        bands: the names of the channels of `image`, in order; empty for a picture.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[Any]
     input_path: str | None
     page_index: int | None = None
     time: float | None = None
     stem: str | None = None
+    bands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,16 @@ It is a JSON object under the key `segrt` of the ONNX metadata, so the runtime n
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from segrt.errors import ModelError
 from segrt.validation import first_problem
@@ -18,7 +25,25 @@ KEY = "segrt"
 MAX_CLASSES = 65_536
 """Maximum number of classes: a label PNG has 16 bits per pixel."""
 
+MAX_BANDS = 512
+"""Maximum number of bands: more than hyperspectral cameras have."""
+
 _Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"the band {name!r} is named twice")
+    return names
+
+
+Bands: TypeAlias = Annotated[
+    tuple[Annotated[str, Field(strict=True, min_length=1, max_length=200)], ...],
+    Field(max_length=MAX_BANDS),
+    AfterValidator(_different),
+]
+"""The names of the channels of an input, in order; empty for pictures."""
 
 
 class Upsample(BaseModel):
@@ -50,6 +75,9 @@ class ModelMeta(BaseModel):
             `segrt.preprocess.Transforms.parse`.
         resize_in: type of the image while it is resized and padded: uint8 in PaddleX and Pillow,
             float32 in PaddleSeg, which does not round between two steps.
+        bands: the names of the input's channels, in order, of a network that takes bands rather
+            than pictures: ("red", "green", "blue", "nir"); empty for one that takes pictures. See
+            `segrt.preprocess.Transforms`.
         output: "logits" or "probabilities" (float, N x C x h x w), or "labels" (integers,
             N x H x W). With C = 1 they are those of class 1, the foreground of two classes.
         upsample: upsampling of the logits; None if they already have the inference size.
@@ -70,6 +98,7 @@ class ModelMeta(BaseModel):
     palette: tuple[tuple[_Byte, _Byte, _Byte], ...] = Field((), max_length=MAX_CLASSES)
     transforms: tuple[dict[str, Any], ...] = ({"type": "Normalize"},)
     resize_in: Literal["uint8", "float32"] = "uint8"
+    bands: Bands = ()
     output: Literal["logits", "probabilities", "labels"] = "logits"
     upsample: Upsample | None = None
     interpolate_to: Literal["input", "source"] = "input"

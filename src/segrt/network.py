@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from segrt import external_data, graph_tail
 from segrt.errors import ModelError
-from segrt.metadata import MAX_CLASSES, ModelMeta
+from segrt.metadata import MAX_BANDS, MAX_CLASSES, ModelMeta
 from segrt.protobuf import field
 
 log = logging.getLogger("segrt")
@@ -43,7 +43,7 @@ class Input:
     Attributes:
         name: name of the tensor.
         dtype: float32, float16, float64 or uint8.
-        channels: 3, or 1 for grey images.
+        channels: 3, 1 for grey images, or the number of bands.
         channels_last: whether it is N x H x W x C.
         dims: (batch, height, width); None where any is accepted.
     """
@@ -70,29 +70,48 @@ class Output:
     channels_last: bool = False
 
 
-def image_input(inputs: Sequence[Any], file: Path) -> Input:
+def image_input(inputs: Sequence[Any], file: Path, bands: int = 0) -> Input:
     """The image input of a network, from ONNX Runtime's description of its inputs.
 
+    Args:
+        inputs: the description.
+        file: the file, for messages.
+        bands: the number of channels, if it is known. Otherwise the axis of the channels is the
+            one with 3 or 1 channels, or the smaller of the second and the last, and channels of
+            unknown number are 3.
+
     Raises:
-        ModelError: it takes anything but one image.
+        ModelError: it takes anything but one image, or not that number of channels.
     """
     shown = "; ".join(f"{node.name} {node.type} {_shape(node.shape)}" for node in inputs)
     refusal = ModelError(
-        f"{file} takes {shown or 'nothing'}: segrt runs networks with one input of 3 or 1 "
-        "channels, N x C x H x W or N x H x W x C, of float32, float16, float64 or uint8"
+        f"{file} takes {shown or 'nothing'}: segrt runs networks with one input, N x C x H x W or "
+        "N x H x W x C, of float32, float16, float64 or uint8"
     )
     if len(inputs) != 1 or inputs[0].type not in _DTYPES or len(inputs[0].shape) != 4:
         raise refusal
     node = inputs[0]
     dims = [dim if isinstance(dim, int) and dim > 0 else None for dim in node.shape]
-    first = dims[1] in (1, 3)
-    few = dims[3] is not None and dims[3] < _FEWEST  # channels rather than a width
-    if not first and dims[3] not in (1, 3) and (dims[1] is not None or few):
-        raise refusal
-    channels_last = not first and dims[3] in (1, 3)
+    channels_last = _are_channels_last(dims[1], dims[3], (bands,) if bands else (1, 3))
     batch, height, width = (dims[0], *dims[1:3]) if channels_last else (dims[0], *dims[2:])
-    channels = (dims[3] if channels_last else dims[1]) or 3
+    channels = (dims[3] if channels_last else dims[1]) or bands or 3
+    if bands and channels != bands:
+        raise ModelError(
+            f"{file} takes {channels} channels ({shown}), but {bands} bands are named: name each "
+            "channel, in order"
+        )
+    if channels > MAX_BANDS:
+        raise refusal
     return Input(node.name, _DTYPES[node.type], channels, channels_last, (batch, height, width))
+
+
+def _are_channels_last(second: int | None, last: int | None, expected: Sequence[int]) -> bool:
+    """Whether the channels are the last of four dimensions rather than the second."""
+    if second in expected or last in expected:
+        return second not in expected
+    if second is None:
+        return last is not None and last < _FEWEST  # channels rather than a width
+    return last is not None and last < second
 
 
 def _shape(dims: Sequence[Any]) -> str:

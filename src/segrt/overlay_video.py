@@ -183,4 +183,4 @@ class _Encoder:
 
 
 def _painted(result: SegResult, look: Look) -> npt.NDArray[np.uint8]:
-    return render.paint(result.image, result.labels, result.palette, result.class_names, look)
+    return render.paint(result.picture, result.labels, result.palette, result.class_names, look)

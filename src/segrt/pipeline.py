@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any, Literal, NoReturn, TypeAlias, overload
 
 import cv2
+import numpy as np
 
 from segrt.backends.memory import release
 from segrt.backends.session import Session, device_of
@@ -260,7 +261,9 @@ class Pipeline:
                 and PDFs, sorted by path. Each page of a PDF and each frame of a TIFF, animation,
                 video or camera gives a result, with its zero-based `page_index`. An array is
                 (H, W, 3), or grey, or with alpha, which is dropped; uint8, uint16 (its upper 8
-                bits), bool, or float from 0 to 1; see `color`.
+                bits), bool, or float from 0 to 1; see `color`. For a model that takes bands
+                (`session.meta.bands`), it is (H, W, C) with these bands in order; uint8, uint16,
+                int16 or float32, whose values are used as they are. Such a model takes no pictures.
             target_size: -1: the image's own size; N: fit inside N x N; (height, width): exactly
                 that size; None: the pipeline's setting, else the image's own size.
             device: "cpu", "gpu:0,1", ... where the model is loaded once; None: the pipeline's.
@@ -299,7 +302,7 @@ class Pipeline:
         )
         sessions = self._sessions(device)
         reading = Reading(exif=exif, pdf_scale=pdf_scale, max_pixels=max_pixels)
-        items = frames(input, reading, parse_color(color))
+        items = frames(input, reading, parse_color(color), self.session.meta.bands)
         return self._predict(items, request, sessions, on_error, is_likely_single(input))
 
     __call__ = predict
@@ -401,6 +404,7 @@ class Pipeline:
                 continue
             height, width = item.image.shape[:2]
             try:
+                self._check_bands(item)
                 layout = self.transforms.layout(
                     (height, width), request.target_size, in_crops=request.window is not None
                 )
@@ -417,6 +421,25 @@ class Pipeline:
                 for index, (frame, _, _) in group.items():
                     results[index] = SegFailure(frame.input_path, frame.page_index, cause)
         return [results[index] for index in range(len(batch))]
+
+    def _check_bands(self, frame: Frame) -> None:
+        """Refuse a picture for a network that takes bands.
+
+        Raises:
+            InputError: it is one, or the network takes whole numbers below 256 only.
+        """
+        bands = self.session.meta.bands
+        if frame.bands != bands:
+            raise InputError(
+                f"{frame.input_path or 'this'} is a picture, and {self.model_name} takes "
+                f"{len(bands)} bands ({', '.join(bands)}): run segrt geo on GeoTIFFs, or pass "
+                f"arrays of shape (H, W, {len(bands)})"
+            )
+        if bands and self.session.description.input.dtype == np.uint8 != frame.image.dtype:
+            raise InputError(
+                f"{self.model_name} takes bands of uint8, not {frame.image.dtype}: convert the "
+                "array to that"
+            )
 
     def _whole(
         self, group: list[_Ready], size: Size, request: Request, acquire: Acquire[Session]
@@ -449,9 +472,11 @@ class Pipeline:
         assert window
         layout, meta = named[2], self.session.meta
         crop = min(window.crop[0], size[0]), min(window.crop[1], size[1])
-        rest = 16 * size[0] * size[1]  # bytes of the image, the labels and the scores
+        channels, dtype = self.transforms.channels, named[0].image.dtype
+        # Bytes of the image, the labels and the scores.
+        rest = (13 + max(3, channels * dtype.itemsize)) * size[0] * size[1]
         count = self.session.fits(crop, request.batch_size, rest)
-        with acquire() as session, session.reserve((count, 3, *crop), rest):
+        with acquire() as session, session.reserve((count, channels, *crop), rest):
             start = perf_counter()
             image = self.transforms.fit(named[0].image, layout)
             crops = Crops(image, self.transforms, session.run, meta.align_corners)
@@ -498,4 +523,5 @@ class Pipeline:
             scores=scores,
             time=frame.time,
             label_palette=self.label_palette,
+            bands=frame.bands,
         )

@@ -1,7 +1,9 @@
-"""From uint8 images to the network's input: the transforms of PaddleX, PaddleSeg and others.
+"""From images to the network's input: the transforms of PaddleX, PaddleSeg and others.
 
 An image is resized and padded first and normalised last, directly into its batch: a normalisation
 that comes earlier in the list gives the same values, see `Transforms.parse`.
+
+An image is a picture, uint8 BGR, or the bands that a network takes instead: see `Transforms`.
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segrt.errors import InputError, ModelError
+from segrt.metadata import MAX_BANDS
 from segrt.types import MAX_SIDE, TargetSize, parse_target_size, shown
 from segrt.validation import did_you_mean, first_problem
 
 Size: TypeAlias = tuple[int, int]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-Three: TypeAlias = tuple[Number, Number, Number]
+Numbers: TypeAlias = Annotated[tuple[Number, ...], Field(min_length=1, max_length=MAX_BANDS)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Pixels: TypeAlias = NDArray[Any]
-"""An image, uint8 or float32, (H, W, 3), BGR; or (H, W), grey."""
+"""An image, uint8 or float32, (H, W, 3), BGR; or (H, W), grey; or the bands of `Transforms`."""
 
 # Interpolation names of `inference.yml`, as OpenCV flags.
 INTERPOLATIONS = {
@@ -66,26 +69,21 @@ class Normalize(BaseModel):
         scale: factor for the pixel values 0 to 255.
         mean: of each channel of the input after scaling; a single number applies to all three.
         std: likewise; not 0.
-        to_rgb: whether the channels of the input are R, G, B rather than B, G, R.
+        to_rgb: whether the channels of the input are R, G, B rather than B, G, R. Without meaning
+            for bands, whose order the model's `bands` state.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scale: Number = 1 / 255
-    mean: Three = (0.5, 0.5, 0.5)
-    std: Three = (0.5, 0.5, 0.5)
+    mean: Numbers = (0.5, 0.5, 0.5)
+    std: Numbers = (0.5, 0.5, 0.5)
     to_rgb: Flag = True
 
     @field_validator("mean", "std", mode="before")
     @classmethod
     def _three(cls, value: object) -> object:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return (value,) * 3
-        if isinstance(value, (list, tuple)):
-            if len(value) not in (1, 3):
-                raise ValueError(f"give 1 or 3 numbers, not {len(value)}")
-            return tuple(value) * (3 // len(value))
-        return value
+        return value if isinstance(value, (list, tuple)) else _repeated(value, 3)
 
     @field_validator("scale")
     @classmethod
@@ -96,24 +94,34 @@ class Normalize(BaseModel):
 
     @field_validator("std")
     @classmethod
-    def _not_zero(cls, value: Three) -> Three:
+    def _not_zero(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if 0 in value:
             raise ValueError("a standard deviation can't be 0")
         return value
 
+    @model_validator(mode="after")
+    def _as_many(self) -> Normalize:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"there are {len(self.mean)} means for {len(self.std)} deviations")
+        return self
+
     @cached_property
     def table(self) -> NDArray[np.float32]:
-        """Results by channel and pixel value: float32 (3, 256), computed in float64."""
+        """Results by channel and pixel value: float32 (C, 256), computed in float64."""
         mean, std = np.array([self.mean, self.std])[:, :, None]
         return np.asarray((np.arange(256) * self.scale - mean) / std, np.float32)
 
     def write(self, image: Pixels, out: NDArray[np.float32]) -> None:
         """Normalise one image into one slot of a batch.
 
+        uint8 goes through a table computed in float64, other integers are computed in float64, and
+        float32 in float32.
+
         Args:
-            image: uint8 or float32, shape (H, W, 3), BGR, or (H, W), grey.
-            out: float32, shape (3 or 1, H, W), C-contiguous; overwritten, RGB unless `to_rgb` is
-                false.
+            image: uint8 or float32, shape (H, W, 3), BGR, or (H, W), grey; or bands, uint8, uint16,
+                int16 or float32, (H, W, C).
+            out: float32, shape (C, H, W), C-contiguous; overwritten, with the channels in reverse
+                order, which is RGB, unless `to_rgb` is false.
 
         Raises:
             ValueError: `out` is not such an array; OpenCV would silently write to another one.
@@ -127,13 +135,24 @@ class Normalize(BaseModel):
         step = _BAND // width + 1
         for top in range(0, height, step):
             rows = slice(top, top + step)
-            planes = cv2.split(image[rows])
-            for channel, plane in enumerate(reversed(planes) if self.to_rgb else planes):
+            part = image[rows]
+            planes = cv2.split(part) if shape[0] <= 4 else np.moveaxis(part, 2, 0)
+            for channel, plane in enumerate(planes[::-1] if self.to_rgb else planes):
                 if image.dtype == np.uint8:
                     cv2.LUT(plane, self.table[channel], dst=out[channel, rows])
                 else:
                     mean, std = self.mean[channel], self.std[channel]
-                    out[channel, rows] = (plane * self.scale - mean) / std
+                    values = plane if plane.dtype == np.float32 else plane.astype(np.float64)
+                    out[channel, rows] = (values * self.scale - mean) / std
+
+
+def _repeated(value: object, count: int) -> object:
+    """A number, or a list of one number, for each of `count` channels; other values as they are."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return (value,) * count
+    if isinstance(value, (list, tuple)):
+        return tuple(value) * (count if len(value) == 1 else 1)
+    return value
 
 
 class _Resizing(BaseModel):
@@ -156,9 +175,13 @@ class _Resizing(BaseModel):
         """The (height, width), at least 1, to which an image of `source_size` is resized."""
         raise AssertionError("defined by each transform")
 
-    def apply(self, image: Pixels, size: Size) -> Pixels:
-        """Resize an image to `size`."""
-        return resize(image, size, self.interp)
+    def apply(self, image: Pixels, size: Size, *, bands: bool = False) -> Pixels:
+        """Resize an image to `size`; if its channels are `bands`, each of them alone."""
+        if not bands:
+            return resize(image, size, self.interp)
+        # OpenCV's AREA takes at most four channels, and Pillow takes four for R, G, B and alpha.
+        planes = [np.ascontiguousarray(image[:, :, band]) for band in range(image.shape[2])]
+        return np.stack([resize(plane, size, self.interp) for plane in planes], axis=2)
 
 
 def _scaled(size: Size, scale: float) -> Size:
@@ -318,34 +341,38 @@ class ResizeToMultiple(_Resizing):
 
 
 class _Padding(BaseModel):
-    """A transform that pads at the right and at the bottom, with a value from 0 to 255."""
+    """A transform that pads at the right and at the bottom, with a value for each channel."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    im_padding_value: Three = (127.5, 127.5, 127.5)
+    im_padding_value: Numbers = (127.5, 127.5, 127.5)
     label_padding_value: int = 255  # only for training
 
     @field_validator("im_padding_value", mode="before")
     @classmethod
     def _three(cls, value: object) -> object:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return (value,) * 3
-        return value
+        return value if isinstance(value, (list, tuple)) else _repeated(value, 3)
 
     def size(self, source_size: Size) -> Size:
         """The (height, width) after padding."""
         raise AssertionError("defined by each transform")
 
-    def apply(self, image: Pixels, size: Size) -> Pixels:
-        """Pad an image to `size`; as float32 if the value is not a whole number."""
+    def apply(self, image: Pixels, size: Size, *, bands: bool = False) -> Pixels:
+        """Pad an image to `size`; as float32 if its type can't represent a value.
+
+        The values are those of R, G, B and the image is BGR, unless it has `bands`.
+        """
         height, width = image.shape[:2]
-        value = self.im_padding_value[::-1]  # BGR
-        if not all(v.is_integer() and 0 <= v <= 255 for v in map(float, value)):
-            image = image.astype(np.float32)
-        below, right = size[0] - height, size[1] - width
-        return np.asarray(
-            cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=value)
-        )
+        # A grey image has only the first of OpenCV's four values, which is that of blue.
+        value = np.asarray(self.im_padding_value[:: 1 if bands else -1])
+        if image.dtype.kind in "iu":
+            low, high = np.iinfo(image.dtype).min, np.iinfo(image.dtype).max
+            if not ((value == np.rint(value)) & (low <= value) & (value <= high)).all():
+                image = image.astype(np.float32)
+        padded = np.empty((*size, *image.shape[2:]), image.dtype)
+        padded[:height, :width] = image
+        padded[height:] = padded[:height, width:] = value if image.ndim == 3 else value[0]
+        return padded
 
 
 class Padding(_Padding):
@@ -398,6 +425,43 @@ STEPS: dict[str, type[_Resizing] | type[_Padding]] = {
 }
 """The transforms that change the size of an image, by name."""
 
+_BY_CHANNEL = {"Normalize": ("mean", "std")} | {
+    name: ("im_padding_value",) for name, step in STEPS.items() if issubclass(step, _Padding)
+}
+"""The settings with a number for each channel, by transform."""
+
+
+def _stated_channels(transforms: Sequence[Mapping[str, Any]]) -> int:
+    """The number of channels for which transforms have values; 3 if they do not say."""
+    for entry in transforms:
+        for key in _BY_CHANNEL.get(str(entry.get("type")), ()):
+            value = entry.get(key)
+            if isinstance(value, (list, tuple)) and len(value) > 1:
+                return len(value)
+    return 3
+
+
+def _by_channel(
+    kind: str, settings: Mapping[str, Any], count: int, are_bands: bool
+) -> dict[str, object]:
+    """The settings of a transform that have a number for each channel.
+
+    Raises:
+        ValueError: one of bands is missing, or has another number of values.
+    """
+    found: dict[str, object] = {}
+    for key in _BY_CHANNEL.get(kind, ()):
+        if key not in settings:
+            if are_bands or count != 3:
+                raise ValueError(f"{key} is missing: give a number, or one for each band")
+            continue
+        value = found[key] = _repeated(settings[key], count)
+        if isinstance(value, tuple) and len(value) != count:
+            raise ValueError(f"{key}: give 1 or {count} numbers, not {len(value)}")
+    if kind == "Normalize" and are_bands and isinstance(settings.get("to_rgb", True), bool):
+        found["to_rgb"] = False
+    return found
+
 
 class Layout(NamedTuple):
     """How an image gets to its inference size.
@@ -425,6 +489,11 @@ class Layout(NamedTuple):
 class Transforms:
     """The preprocessing of a model.
 
+    Most networks take pictures: uint8, and grey or three colours. Others take bands, such as R, G,
+    B and near infrared from the air. Their values are used as they are, in their own type: uint8,
+    uint16, int16 or float32. Each step treats each band alone: they are resized in that type, and
+    normalised as in `Normalize.write`.
+
     Example:
         >>> transforms = Transforms.parse([{"type": "Normalize"}])
         >>> layout = transforms.layout(image.shape[:2], target_size=512)
@@ -434,8 +503,9 @@ class Transforms:
         normalize: the normalisation; the identity if the model lists no Normalize.
         steps: what changes the size, in order.
         resize_in: type of the image in these steps; see `segrt.metadata.ModelMeta`.
-        channels: of the network's input: 3, or 1 for a grey image.
+        channels: of the network's input: 3, 1 for a grey image, or the number of bands.
         fixed: the only (height, width) that the network takes; None where it takes any.
+        bands: the names of the channels, in order; empty if the network takes pictures.
     """
 
     normalize: Normalize
@@ -443,6 +513,7 @@ class Transforms:
     resize_in: Literal["uint8", "float32"] = "uint8"
     channels: int = 3
     fixed: tuple[int | None, int | None] = (None, None)
+    bands: tuple[str, ...] = ()
 
     @classmethod
     def parse(
@@ -450,6 +521,7 @@ class Transforms:
         transforms: Iterable[Mapping[str, Any]],
         *,
         resize_in: Literal["uint8", "float32"] = "uint8",
+        bands: Sequence[str] | None = (),
     ) -> Transforms:
         """Parse the list `Deploy: transforms:` of `inference.yml`.
 
@@ -462,10 +534,17 @@ class Transforms:
                 `Normalize` and `Resize`. As in PaddleX, a pair for `target_size` is
                 **[width, height]** in the file.
             resize_in: see `segrt.metadata.ModelMeta`.
+            bands: the names of the input's channels, if they are not those of a picture. There are
+                no defaults for bands: Normalize requires `mean` and `std`, and what pads
+                `im_padding_value`, with one number or one for each band, and `to_rgb` is ignored.
+                None if it is not known whether there are bands: then the number of values in a list
+                is not checked.
 
         Raises:
             ModelError: a type or setting is unknown, or a value is invalid.
         """
+        transforms = list(transforms)
+        count = _stated_channels(transforms) if bands is None else len(bands) or 3
         normalize: Normalize | None = None
         steps: list[Step] = []
         for entry in transforms:
@@ -480,13 +559,14 @@ class Transforms:
             if kind == "Normalize" and normalize:
                 raise ModelError("the model lists the transform Normalize twice")
             try:
+                settings |= _by_channel(str(kind), settings, count, bool(bands))
                 if kind == "Normalize":
                     normalize = Normalize(**settings)
                     continue
                 if isinstance(settings.get("target_size"), (list, tuple)):
                     settings["target_size"] = settings["target_size"][::-1]
                 step = STEPS[str(kind)](**settings)
-            except (ValidationError, TypeError) as error:
+            except (ValidationError, TypeError, ValueError) as error:
                 problem = first_problem(error) if isinstance(error, ValidationError) else error
                 raise ModelError(f"the model's transform {kind} is not valid ({problem})") from None
             if normalize and isinstance(step, _Padding):
@@ -494,8 +574,11 @@ class Transforms:
                 value = tuple((v * std + mean) / normalize.scale for v, mean, std in triples)
                 step = step.model_copy(update={"im_padding_value": value})
             steps.append(step)
-        identity = Normalize(scale=1, mean=(0, 0, 0), std=(1, 1, 1))
-        return cls(normalize or identity, tuple(steps), resize_in if steps else "uint8")
+        normalize = normalize or Normalize(
+            scale=1, mean=(0,) * count, std=(1,) * count, to_rgb=not bands
+        )
+        dtype = resize_in if steps else "uint8"
+        return cls(normalize, tuple(steps), dtype, count, bands=tuple(bands or ()))
 
     def size(self, source_size: Size, target_size: TargetSize = None) -> Size:
         """The inference size of an image; see `layout`."""
@@ -551,32 +634,32 @@ class Transforms:
                 return False
         return all(want in (None, got) for want, got in zip(self.fixed, size, strict=True))
 
-    def fit(self, image: NDArray[np.uint8], layout: Layout) -> Pixels:
+    def fit(self, image: Pixels, layout: Layout) -> Pixels:
         """Resize and pad an image.
 
         Args:
-            image: uint8 (H, W, 3), BGR.
+            image: uint8 (H, W, 3), BGR; or bands, uint8, uint16, int16 or float32 (H, W, C).
             layout: as returned by `layout` for the size of the image.
 
         Returns:
-            np.ndarray: uint8 or float32 (h, w, 3), BGR, or (h, w) for a grey input; the image
-                itself if nothing changes.
+            np.ndarray: uint8 or float32 (h, w, 3), BGR, or (h, w) for a grey input, or bands
+                (h, w, C) in the type of the image or float32; the image itself if nothing changes.
         """
-        fitted: Pixels = image
-        if self.channels == 1:
+        fitted = image
+        if self.channels == 1 and not self.bands:
             fitted = cv2.cvtColor(np.ascontiguousarray(fitted), cv2.COLOR_BGR2GRAY)
         if self.resize_in == "float32" and layout.steps:
             fitted = fitted.astype(np.float32)
         for step, size in layout.steps:
-            fitted = step.apply(fitted, size)
+            fitted = step.apply(fitted, size, bands=bool(self.bands))
         return fitted
 
-    def write(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+    def write(self, image: Pixels, out: NDArray[np.float32]) -> None:
         """Resize an image to exactly the size of `out`, and normalise it into `out`.
 
         Args:
-            image: uint8, shape (H, W, 3), BGR.
-            out: float32, shape (3 or 1, h, w), C-contiguous, such as one slot of a batch;
+            image: as in `fit`.
+            out: float32, shape (C, h, w), C-contiguous, such as one slot of a batch;
                 overwritten.
 
         Raises:
@@ -590,7 +673,7 @@ class Transforms:
         """Normalise images of one size, as returned by `fit`, into a batch for the network.
 
         Returns:
-            np.ndarray: float32 (N, 3 or 1, height, width).
+            np.ndarray: float32 (N, C, height, width).
         """
         batch = np.empty((len(images), self.channels, *images[0].shape[:2]), np.float32)
         for slot, image in zip(batch, images, strict=True):
@@ -606,15 +689,18 @@ def resize(image: Pixels, size: Size, interp: str = "LINEAR") -> Pixels:
         (512, 1024, 3)
 
     Args:
-        image: uint8 or float32, shape (H, W, 3) or (H, W); uint8 for Pillow.
+        image: uint8 or float32, shape (H, W, 3) or (H, W); uint8 for Pillow; or one band, uint16 or
+            int16 (H, W).
         size: new (height, width).
         interp: a name in `INTERPOLATIONS` or `PILLOW`.
 
     Returns:
-        np.ndarray: of the same type and channels; `image` itself if the size is the same.
+        np.ndarray: of the same type and channels, but float32 for other types than uint8 resized by
+            Pillow; `image` itself if the size is the same.
     """
     if image.shape[:2] == size:
         return image
     if interp in PILLOW:  # each channel separately, so BGR is fine
+        image = image if image.dtype == np.uint8 else image.astype(np.float32)
         return np.asarray(Image.fromarray(image).resize(size[::-1], PILLOW[interp]))
     return np.asarray(cv2.resize(image, size[::-1], interpolation=INTERPOLATIONS[interp]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +20,8 @@ from segrt.palette import Palette
 Labels = npt.NDArray[np.int32]
 Picture = npt.NDArray[np.uint8]
 
+_COUNTED = 1 << 20  # pixels whose values decide how bands are shown
+
 
 def colorize(labels: Labels, palette: Palette) -> Picture:
     """Colour a label map.
@@ -32,6 +34,34 @@ def colorize(labels: Labels, palette: Palette) -> Picture:
         np.ndarray: uint8 (H, W, 3), RGB.
     """
     return np.take(palette, labels, axis=0, mode="clip")
+
+
+def shown_bands(image: npt.NDArray[Any], bands: Sequence[str]) -> Picture:
+    """A picture of an image with bands: those called red, green and blue, else the first three.
+
+    uint8 is shown as it is. Of other types, the 2nd percentile of each band becomes 0 and the 98th
+    255, as is usual for satellite images; of large images, every nth row and column is counted.
+
+    Args:
+        image: (H, W, C).
+        bands: the name of each.
+
+    Returns:
+        np.ndarray: uint8 (H, W, 3), BGR.
+    """
+    names = [name.lower() for name in bands]
+    colours = ("blue", "green", "red")
+    if all(colour in names for colour in colours):
+        chosen = [names.index(colour) for colour in colours]
+    else:
+        chosen = [2, 1, 0] if len(names) > 2 else [0, 0, 0]
+    picture = image[:, :, chosen]
+    if picture.dtype == np.uint8:
+        return np.asarray(picture, np.uint8, order="C")
+    step = math.isqrt(picture.shape[0] * picture.shape[1] // _COUNTED) + 1
+    low, high = np.percentile(picture[::step, ::step], (2, 98), axis=(0, 1)).astype(np.float32)
+    scaled = (picture.astype(np.float32) - low) * (255 / np.maximum(high - low, 1e-6))
+    return np.asarray(np.rint(scaled.clip(0, 255)), np.uint8)
 
 
 def overlay(

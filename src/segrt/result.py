@@ -64,8 +64,8 @@ class SegResult(ResultDict):
     Notebooks show the overlay, the share of each class and the timings.
 
     It is also a mutable mapping with PaddleX's keys: `input_path`, `page_index`, `input_img`
-    (uint8, RGB) and `pred` (int32, shape (1, H, W)); those of videos have `time` as well.
-    Attributes can't be assigned, items can: `result["pred"] = ...` replaces `labels`, and so
+    (uint8, RGB; or the bands) and `pred` (int32, shape (1, H, W)); those of videos have `time` as
+    well. Attributes can't be assigned, items can: `result["pred"] = ...` replaces `labels`, and so
     everything made of them; `scores` remain those of the network. A new `input_path` or
     `page_index` gives a new `stem`. Further items are printed and saved as JSON. Two results are
     equal only if they are the same object.
@@ -77,7 +77,7 @@ class SegResult(ResultDict):
 
     Attributes:
         labels: int32 (H, W), the size of the source image; class ids in [0, num_classes).
-        image: the source image, uint8 (H, W, 3), BGR.
+        image: the source image, uint8 (H, W, 3), BGR; or its `bands`, (H, W, C), as they are.
         input_path: path, URL or camera; None for an array or bytes.
         page_index: zero-based index of a PDF page or of a TIFF or video frame; None for formats
             with a single image.
@@ -95,10 +95,14 @@ class SegResult(ResultDict):
         label_palette: uint8 (K, 3), RGB: the colours of label pictures, such as `img`; None if they
             are those of `palette`.
         error: always None; a `SegFailure` has an error.
+        bands: the names of the channels of `image`, in order, of a model that takes bands; empty
+            for a picture. What shows the image, such as `overlay`, shows the bands called red,
+            green and blue, else the first three, or the only one: uint8 as it is; other types so
+            that the 2nd and 98th percentile of each band become black and full brightness.
     """
 
     labels: npt.NDArray[np.int32]
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[Any]
     input_path: str | None
     page_index: int | None
     class_names: tuple[str, ...]
@@ -112,6 +116,7 @@ class SegResult(ResultDict):
     time: float | None = None
     label_palette: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     error: None = None
+    bands: tuple[str, ...] = ()
     _items: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,6 +164,11 @@ class SegResult(ResultDict):
             colours,
             f"{height} x {width}; {self._run()}",
         )
+
+    @property
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """The image as it is shown: uint8 (H, W, 3), BGR; see `bands`."""
+        return render.shown_bands(self.image, self.bands) if self.bands else self.image
 
     @property
     def img(self) -> dict[str, Image.Image]:
@@ -378,7 +388,7 @@ class SegResult(ResultDict):
             background=background,
             side_by_side=side_by_side,
         )
-        return render.overlay(self.image, self.labels, self.palette, self.class_names, look)
+        return render.overlay(self.picture, self.labels, self.palette, self.class_names, look)
 
     def save_to_img(self, save_path: str | Path, *, overwrite: bool = True) -> list[Path]:
         """Save the coloured label map.
@@ -571,7 +581,7 @@ class SegResult(ResultDict):
         if key == LABELS:
             return self.labels[None]
         if key == IMAGE:
-            return np.ascontiguousarray(self.image[:, :, ::-1])
+            return np.ascontiguousarray(self.image[:, :, :: 1 if self.bands else -1])
         return getattr(self, key)
 
     def _set_own(self, key: str, value: Any) -> None:
@@ -604,15 +614,16 @@ class SegResult(ResultDict):
         checked: npt.NDArray[np.int32] = labels[0].astype(np.int32)
         return checked
 
-    def _parse_image(self, value: Any) -> npt.NDArray[np.uint8]:
-        """Check the picture, RGB, that a script assigns to the key "input_img"."""
+    def _parse_image(self, value: Any) -> npt.NDArray[Any]:
+        """Check the picture, RGB or of `bands`, that a script assigns to the key "input_img"."""
         picture = np.asarray(value)
-        if picture.shape != self.image.shape or picture.dtype != np.uint8:
+        if picture.shape != self.image.shape or picture.dtype != self.image.dtype:
+            order = ", ".join(self.bands) or "RGB"
             raise ConfigError(
                 f"input_img of shape {picture.shape} and type {picture.dtype} is not valid: assign "
-                f"a picture of shape {self.image.shape} and type uint8, RGB"
+                f"a picture of shape {self.image.shape} and type {self.image.dtype}, {order}"
             )
-        return np.ascontiguousarray(picture[:, :, ::-1])
+        return np.ascontiguousarray(picture[:, :, :: 1 if self.bands else -1])
 
     def _mean_scores(self, parts: npt.NDArray[np.int32]) -> list[float] | None:
         """The mean score of each part of the image, given the part of each pixel."""

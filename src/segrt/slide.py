@@ -127,7 +127,7 @@ class Crops:
         Args:
             image: at the inference size, as returned by `Transforms.fit`.
             transforms: from an image to the network's input.
-            run: the network, from float32 (N, 3, h, w) to logits.
+            run: the network, from float32 (N, C, h, w) to logits.
             align_corners: as in `segrt.postprocess.labels_from_logits`.
         """
         self._image, self._transforms, self._run = image, transforms, run

@@ -12,7 +12,14 @@ from typing import Any, Protocol, TypeAlias
 from PIL import Image, UnidentifiedImageError
 
 from segrt import http, pdf, pillow_file, structure, tiff, video
-from segrt.arrays import SupportsArray, SupportsDLPack, as_numpy, from_array, is_array
+from segrt.arrays import (
+    SupportsArray,
+    SupportsDLPack,
+    as_numpy,
+    from_array,
+    from_bands,
+    is_array,
+)
 from segrt.errors import InputError, MissingExtraError, TooLargeError
 from segrt.folders import find_images
 from segrt.formats import HEAD, READ_SUFFIXES, VIDEO_SUFFIXES, is_pdf, is_tiff
@@ -37,7 +44,10 @@ Source: TypeAlias = (
 
 
 def frames(
-    source: object, reading: Reading = Reading(), color: Color = "bgr"
+    source: object,
+    reading: Reading = Reading(),
+    color: Color = "bgr",
+    bands: tuple[str, ...] = (),
 ) -> Iterator[Frame | SegFailure]:
     """Read images one by one, in order. An unreadable one becomes a SegFailure in its position.
 
@@ -57,6 +67,8 @@ def frames(
             of these, nested to any depth.
         reading: how files are read.
         color: the order of the channels of arrays.
+        bands: the names of the channels of arrays, which are then read by `from_bands`; empty if
+            arrays are pictures.
     """
     if isinstance(source, os.PathLike):
         source = os.fsdecode(source)
@@ -74,11 +86,11 @@ def frames(
         image = source
         yield _framed(attempt(lambda: pillow_file.from_pil(image, reading)))
     elif is_array(source):
-        yield from _from_arrays(source, reading, color)
+        yield from _from_arrays(source, reading, color, bands)
     elif callable(getattr(source, "read", None)):
         yield from _from_file(source, reading)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
-        yield from _from_items(source, reading, color)
+        yield from _from_items(source, reading, color, bands)
     else:
         error = InputError(
             f"an input of type {type(source).__name__} can't be read: give a path, a folder, a "
@@ -105,7 +117,7 @@ def is_likely_single(source: object) -> bool:
 
 
 def _from_items(
-    source: Iterable[object], reading: Reading, color: Color
+    source: Iterable[object], reading: Reading, color: Color, bands: tuple[str, ...]
 ) -> Iterator[Frame | SegFailure]:
     if isinstance(source, (list, tuple)) and len(source) > 1 and _are_numbers(source[:2]):
         what = "a list of numbers can't be read: pass an array, as np.asarray(list)"
@@ -118,7 +130,7 @@ def _from_items(
         yield _failure(None, None, InputError(what))
         return
     for item in items:
-        yield from frames(item, reading, color)
+        yield from frames(item, reading, color, bands)
 
 
 def _are_numbers(items: Iterable[object]) -> bool:
@@ -131,7 +143,9 @@ def _framed(image: Pixels | Exception) -> Frame | SegFailure:
     return _failure(None, None, image) if isinstance(image, Exception) else Frame(image, None)
 
 
-def _from_arrays(source: object, reading: Reading, color: Color) -> Iterator[Frame | SegFailure]:
+def _from_arrays(
+    source: object, reading: Reading, color: Color, bands: tuple[str, ...]
+) -> Iterator[Frame | SegFailure]:
     """One image; or a NumPy array or a pandas series of paths and other objects."""
     try:
         array = as_numpy(source)
@@ -140,7 +154,13 @@ def _from_arrays(source: object, reading: Reading, color: Color) -> Iterator[Fra
         return
     if array.ndim == 1 and array.dtype.kind in "OUT":
         for item in array.tolist():
-            yield from frames(item, reading, color)
+            yield from frames(item, reading, color, bands)
+    elif bands:
+        image = attempt(lambda: from_bands(array, bands))
+        if isinstance(image, Exception):
+            yield _failure(None, None, image)
+        else:
+            yield Frame(image, None, bands=bands)
     else:
         yield _framed(attempt(lambda: from_array(array, color)))
 

@@ -135,7 +135,7 @@ def tune(
         file: the `.onnx` file.
         candidates: the plans; the first is that of normal mode.
         reference: the plan with the correct labels: FP32 on the CPU.
-        images: uint8 (H, W, 3), BGR.
+        images: uint8 (H, W, 3), BGR; or arrays of the bands that the model takes.
         size: (height, width) of inference.
         rounds: number of timed images per plan; the images take turns.
         agreement: minimum share of labels equal to the reference's, from 0 to 1.
@@ -185,7 +185,7 @@ class _Entry:
         """Load the model, and compare its labels with the expected ones."""
         try:
             pipeline = Pipeline(Session(file, self.plan))
-            pipeline.session.warm_up((1, 3, *size))
+            pipeline.session.warm_up(size)
             if not _finite(pipeline.session, images, size):
                 self.rejected = "its logits hold NaN or infinity"
                 return

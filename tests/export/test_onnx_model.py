@@ -14,14 +14,16 @@ from graphs import Net, pixel_network
 from onnx import TensorProto as T
 
 import segrt
-from segrt.errors import ExportError
+from segrt.errors import ExportError, ModelError
 from segrt.result import SegResult
 
 pytest.importorskip("onnxslim", reason="needs the extra export")
 
 from segrt_export.cli import app
+from segrt_export.device import to_device
 from segrt_export.exporter import export
 from segrt_export.onnx_model import OnnxModel
+from segrt_export.quantization import quantize
 
 YML = "Deploy: {transforms: [{type: Normalize, mean: 0.2, std: 0.25}]}\n"
 
@@ -129,3 +131,43 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
         "one.onnx",
         "two.onnx",
     ]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 12])
+def test_network_that_takes_bands(tmp_path: Path, channels: int) -> None:
+    net = Net()
+    low = net.conv("x", channels, 5, kernel_shape=[3, 3], strides=[4, 4], pads=[1, 1, 1, 1])
+    up = net.add("Resize", low, "", "", net.sizes("x", 5), mode="linear")
+    model = net.model(net.add("Softmax", up, axis=1))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = channels
+    file = tmp_path / "land.onnx"
+    onnx.save(model, str(file))
+    bands = tuple(f"b{band}" for band in range(channels))
+    with pytest.raises(ModelError, match=f"takes {channels} channels, and nothing says which"):
+        OnnxModel.open(file)
+    with pytest.raises(ModelError, match=f"does not say how its {channels} bands are prepared"):
+        OnnxModel.open(file, bands=bands)
+    means = [100 * band for band in range(channels)]
+    (tmp_path / "inference.yml").write_text(
+        f"Deploy: {{transforms: [{{type: Normalize, scale: 1, mean: {means}, std: 500}}]}}"
+    )
+    source = OnnxModel.open(file, bands=bands)
+    with pytest.raises(ExportError, match=r"takes bands .*, and no photos"):
+        export(source, tmp_path / "out" / "m.onnx", images=[tmp_path / "a.png"])
+    exported = export(source, tmp_path / "out" / "m.onnx")
+    parity = exported.report["parity"]
+    assert parity["worst"] == 1
+    assert [case["shape"][:2] for case in parity["cases"]] == [[1, channels]] * 4 + [[3, channels]]
+    assert exported.report["passes"]["cut_tail"] == 1
+    labels = []
+    image = np.random.default_rng(1).integers(0, 4000, (64, 96, channels), np.uint16)
+    for model_file in (file, exported.file):
+        given = bands if model_file == file else None  # the exported file states its bands
+        pipeline = segrt.create_pipeline(model_dir=model_file, bands=given)
+        labels.append(pipeline.segment(image).labels)
+    assert len(np.unique(labels[0])) > 1
+    assert (labels[0] == labels[1]).mean() > 0.999
+    device = to_device(exported.file, tmp_path / "m.ort", size=(64, 96))
+    assert device.report["parity"]["worst"] == 1
+    with pytest.raises(ExportError, match=r"takes bands .*, and segrt quantises with pictures"):
+        quantize(exported.file, tmp_path / "m.int8.onnx", tmp_path)

@@ -60,6 +60,9 @@ export function readModel(bytes) {
 }
 
 function checked(meta, graph) {
+  if (meta.bands?.length) {
+    throw new SegrtError(`This model takes bands (${meta.bands.join(", ")}), and no picture.`);
+  }
   const { input, channels, fixed } = imageInput(graph.inputs);
   const output = graph.outputs[0];
   const form = meta.output ?? "logits";

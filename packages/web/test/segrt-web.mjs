@@ -67,6 +67,7 @@ const refused = {
   "has no segrt metadata": { meta: null },
   "metadata of this model is damaged": { meta: "{" },
   "must take one picture": { input: ["N", 7, "H", "W"] },
+  "takes bands \\(nir, red, green\\), and no picture": { meta: { bands: ["nir", "red", "green"] } },
   "names 3 classes, but it has 2": { meta: { class_names: ["a", "b", "c"] } },
   "resizes pictures by AREA": { meta: { transforms: [{ type: "ResizeByLong", long_size: 9, interp: "AREA" }] } },
   "requires the transform Crop": { meta: { transforms: [{ type: "Crop" }] } },

@@ -61,7 +61,7 @@ class Footprint:
     terms: tuple[tuple[float, float, float], ...]
 
     def bytes_for(self, shape: tuple[int, ...]) -> int:
-        """Memory for a batch of shape (N, 3, H, W), in bytes, without the weights."""
+        """Memory for a batch of shape (N, C, H, W), in bytes, without the weights."""
         count, _, height, width = shape
         pixels = math.ceil(height / STRIDE) * math.ceil(width / STRIDE) * STRIDE**2
         peak = max(a + b * pixels + c * pixels**2 for a, b, c in self.terms)

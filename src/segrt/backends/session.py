@@ -162,21 +162,20 @@ class Session:
         self._check(output, len(batch))
         return output
 
-    def warm_up(self, shape: Shape) -> None:
+    def warm_up(self, size: tuple[int, int]) -> None:
         """Do in advance what the first run at a size does: compile, choose kernels, take memory.
 
         Args:
-            shape: (N, 3, H, W) of the batches to come.
+            size: (height, width) of the images to come, which run one by one.
 
         Raises:
             ModelError: the model can't run at this size.
         """
+        shape = (1, self.description.input.channels, *size)
         with self._lock:
             if self._shapes == "repeated":
                 self._recent.extend([shape] * _OFTEN)
-        count, _, height, width = shape
-        channels = self.description.input.channels
-        self.run(np.zeros((count, channels, height, width), np.float32))
+        self.run(np.zeros(shape, np.float32))
 
     def rest(self) -> None:
         """Return memory: of the sessions for several input sizes, keep the one for all sizes."""
@@ -196,9 +195,10 @@ class Session:
         Raises:
             TooLargeError: not even one fits.
         """
-        one, capacity = self._need((1, 3, *size)) + extra, BUDGET.capacity()
+        shape = (1, self.description.input.channels, *size)
+        one, capacity = self._need(shape) + extra, BUDGET.capacity()
         if one * count > capacity:
-            one = self._need((1, 3, *size), exact=True) + extra
+            one = self._need(shape, exact=True) + extra
             BUDGET.check(one, f"an image at the inference size {size[0]} x {size[1]}")
         return max(1, min(count, capacity // one))
 
@@ -206,7 +206,7 @@ class Session:
         """Reserve the memory of a run, as in `Budget.reserve`.
 
         Args:
-            shape: (N, 3, H, W) of the batch.
+            shape: (N, C, H, W) of the batch.
             extra: bytes needed in addition.
         """
         need = self._need(shape) + extra

@@ -185,7 +185,7 @@ class SegrtContender(Contender):
         for size in {
             transforms.size((image.shape[0], image.shape[1]), self._size) for image in self._images
         }:
-            self._pipeline.session.warm_up((1, 3, *size))
+            self._pipeline.session.warm_up(size)
         return perf_counter() - start
 
     def segment(self, image: Image, size: TargetSize) -> tuple[Labels, Steps]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from segrt.metadata import MAX_CLASSES
+from segrt.metadata import MAX_CLASSES, Bands
 from segrt.model_configs.stated import Lenient, Stated, parse, read_mapping
 
 # PaddleSeg's defaults of Resize (paddleseg/transforms/transforms.py) differ from PaddleX's.
@@ -18,6 +18,7 @@ OutputOp = Literal["argmax", "softmax", "none"]
 
 class _Deploy(Lenient):
     transforms: list[dict[str, Any]] | None = Field(None, max_length=100)
+    bands: Bands = ()
     model: str | None = None
     output_op: OutputOp | None = None
 
@@ -75,6 +76,8 @@ def from_mapping(data: object, path: Path, *, paddleseg: bool) -> Stated:
             transforms = [_RESIZE | t if t.get("type") == "Resize" else t for t in transforms]
             values["resize_in"] = "float32"
         values["transforms"] = tuple(transforms)
+    if config.deploy and config.deploy.bands:  # segrt's own key
+        values["bands"] = config.deploy.bands
     if config.post and config.post.label_list:
         values["class_names"] = tuple(str(label) for label in config.post.label_list)
     if config.general and config.general.model_name:

@@ -73,7 +73,8 @@ class Segmenter:
         Args:
             path: the column with paths or URLs; with `image`, they are only names, and may be
                 missing.
-            image: the column with the images, as the bytes of files or as arrays (H, W, 3).
+            image: the column with the images, as the bytes of files or as arrays: (H, W, 3),
+                or the bands that the model takes.
             color: the order of the channels of these arrays; Ray Data reads images as RGB.
             labels: the form of the labels.
             target_size: as in `Pipeline.predict`, like the next five.
@@ -136,7 +137,7 @@ class Segmenter:
             except Exception as error:  # each store has exceptions of its own
                 yield SegFailure(name, None, InputError(_named(name, error)))
                 continue
-            for item in frames(source, self.reading, self._color):
+            for item in frames(source, self.reading, self._color, self.pipeline.session.meta.bands):
                 if isinstance(item, Frame):
                     yield replace(item, input_path=name)
                 else:

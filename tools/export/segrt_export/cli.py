@@ -30,6 +30,7 @@ from rich.table import Column, Table
 import segrt
 import segrt_export
 from segrt import verbosity, zoo
+from segrt.config import parse_bands
 from segrt.errors import ConfigError, ExportError, SegrtError
 from segrt.folders import find_images
 from segrt.types import MAX_SIDE, shown
@@ -69,6 +70,9 @@ class ModelOptions:
 
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None
     """Configuration of an .onnx file; default: next to it."""
+
+    bands: Annotated[str | None, Parameter(metavar="NAME,...")] = None
+    """Names of the input's channels, if it takes bands: red,green,blue,nir."""
 
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], metavar="FOLDER")] = None
     """Output folder; default for zoo models: cache."""
@@ -230,6 +234,7 @@ def _export(
                 models.out,
                 untrained=models.untrained,
                 config=models.config,
+                bands=parse_bands(models.bands.split(",")) if models.bands is not None else None,
             )
             source, file = distinct_target(name, source, file, taken)
             with sealed(name, file):

@@ -27,6 +27,7 @@ class Config:
             missing.
         resize_in: type of the image while it is resized: float32 in PaddleSeg.
         output_op: `Deploy.output_op`, the operator that the export appended to the network.
+        bands: `Deploy.bands`, segrt's own key: the names of the input's channels.
     """
 
     files: tuple[Path, ...] = ()
@@ -35,9 +36,10 @@ class Config:
     transforms: tuple[dict[str, Any], ...] | None = None
     resize_in: Literal["uint8", "float32"] = "uint8"
     output_op: OutputOp | None = None
+    bands: tuple[str, ...] = ()
 
 
-def read_config(folder: Path, stem: str) -> Config:
+def read_config(folder: Path, stem: str, bands: tuple[str, ...] | None = None) -> Config:
     """Read the configuration of the program `stem` in a folder.
 
     Example:
@@ -47,6 +49,7 @@ def read_config(folder: Path, stem: str) -> Config:
     Args:
         folder: may contain `<stem>.yml` or `inference.yml`, and `deploy.yaml`.
         stem: file name of the program, without its suffix.
+        bands: the names of the input's channels, instead of those that a file states.
 
     Raises:
         ModelError: a file is invalid, or `inference.yml` and `deploy.yaml` contradict each other.
@@ -56,7 +59,8 @@ def read_config(folder: Path, stem: str) -> Config:
     stated: dict[Path, Stated] = {yml: paddle.inference_yml(yml)} if yml else {}
     if (deploy := folder / "deploy.yaml").is_file():
         stated[deploy] = paddle.deploy_yaml(deploy)
-    values, _ = merge([*stated.values()], folder)
+    given = () if bands is None else ("bands",)
+    values, _ = merge([*stated.values()], folder, given, bands)
     return Config(
         tuple(stated),
         values.get("name", ""),
@@ -64,6 +68,7 @@ def read_config(folder: Path, stem: str) -> Config:
         values.get("transforms"),
         values.get("resize_in", "uint8"),
         values.get("output_op"),
+        values.get("bands", ()) if bands is None else bands,
     )
 
 

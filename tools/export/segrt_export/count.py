@@ -61,7 +61,7 @@ def input_shape(model: ModelProto, size: tuple[int, int], *, batch: int = 1) -> 
     """
     dims = model.graph.input[0].type.tensor_type.shape.dim
     fixed = [dim.dim_value for dim in dims] or [0] * 4
-    wanted = (batch, 3, *size)
+    wanted = (batch, 3, *size)  # graphs for bands fix their number
     return tuple(have if have > 0 else want for have, want in zip(fixed, wanted, strict=True))
 
 

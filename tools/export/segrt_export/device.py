@@ -146,7 +146,9 @@ def _prepare(
         from onnxruntime.tools import onnx_model_utils
 
         name = description.input.name
-        onnx_model_utils.make_input_shape_fixed(model.graph, name, [1, 3, *size])
+        onnx_model_utils.make_input_shape_fixed(
+            model.graph, name, [1, description.input.channels, *size]
+        )
         onnx_model_utils.fix_output_shapes(model)
         # What is computed from sizes becomes constant, and its operators are no longer needed.
         model.CopyFrom(onnxslim.slim(model))
@@ -183,7 +185,8 @@ def _compare(
     own = description.input.dims
     batch, height, width = (1, *size) if size else own
     found = []
-    for case in cases_for(images, AWKWARD_SIZES, [batch or "N", 3, height or "H", width or "W"]):
+    shape = [batch or "N", description.input.channels, height or "H", width or "W"]
+    for case in cases_for(images, AWKWARD_SIZES, shape, meta.bands):
         inputs = case.batch(description.transforms)
         try:
             expected = session.run([description.output.name], {description.input.name: inputs})[0]

@@ -110,7 +110,8 @@ def export(
     Args:
         source: the Paddle or ONNX model.
         file: path of the `.onnx` file; missing folders are created.
-        images: photos to compare on; by default the sample image of the package.
+        images: photos to compare on; by default the sample image of the package. A network that
+            takes bands is compared on random values.
         sizes: (height, width) of further comparisons.
         opset: ONNX operator set of the result.
         weights: data type of stored weights. "float16" halves the file and rounds each weight to
@@ -198,7 +199,7 @@ def _to_onnx(source: PaddleModel | OnnxModel, work: Path, opset: int) -> tuple[M
         model = source.load()
         return model, len(model.graph.node)
     program, params = paddle3_program(source, work)
-    check_interface(program)
+    check_interface(program, source.config.bands)
     _check_output_op(source, output_kind(program))
     bins = adaptive_pool.mark(program)
     marked, raw = work / "marked.json", work / "raw.onnx"
@@ -216,6 +217,8 @@ def _transform(
     """Run the passes on `model`, in place, and return its metadata."""
     # The converter's shapes are those of the marked program, not of the model's own operators.
     del model.graph.value_info[:]
+    if bands := source.meta.bands:  # a Paddle program may leave their number open
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = len(bands)
     _simplify(model)
     tail = cut_tail(model)
     if isinstance(source, PaddleModel):

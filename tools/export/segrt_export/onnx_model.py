@@ -13,7 +13,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, version_converter
 
 from segrt import external_data, files
-from segrt.description import NOTHING, Description, describe
+from segrt.description import Description, Given, describe
 from segrt.errors import ExportError
 from segrt.metadata import KEY, ModelMeta
 from segrt.network import first_line, prepare, standard
@@ -47,12 +47,16 @@ class OnnxModel:
     description: Description
 
     @classmethod
-    def open(cls, file: Path, config: Path | None = None) -> OnnxModel:
+    def open(
+        cls, file: Path, config: Path | None = None, bands: tuple[str, ...] | None = None
+    ) -> OnnxModel:
         """Find out what a model needs and gives.
 
         Args:
             file: the `.onnx` file.
             config: a configuration to use instead of those next to the file.
+            bands: the names of the input's channels, for a network that takes bands; None for
+                those of the configuration.
 
         Raises:
             ExportError: nothing says how images are prepared, or the model was exported by segrt.
@@ -66,13 +70,14 @@ class OnnxModel:
         if text:
             raise ExportError(f"{file} comes from segrt-export: export the original again")
         inputs, outputs = session.get_inputs(), session.get_outputs()
-        described = describe(file, inputs, outputs, None, NOTHING, config)
+        described = describe(file, inputs, outputs, None, Given(bands=bands), config)
         node = described.input
-        if node.channels_last or node.channels != 3 or np.dtype(node.dtype) != np.float32:
+        pictures = node.channels == 3 or described.meta.bands
+        if node.channels_last or not pictures or np.dtype(node.dtype) != np.float32:
             raise ExportError(
                 f"{file} takes {np.dtype(node.dtype)}, channels"
                 f" {'last' if node.channels_last else 'first'}: {node.channels}. segrt-export takes"
-                " float32, N x 3 x H x W; segrt runs this file as it is"
+                " float32, N x 3 x H x W, or bands; segrt runs this file as it is"
             )
         if described.output.channels_last:
             raise ExportError(

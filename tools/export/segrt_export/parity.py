@@ -24,7 +24,7 @@ from PIL import Image
 from segrt.errors import ExportError
 from segrt.metadata import KEY, ModelMeta
 from segrt.postprocess import labels_from_logits, resize_labels
-from segrt.preprocess import Transforms
+from segrt.preprocess import Resize, Transforms
 from segrt.sources import read_image
 from segrt_export.convert import failure_reason
 from segrt_export.onnx_model import OnnxModel, OnnxReference
@@ -38,6 +38,7 @@ AWKWARD_SIZES = ((333, 517), (97, 211), (720, 960))
 """(height, width): odd, small, and not a multiple of the largest stride."""
 SAMPLE = Path(str(files("segrt") / "models" / "sample.png"))
 """The sample image of the package, a street scene."""
+_RANDOM_SIZE = (360, 480)  # of the first case without photos
 THRESHOLD = 0.999
 """Minimum share of equal labels in each case. Exact passes reach 1.0, except for logits that differ
 only in the last bit of float32."""
@@ -157,18 +158,18 @@ class Case:
 
     Attributes:
         name: what they are, for the report.
-        photos: BGR images, uint8 (H, W, 3), of one size.
+        photos: BGR images, uint8 (H, W, 3), of one size; or random values for a network that takes
+            bands, float32 (H, W, C), normalised already.
     """
 
     name: str
-    photos: list[npt.NDArray[np.uint8]]
+    photos: list[npt.NDArray[Any]]
 
     def batch(self, transforms: Transforms) -> Floats:
-        """The normalised images: float32 (N, 3, H, W)."""
-        batch = np.empty((len(self.photos), 3, *self.photos[0].shape[:2]), np.float32)
-        for slot, photo in zip(batch, self.photos, strict=True):
-            transforms.normalize.write(photo, slot)
-        return batch
+        """The normalised images: float32 (N, C, H, W)."""
+        if transforms.bands:
+            return np.ascontiguousarray(np.stack(self.photos).transpose(0, 3, 1, 2), np.float32)
+        return transforms.batch(self.photos)
 
 
 def compare(
@@ -187,7 +188,8 @@ def compare(
         source: the original model.
         graphs: the serialized ONNX models to compare, by report key.
         work: folder for temporary files.
-        images: photos; by default the sample image of the package.
+        images: photos; by default the sample image of the package. There are none for a network
+            that takes bands: it is compared on random values.
         sizes: (height, width) of further cases, to which the first image is resized.
 
     Returns:
@@ -254,10 +256,10 @@ def _compare(
     """The cases of each graph, and the reason by name of those that the original can't run."""
     first = next(iter(sessions.values()))
     meta = ModelMeta.loads(first.get_modelmeta().custom_metadata_map[KEY], file=source.name)
-    transforms = Transforms.parse(list(meta.transforms))
+    transforms = Transforms.parse(list(meta.transforms), bands=meta.bands)
     cases: dict[str, list[dict[str, Any]]] = {graph: [] for graph in sessions}
     refused: dict[str, str] = {}
-    for case in cases_for(list(images), sizes, first.get_inputs()[0].shape):
+    for case in cases_for(list(images), sizes, first.get_inputs()[0].shape, meta.bands):
         batch = case.batch(transforms)
         try:
             theirs, their_logits = reference.run(batch)
@@ -320,15 +322,29 @@ def labels_of(output: npt.NDArray[Any], meta: ModelMeta, size: tuple[int, int]) 
 
 
 def cases_for(
-    images: list[Path], sizes: Sequence[tuple[int, int]], shape: Sequence[int | str]
+    images: list[Path],
+    sizes: Sequence[tuple[int, int]],
+    shape: Sequence[int | str],
+    bands: Sequence[str] = (),
 ) -> Iterator[Case]:
-    """The cases that a model with the input `shape` accepts; text stands for any number."""
-    images = images or [SAMPLE]
+    """The cases that a model with the input `shape` accepts; text stands for any number.
+
+    Raises:
+        ExportError: there are photos for a network that takes bands.
+    """
+    if bands and images:
+        raise ExportError(
+            f"the network takes bands ({', '.join(bands)}), and no photos: leave them out, and it"
+            " is compared on random values"
+        )
+    images = images or ([Path("random values")] if bands else [SAMPLE])
     batch, _, height, width = (side if isinstance(side, int) else 0 for side in shape)
 
     def case(name: str, files: Sequence[Path], size: tuple[int, int] | None) -> Case:
-        size = size or read_image(files[0]).shape[:2]
+        size = size or (_RANDOM_SIZE if bands else read_image(files[0]).shape[:2])
         size = (height or size[0], width or size[1])
+        if bands:
+            return Case(name, _random(len(files), size, len(bands)))
         return Case(name, [_resized(file, size) for file in files])
 
     first = images[0]
@@ -340,6 +356,20 @@ def cases_for(
             yield case(f"{first.name} at {size[0]}x{size[1]}", [first] * (batch or 1), size)
     if not batch:
         yield case("a batch of 3", (images * 3)[:3], (352, 480))
+
+
+def _random(count: int, size: tuple[int, int], bands: int) -> list[Floats]:
+    """Normal values that vary over some ten pixels, as those of photos do, with fine noise."""
+    generator, upsample = np.random.default_rng(0), Resize()
+    small = (size[0] // 12 + 2, size[1] // 12 + 2, bands)
+    found = []
+    for _ in range(count):
+        coarse = upsample.apply(
+            generator.standard_normal(small).astype(np.float32), size, bands=True
+        )
+        noise = generator.standard_normal((*size, bands)).astype(np.float32)
+        found.append(coarse + np.float32(0.1) * noise)
+    return found
 
 
 def _resized(file: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:

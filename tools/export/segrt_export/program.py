@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,9 @@ class PaddleModel:
     config: Config
 
     @classmethod
-    def open(cls, folder: Path, *, name: str | None = None) -> PaddleModel:
+    def open(
+        cls, folder: Path, *, name: str | None = None, bands: tuple[str, ...] | None = None
+    ) -> PaddleModel:
         """Find the model's files in `folder`.
 
         Args:
@@ -69,16 +72,23 @@ class PaddleModel:
                 `deploy.yaml` (PaddleSeg).
             name: the model's name; by default that of the folder, or `Global.model_name` of
                 `inference.yml` if the folder is called `inference` or similar.
+            bands: the names of the input's channels, for a network that takes bands; None for
+                those of the configuration.
 
         Raises:
-            ExportError: the folder, its program or its weights are missing, or it contains several
-                programs.
+            ExportError: the folder, its program or its weights are missing, it contains several
+                programs, or nothing says how bands are prepared.
             ModelError: a configuration is invalid or contradicts another.
         """
         if not folder.is_dir():
             raise ExportError(f"{folder} is not a folder with a Paddle inference model")
         program = _find_program(folder)
-        config = read_config(folder, program.stem)
+        config = read_config(folder, program.stem, bands)
+        if config.bands and config.transforms is None:
+            raise ExportError(
+                f"{folder} does not say how its bands are prepared: add inference.yml, with a"
+                " Normalize with mean and std in Deploy.transforms"
+            )
         if config.transforms is None:
             log.warning(
                 "%s: %s; assuming RGB images normalised with mean 0.5 and standard deviation 0.5",
@@ -122,6 +132,7 @@ class PaddleModel:
             class_names=self.class_names,
             transforms=self.transforms,
             resize_in=self.config.resize_in,
+            bands=self.config.bands,
         )
 
     def sha256(self) -> dict[str, str]:
@@ -198,18 +209,24 @@ def attribute(op: Op, name: str) -> dict[str, Any]:
     return found
 
 
-def check_interface(program: dict[str, Any]) -> None:
+def check_interface(program: dict[str, Any], bands: Sequence[str] = ()) -> None:
     """Refuse a program that does not map images to one class for each pixel.
+
+    Args:
+        program: the program.
+        bands: the names of its input's channels; empty if it takes pictures.
 
     Raises:
         ExportError: the number or the shapes of its inputs and outputs are not those of semantic
             segmentation.
     """
     inputs = _declared(program, "1.data", "1.feed")
-    if [(len(shape), shape[1:2]) for shape in inputs] not in ([(4, [3])], [(4, [-1])]):
+    count = len(bands) or 3
+    if [(len(shape), shape[1:2]) for shape in inputs] not in ([(4, [count])], [(4, [-1])]):
         raise ExportError(
             f"the program's input is {_shown(inputs)}, and segrt-export needs one input,"
-            " N x 3 x height x width"
+            f" N x {count} x height x width: for other channels, name each of them, in"
+            " inference.yml (Deploy.bands) or with --bands"
         )
     outputs = _declared(program, "1.fetch")
     if [len(shape) for shape in outputs] not in ([3], [4]):

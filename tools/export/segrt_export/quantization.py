@@ -186,11 +186,16 @@ def _open(file: Path) -> Description:
     """What is known of a model.
 
     Raises:
-        ExportError: it can't be loaded, does not come from segrt-export, or is quantised.
+        ExportError: it can't be loaded, does not come from segrt-export, is quantised, or takes
+            bands.
     """
     described = open_exported(file)
     if is_quantised(file):
         raise ExportError(f"{file} is quantised already: give the model it was made from")
+    if bands := described.meta.bands:
+        raise ExportError(
+            f"{file} takes bands ({', '.join(bands)}), and segrt quantises with pictures only"
+        )
     return described
 
 

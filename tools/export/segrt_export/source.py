@@ -32,6 +32,7 @@ def open_source(
     *,
     untrained: bool = False,
     config: Path | None = None,
+    bands: tuple[str, ...] | None = None,
 ) -> tuple[Source, Path]:
     """Open a model by folder, archive, ONNX file, or name in the model zoo.
 
@@ -48,6 +49,8 @@ def open_source(
             segrt finds it by name.
         untrained: generate the named model with random weights instead of downloading it.
         config: the configuration of an `.onnx` file, instead of those next to it.
+        bands: the names of the channels of its input, for a network that takes bands; None for
+            those of its configuration.
 
     Returns:
         tuple: the model, and the path of its `.onnx` file.
@@ -59,11 +62,11 @@ def open_source(
     """
     path = Path(text)
     if path.suffix == ".onnx" and path.is_file():
-        return _with_target(segrt_export.OnnxModel.open(path, config), out, None)
+        return _with_target(segrt_export.OnnxModel.open(path, config, bands), out, None)
     if config is not None:
         raise ConfigError(f"--config is for .onnx files, and {text} has its own configuration")
     if path.is_dir():
-        return _with_target(PaddleModel.open(path), out, None)
+        return _with_target(PaddleModel.open(path, bands=bands), out, None)
     if path.is_file():
         if not tarfile.is_tarfile(path):
             raise ExportError(
@@ -71,10 +74,12 @@ def open_source(
                 " one, nor an .onnx file"
             )
         name = path.name.removesuffix(".gz").removesuffix(".tar").removesuffix("_infer")
-        return _with_target(_unpack(path, work, name), out, _find_spec(name))
+        return _with_target(_unpack(path, work, name, bands), out, _find_spec(name))
     if path.suffix in (".tar", ".gz", ".json", ".onnx", ".pdmodel") or "/" in text:
         raise ExportError(f"{path} does not exist")
     spec = zoo.get(text)
+    if bands:
+        raise ConfigError(f"--bands is for your own models, and {spec.name} takes pictures")
     if spec.bundled:
         raise ExportError(f"{spec.name} comes with segrt as an .onnx file and needs no export")
     if untrained:
@@ -83,9 +88,9 @@ def open_source(
     return _with_target(_unpack(store.fetch(spec), work, spec.name), out, spec)
 
 
-def _unpack(tar: Path, work: Path, name: str) -> PaddleModel:
+def _unpack(tar: Path, work: Path, name: str, bands: tuple[str, ...] | None = None) -> PaddleModel:
     archive.unpack(tar, work / "unpacked")
-    return PaddleModel.open(archive.find_model_dir(work / "unpacked"), name=name)
+    return PaddleModel.open(archive.find_model_dir(work / "unpacked"), name=name, bands=bands)
 
 
 def _find_spec(name: str) -> ModelSpec | None:
