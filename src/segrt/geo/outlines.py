@@ -1,7 +1,7 @@
-"""Traces the regions of a label map that is read in strips, in memory that a strip and the regions
-open at its lower edge take.
+"""Traces the regions of a label map that is read in strips.
 
-GDALPolygonize, as rasterio offers it, collects all polygons in memory: half a kilobyte for each.
+In memory are a strip and the regions that are open at its lower edge. GDALPolygonize, as rasterio
+offers it, collects all polygons in memory, with half a kilobyte for each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Strip(NamedTuple):
 
     Attributes:
         labels: int32 (H, W); `NOTHING` for pixels without a label.
-        areas: float64 (H,): the area of a pixel of each row.
+        areas: float64 (H, 1) or (H, W): the area of each pixel.
         scores: float32 (H, W), or None; what is not finite has no score.
     """
 
@@ -70,7 +70,7 @@ def regions(
     along their border: it stays shared when the corners are transformed.
 
     Example:
-        >>> strip = Strip(np.zeros((2, 3), np.int32), np.ones(2))
+        >>> strip = Strip(np.zeros((2, 3), np.int32), np.ones((2, 1)))
         >>> [found] = regions([strip])
         >>> found.areas, found.points.tolist()
         (array([6.]), [[3, 0], [3, 2], [0, 2], [0, 0]])
@@ -147,7 +147,7 @@ class _Tracer:
         padded = np.pad(labels, 1, constant_values=NOTHING)
         padded[0, 1:-1], padded[-1, 1:-1] = self._above, below
         parts = components(labels)
-        chains = _Chains(*_trace(padded, self._top, self._spacing), parts, self._top)
+        chains = _Chains(_trace(padded, self._top, self._spacing), parts, self._top)
         table = _measure(strip, parts)
         up = (labels[0] == self._above) & (labels[0] != NOTHING)
         down = (labels[-1] == below) & (labels[-1] != NOTHING)
@@ -206,9 +206,7 @@ class _Tracer:
         self, chains: _Chains, table: _Table, is_inner: NDArray[np.bool_], ended: list[_Open]
     ) -> Regions:
         """Put the regions within this strip and those that ended in it together."""
-        inner = np.flatnonzero(
-            is_inner & (table.label != NOTHING) & (table.area >= self._min_area)
-        )
+        inner = np.flatnonzero(is_inner & (table.label != NOTHING) & (table.area >= self._min_area))
         ended = [region for region in ended if region.area >= self._min_area]
         index = np.full(len(table.label), NOTHING, np.int64)
         index[inner] = np.arange(len(inner))
@@ -247,7 +245,7 @@ def _measure(strip: Strip, parts: NDArray[np.int32]) -> _Table:
     count = int(flat.max()) + 1
     label = np.empty(count, np.int64)
     label[flat] = strip.labels.ravel()
-    weights = np.broadcast_to(strip.areas[:, None], parts.shape).ravel()
+    weights = np.broadcast_to(strip.areas, parts.shape).ravel()
     area = np.bincount(flat, weights, count)
     if strip.scores is None:
         return _Table(label, area, np.zeros(count, np.int64), np.zeros(count))
@@ -260,20 +258,11 @@ def _measure(strip: Strip, parts: NDArray[np.int32]) -> _Table:
 class _Chains:
     """The rings and parts of rings of one strip."""
 
-    def __init__(
-        self,
-        points: NDArray[np.int32],
-        contact: NDArray[np.bool_],
-        ends: _Ints,
-        links: _Ints,
-        pixels: _Ints,
-        parts: NDArray[np.int32],
-        top: int,
-    ) -> None:
-        points[:, 1] += top
-        self._points, self._contact, self._links = points, contact, links
-        self._starts = np.append(0, ends)
-        self._part = parts.ravel()[pixels].astype(np.int64)
+    def __init__(self, traced: _Traced, parts: NDArray[np.int32], top: int) -> None:
+        self._points, self._contact, self._links = traced.points, traced.contact, traced.links
+        self._points[:, 1] += top
+        self._starts = np.append(0, traced.ends)
+        self._part = parts.ravel()[traced.pixels].astype(np.int64)
 
     def of(self, parts: _Ints) -> Iterator[tuple[int, _Chain]]:
         """All chains of some parts, with the part; they are copied."""
@@ -356,11 +345,10 @@ def _split(partner: _Ints, ends: _Ints) -> tuple[_Ints, _Ints, _Ints]:
     Returns:
         tuple: the order of the corners, the end of each ring in it, and the ring each one is from.
     """
-    order = np.empty(len(partner), np.int64)
-    stack = np.empty(len(partner), np.int64)
-    height = np.full(len(partner), -1, np.int64)  # in the stack
-    new_ends, parents = [np.int64(0)], [np.int64(0)]
-    done, start = 0, 0
+    order, stack = np.empty_like(partner), np.empty_like(partner)
+    height = np.full(len(partner), -1)  # in the stack
+    new_ends, parents = np.empty_like(partner), np.empty_like(partner)
+    done = rings = start = 0
     for ring in range(len(ends)):
         top = 0
         for corner in range(start, ends[ring]):
@@ -373,107 +361,162 @@ def _split(partner: _Ints, ends: _Ints) -> tuple[_Ints, _Ints, _Ints]:
                     order[done] = stack[position]
                     height[stack[position]] = -1
                     done += 1
-                new_ends.append(np.int64(done))
-                parents.append(np.int64(ring))
+                new_ends[rings], parents[rings] = done, ring
+                rings += 1
                 top = height[other] + 1
         for position in range(top):
             order[done] = stack[position]
             done += 1
-        new_ends.append(np.int64(done))
-        parents.append(np.int64(ring))
+        new_ends[rings], parents[rings] = done, ring
+        rings += 1
         start = ends[ring]
-    return order, np.array(new_ends[1:]), np.array(parents[1:])
+    return order, new_ends[:rings], parents[:rings]
 
 
-@compiled
-def _trace(
-    padded: NDArray[np.int32], first_row: int, spacing: int
-) -> tuple[NDArray[np.int32], NDArray[np.bool_], _Ints, _Ints, _Ints]:
+# Edges are directed such that their pixel is on the right. The sides of a pixel are numbered
+# clockwise from the top: the top edge runs to the right, the right edge down.
+_DOWN = np.array([0, 1, 0, -1])
+_RIGHT = np.array([1, 0, -1, 0])
+
+
+class _Traced(NamedTuple):
+    """Chains of edges in a strip.
+
+    Attributes:
+        points: int32 (N, 2): x and y of their corners, from the upper left corner of the strip.
+        contact: bool (N,): as in `_Chain`.
+        ends: int64 (M,): the end of each chain in these.
+        links: int64 (M, 2): start and end of each chain, as in `_Chain`.
+        pixels: int64 (M,): the number of the pixel that it starts at, in the strip.
+    """
+
+    points: NDArray[np.int32]
+    contact: NDArray[np.bool_]
+    ends: _Ints
+    links: _Ints
+    pixels: _Ints
+
+
+def _trace(padded: NDArray[np.int32], top: int, spacing: int) -> _Traced:
     """Follow the edges between different labels, within a strip.
-
-    Edges are directed such that their pixel is on the right. The sides of a pixel are numbered
-    clockwise from the top: the top edge runs to the right, the right edge down.
 
     Args:
         padded: the labels of the strip, with the row above and below it, and `NOTHING` on the left
             and right.
-        first_row: the number of the strip's first row.
+        top: the number of the strip's first row.
         spacing: as in `regions`.
-
-    Returns:
-        tuple: points int32 (N, 2) from the upper left corner of the strip; contacts, bool (N,); the
-            end of each chain in these; the start and end of each chain, (M, 2), as in `_Chain`; the
-            number of the pixel, in the strip, that each one starts at.
     """
-    height, width = padded.shape[0] - 2, padded.shape[1] - 2
-    down = np.array([0, 1, 0, -1])
-    right = np.array([1, 0, -1, 0])
-    todo = np.zeros((height + 2, width + 2), np.uint8)  # bit n: the edge of side n
+    todo = np.zeros(padded.shape, np.uint8)
+    edges = _mark_edges(padded, todo)
+    chains = edges // 4 + 8 * padded.shape[1]  # rings have four edges or more
+    traced = _Traced(
+        np.empty((edges, 2), np.int32),
+        np.zeros(edges, np.bool_),
+        np.empty(chains, np.int64),
+        np.full((chains, 2), _CLOSED),
+        np.empty(chains, np.int64),
+    )
+    count = 0
+    for row in sorted({1, len(padded) - 2}):  # chains from other strips start here
+        count = _follow_all(padded, todo, row, row + 1, True, top, spacing, traced, count)
+    count = _follow_all(padded, todo, 1, len(padded) - 1, False, top, spacing, traced, count)
+    end = int(traced.ends[count - 1]) if count else 0
+    points, contact, *chains_of = traced
+    return _Traced(points[:end], contact[:end], *(of[:count] for of in chains_of))
+
+
+@compiled
+def _mark_edges(padded: NDArray[np.int32], todo: NDArray[np.uint8]) -> int:
+    """Set bit n of a pixel if it has an edge at side n; returns the number of edges."""
     edges = 0
-    for row in range(1, height + 1):
-        for column in range(1, width + 1):
+    for row in range(1, padded.shape[0] - 1):
+        for column in range(1, padded.shape[1] - 1):
             own = padded[row, column]
-            if own < 0:
-                continue
             for side in range(4):
                 outer = (side + 3) % 4
-                if padded[row + down[outer], column + right[outer]] != own:
+                if own >= 0 and padded[row + _DOWN[outer], column + _RIGHT[outer]] != own:
                     todo[row, column] |= 1 << side
                     edges += 1
-    points = np.empty((edges, 2), np.int32)
-    contact = np.zeros(edges, np.bool_)
-    ends, starts, stops, pixels = [np.int64(0)], [np.int64(0)], [np.int64(0)], [np.int64(0)]
-    count = 0
-    for turn in range(2):  # first the chains that come from other strips, then rings
-        for y in range(1, height + 1):
-            if turn == 0 and y not in (1, height):
-                continue
-            for x in range(1, width + 1):
-                for s in range(4):
-                    if not todo[y, x] & (1 << s):
-                        continue
-                    if turn == 0:
-                        own, outer = padded[y, x], (s + 3) % 4
-                        before = y - down[s]
-                        if padded[before, x - right[s]] != own:
-                            continue
-                        over = before + down[outer]
-                        if padded[over, x - right[s] + right[outer]] == own:
-                            before = over
-                        if 1 <= before <= height:
-                            continue
-                    row, column, side = y, x, s
-                    while 1 <= row <= height and todo[row, column] & (1 << side):
-                        todo[row, column] &= ~(1 << side) & 255
-                        own, outer = padded[row, column], (side + 3) % 4
-                        # The end of the edge, as a corner of pixels.
-                        end_y = row - 1 + (1 if side in (1, 2) else 0)
-                        end_x = column - 1 + (1 if side in (0, 1) else 0)
-                        ahead_y, ahead_x = row + down[side], column + right[side]
-                        over_y, over_x = ahead_y + down[outer], ahead_x + right[outer]
-                        is_corner = True
-                        if padded[ahead_y, ahead_x] != own:
-                            contact[count] = padded[over_y, over_x] == own
-                            side = (side + 1) % 4
-                        elif padded[over_y, over_x] == own:
-                            row, column, side = over_y, over_x, outer
-                        else:
-                            across = padded[row + down[outer], column + right[outer]]
-                            along = end_x if side % 2 == 0 else end_y + first_row
-                            is_corner = across != padded[over_y, over_x] or (
-                                spacing > 0 and along % spacing == 0
-                            )
-                            row, column = ahead_y, ahead_x
-                        if is_corner:
-                            points[count, 0], points[count, 1] = end_x, end_y
-                            count += 1
-                    ends.append(np.int64(count))
-                    pixels.append(np.int64((y - 1) * width + x - 1))
-                    if turn == 0:
-                        starts.append(np.int64(((first_row + y) * width + x - 1) * 4 + s))
-                        stops.append(np.int64(((first_row + row) * width + column - 1) * 4 + side))
-                    else:
-                        starts.append(np.int64(-1))
-                        stops.append(np.int64(-1))
-    links = np.stack((np.array(starts[1:]), np.array(stops[1:])), axis=1)
-    return points[:count].copy(), contact[:count].copy(), np.array(ends[1:]), links, np.array(pixels[1:])
+    return edges
+
+
+@compiled
+def _starts_here(padded: NDArray[np.int32], row: int, column: int, side: int) -> bool:
+    """Whether the edge before this one is in another strip."""
+    outer, own = (side + 3) % 4, padded[row, column]
+    row, column = row - _DOWN[side], column - _RIGHT[side]
+    if padded[row, column] != own:
+        return False
+    if padded[row + _DOWN[outer], column + _RIGHT[outer]] == own:
+        row += _DOWN[outer]
+    return row < 1 or row > padded.shape[0] - 2
+
+
+@compiled
+def _follow_all(
+    padded: NDArray[np.int32],
+    todo: NDArray[np.uint8],
+    first: int,
+    last: int,
+    is_open: bool,
+    top: int,
+    spacing: int,
+    traced: _Traced,
+    count: int,
+) -> int:
+    """Follow the chains that start in some rows: open ones, or rings; returns their number."""
+    width = padded.shape[1] - 2
+    done = traced.ends[count - 1] if count else 0
+    for y in range(first, last):
+        for x in range(1, width + 1):
+            for s in range(4):
+                if not todo[y, x] & (1 << s) or (is_open and not _starts_here(padded, y, x, s)):
+                    continue
+                done, end = _follow(padded, todo, (y, x, s), top, spacing, traced, done)
+                traced.ends[count] = done
+                traced.pixels[count] = (y - 1) * width + x - 1
+                if is_open:
+                    traced.links[count, 0] = ((top + y) * width + x - 1) * 4 + s
+                    traced.links[count, 1] = end
+                count += 1
+    return count
+
+
+@compiled
+def _follow(
+    padded: NDArray[np.int32],
+    todo: NDArray[np.uint8],
+    start: tuple[int, int, int],
+    top: int,
+    spacing: int,
+    traced: _Traced,
+    count: int,
+) -> tuple[int, int]:
+    """Follow a chain; returns the number of corners so far, and the number of the edge after it."""
+    row, column, side = start
+    while 0 < row < padded.shape[0] - 1 and todo[row, column] & (1 << side):
+        todo[row, column] ^= 1 << side
+        own, outer = padded[row, column], (side + 3) % 4
+        x = column - (side > 1)
+        y = row - (side % 3 == 0)
+        across = padded[row + _DOWN[outer], column + _RIGHT[outer]]
+        ahead = padded[row + _DOWN[side], column + _RIGHT[side]]
+        over_row, over_column = (
+            row + _DOWN[side] + _DOWN[outer],
+            column + _RIGHT[side] + _RIGHT[outer],
+        )
+        over = padded[over_row, over_column]
+        is_corner = True
+        if ahead != own:
+            traced.contact[count] = over == own
+            side = (side + 1) % 4
+        elif over == own:
+            row, column, side = over_row, over_column, outer
+        else:
+            along = x if side % 2 == 0 else y + top
+            is_corner = across != over or (spacing > 0 and along % spacing == 0)
+            row, column = row + _DOWN[side], column + _RIGHT[side]
+        if is_corner:
+            traced.points[count, 0], traced.points[count, 1] = x, y
+            count += 1
+    return count, ((top + row) * (padded.shape[1] - 2) + column - 1) * 4 + side
