@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -281,7 +282,7 @@ def _read(source: Any, scored: Any, place: Place, progress: Progress | None) -> 
         window = ((top, top + count), (0, width))
         values = source.read(1, window=window)
         known = source.read_masks(1, window=window) > 0
-        labels = np.where(known, values, NOTHING)
+        labels = np.where(known, values.astype(np.int64), NOTHING)
         if labels.min() < NOTHING or labels.max() > 65_535 or (labels[known] < 0).any():
             raise InputError(
                 f"{source.name} is no label raster: class ids are from 0 to 65535, and it has "
@@ -439,17 +440,19 @@ class _GeoPackage(_Writer):
 
         if not self.written:
             self.file.unlink()
-        pyogrio.raw.write(
-            self.file,
-            shapely.to_wkb(geometries),
-            values,
-            self.columns,
-            layer=self.layer,
-            driver="GPKG",
-            geometry_type="Polygon",
-            crs=None if self.crs is None else self.crs.to_wkt(),
-            append=bool(self.written),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
+            pyogrio.raw.write(
+                self.file,
+                shapely.to_wkb(geometries),
+                values,
+                self.columns,
+                layer=self.layer,
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=None if self.crs is None else self.crs.to_wkt(),
+                append=bool(self.written),
+            )
 
     def close(self) -> None:
         """Each batch has been written."""
