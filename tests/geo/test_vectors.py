@@ -244,7 +244,7 @@ def test_a_projection_that_enlarges_is_named(
 
     vectors.polygons(file, tmp_path / "out.gpkg")
 
-    assert "areas here are 3.98 times as large in WGS 84 / Pseudo-Mercator" in caplog.text
+    assert "areas here are 4 times as large in WGS 84 / Pseudo-Mercator" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -29,7 +29,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 SUFFIXES = (".gpkg", ".geojson", ".parquet")
 """The formats of polygons, by the suffix of the file."""
 
-_STRIP = 2**21  # pixels; regions of one pixel each take 300 bytes per pixel
+_STRIP = 2**20  # pixels, of which noise takes half a kilobyte each
 _BATCH = 50_000  # polygons written at once
 _SPACING = 256  # pixels: a longer straight line may be a curve in degrees
 _DISTORTION = 0.01  # of areas, by a projection, that is worth a warning
