@@ -1,7 +1,6 @@
 """Polygons of label rasters."""
 
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from segrt.errors import ConfigError, InputError
+from segrt.errors import ConfigError, InputError, MissingExtraError
 from segrt.geo import outlines, vectors
 
 rasterio = pytest.importorskip("rasterio", reason="needs segrt[geo]")
@@ -64,7 +63,9 @@ def read(path: Path) -> tuple[Any, list[dict[str, Any]], Any]:
         crs = crs and pyproj.CRS.from_json_dict(crs)
         return geometries, table.drop(["geometry"]).to_pylist(), crs
     meta, _, wkb, columns = pyogrio.raw.read(path)
-    rows = [dict(zip(meta["fields"].tolist(), row, strict=True)) for row in zip(*columns)]
+    rows = [
+        dict(zip(meta["fields"].tolist(), row, strict=True)) for row in zip(*columns, strict=True)
+    ]
     return shapely.from_wkb(wkb), rows, meta["crs"] and pyproj.CRS(meta["crs"])
 
 
@@ -98,7 +99,7 @@ def test_regions_cover_each_pixel_with_a_label_once(labels: Any, rows: int) -> N
     for y, x in np.ndindex(labels.shape):
         here = [
             label
-            for label, shape in zip(ids, polygons)
+            for label, shape in zip(ids, polygons, strict=True)
             if shape.covers(shapely.box(x, y, x + 1, y + 1))
         ]
         assert here == ([labels[y, x]] if labels[y, x] >= 0 else [])
@@ -299,6 +300,25 @@ def test_what_fails_half_way_leaves_the_old_file(
     assert len(read(out)[0]) == 5
 
 
+@pytest.mark.parametrize(
+    ("tag", "names"),
+    [
+        ('["sky", "road"]', {0: "sky", 1: "road", 2: "class_2", 3: "class_3"}),
+        ("{", {0: "class_0", 1: "class_1", 2: "class_2", 3: "class_3"}),
+        ("7", {0: "class_0", 1: "class_1", 2: "class_2", 3: "class_3"}),
+    ],
+)
+def test_names_in_the_raster_are_used(tmp_path: Path, tag: str, names: dict[int, str]) -> None:
+    file = save(tmp_path / "labels.tif", LABELS)
+    with rasterio.open(file, "r+") as opened:
+        opened.update_tags(SEGRT_CLASSES=tag)
+
+    vectors.polygons(file, tmp_path / "out.gpkg")
+
+    _, rows, _ = read(tmp_path / "out.gpkg")
+    assert {row["class_id"]: row["class_name"] for row in rows} == names
+
+
 def test_the_layer_has_the_name_of_the_file(tmp_path: Path) -> None:
     file = save(tmp_path / "labels.tif", LABELS)
     vectors.polygons(file, tmp_path / "a b.gpkg")
@@ -345,7 +365,6 @@ def test_polygons_across_the_date_line_are_not_moved_to_wgs84(tmp_path: Path) ->
     ("options", "message"),
     [
         ({"out": "out.shp"}, r"use a name that ends in \.gpkg, \.geojson, \.parquet"),
-        ({"out": "labels.tif"}, "use a name that ends in"),
         ({"min_area": -1}, "min_area -1 is not valid"),
         ({"min_area": "5"}, "min_area '5' is not valid"),
     ],
@@ -356,3 +375,21 @@ def test_options_are_checked(tmp_path: Path, options: dict[str, Any], message: s
 
     with pytest.raises(ConfigError, match=message):
         vectors.polygons(file, out, **options)
+
+
+def test_the_rasters_themselves_are_not_replaced(tmp_path: Path) -> None:
+    file = save(tmp_path / "labels.tif", LABELS)
+    (tmp_path / "out.gpkg").symlink_to(file)
+
+    with pytest.raises(ConfigError, match=r"out\.gpkg is an input itself"):
+        vectors.polygons(file, tmp_path / "out.gpkg")
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "find_spec", lambda name: None if name == "pyarrow" else name)
+
+    vectors.check_output(Path("out.gpkg"))
+    with pytest.raises(
+        MissingExtraError, match=r"need pyarrow: run  pip install 'segrt\[parquet\]'"
+    ):
+        vectors.polygons("labels.tif", "out.parquet")

@@ -5,6 +5,7 @@ Example:
     >>> pipeline = segrt.create_pipeline("semantic_segmentation")
     >>> labels = segrt.geo.segment(pipeline, "scene.tif", "labels.tif", slide="1024,768")
     >>> print(labels.path, labels.areas)
+    >>> segrt.geo.polygons(labels.path, "labels.gpkg")
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segrt.geo.job import LabelMap, segment
     from segrt.geo.raster import Raster
+    from segrt.geo.vectors import polygons
 
-_MODULES = {"LabelMap": "job", "Raster": "raster", "segment": "job"}
+_MODULES = {"LabelMap": "job", "Raster": "raster", "polygons": "vectors", "segment": "job"}
 
-__all__ = ["LabelMap", "Raster", "segment"]
+__all__ = ["LabelMap", "Raster", "polygons", "segment"]
 
 
 def __getattr__(name: str) -> object:

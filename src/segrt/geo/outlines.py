@@ -246,13 +246,14 @@ def _measure(strip: Strip, parts: NDArray[np.int32]) -> _Table:
     label = np.empty(count, np.int64)
     label[flat] = strip.labels.ravel()
     weights = np.broadcast_to(strip.areas, parts.shape).ravel()
-    area = np.bincount(flat, weights, count)
+    area = np.bincount(flat, weights, count).astype(np.float64)
     if strip.scores is None:
         return _Table(label, area, np.zeros(count, np.int64), np.zeros(count))
     scores = strip.scores.ravel()
     known = np.isfinite(scores)
     scored = np.bincount(flat[known], minlength=count)
-    return _Table(label, area, scored, np.bincount(flat[known], scores[known], count))
+    score = np.bincount(flat[known], scores[known], count).astype(np.float64)
+    return _Table(label, area, scored, score)
 
 
 class _Chains:

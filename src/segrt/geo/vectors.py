@@ -8,8 +8,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import orjson
@@ -19,6 +20,7 @@ from segrt.errors import ConfigError, InputError, MissingExtraError
 from segrt.files import is_same_file, replacing
 from segrt.geo.library import calls
 from segrt.geo.outlines import NOTHING, Regions, Strip, regions
+from segrt.geo.output import PREFIX
 from segrt.types import shown
 
 log = logging.getLogger("segrt")
@@ -88,13 +90,14 @@ def polygons(
         OSError: the disk is full, or `out` can't be written.
     """
     target = Path(out)
+    check_output(target)
     _check(target, labels, scores, min_area)
     columns = _Columns(has_scores=scores is not None)
     with calls(os.fspath(labels)) as library, library.open(labels) as source:
         _check_labels(source)
         place = Place.of(source)
         if class_names is None:
-            class_names = names_in(source)
+            class_names = _names_in(source)
         if wgs84 and place.crs is None:
             raise ConfigError(
                 f"{os.fspath(labels)} has no coordinate system: its polygons can't be in WGS 84"
@@ -102,12 +105,34 @@ def polygons(
         columns.unit = ("", "") if place.crs is None else ("_m2", "_m")
         _warn(place, source)
         spacing = _SPACING if wgs84 and not place.in_degrees else 0
-        with replacing(target, target.suffix.lower()) as temporary:
-            with _writer(temporary, target, place, columns, wgs84) as writer:
+        suffix = target.suffix.lower()
+        with replacing(target, suffix) as temporary:
+            with _WRITERS[suffix](temporary, target.stem, place, columns, wgs84) as writer:
                 strips = _strips(source, place, scores, progress)
                 for found in regions(strips, min_area=min_area, spacing=spacing):
                     writer.add(found, class_names)
             return writer.written
+
+
+def check_output(target: Path) -> None:
+    """Refuse a file that can't be written, before anything is done.
+
+    Raises:
+        ConfigError: its suffix is none of `SUFFIXES`.
+        MissingExtraError: a package for this format is not installed.
+    """
+    suffix = target.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ConfigError(
+            f"polygons can't be written to {target.name!a}: use a name that ends in "
+            f"{', '.join(SUFFIXES)}"
+        )
+    for package in ("pyproj", "shapely", _WRITERS[suffix].package):
+        if find_spec(package) is None:
+            extra = "parquet" if package == "pyarrow" else "geo"
+            raise MissingExtraError(
+                f"polygons in {target.name!a} need {package}: run  pip install 'segrt[{extra}]'"
+            )
 
 
 def _check(
@@ -116,16 +141,11 @@ def _check(
     scores: str | os.PathLike[str] | None,
     min_area: object,
 ) -> None:
-    if target.suffix.lower() not in SUFFIXES:
-        raise ConfigError(
-            f"polygons can't be written to {target.name!a}: use a name that ends in "
-            f"{', '.join(SUFFIXES)}"
-        )
     is_number = isinstance(min_area, (int, float)) and not isinstance(min_area, bool)
     if not (is_number and 0 <= min_area < np.inf):  # type: ignore[operator]
         raise ConfigError(f"min_area {shown(min_area)} is not valid: give square metres, from 0")
     for raster in (labels, scores):
-        if raster is not None and is_same_file(raster, target):
+        if raster is not None and is_same_file(os.fspath(raster), target):
             raise ConfigError(f"{target} is an input itself: give another name")
 
 
@@ -149,9 +169,13 @@ def _check_labels(source: Any) -> None:
         )
 
 
-def names_in(source: Any) -> tuple[str, ...]:
-    """The class names in an open label raster; none if it has none."""
-    return ()
+def _names_in(source: Any) -> list[str]:
+    """The class names in an open label raster; none if it is from elsewhere."""
+    try:
+        names = orjson.loads(source.tags().get(f"{PREFIX}CLASSES", "[]"))
+    except orjson.JSONDecodeError:
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 @dataclass(frozen=True)
@@ -174,7 +198,8 @@ class Place:
         transform = tuple(source.transform)[:6]
         if source.crs is None:
             return cls(None, transform)
-        pyproj = _pyproj()
+        import pyproj
+
         crs = pyproj.CRS.from_wkt(source.crs.to_wkt())
         if not crs.axis_info:
             return cls(crs, transform)
@@ -228,7 +253,8 @@ class Place:
         """How much larger areas are in the projection, at the centre of the raster."""
         if self.crs is None or not self.crs.is_projected:
             return 1.0
-        pyproj = _pyproj()
+        import pyproj
+
         x, y = self.move(np.array([[width / 2, height / 2]]))
         geographic = self.crs.geodetic_crs
         there = pyproj.Transformer.from_crs(self.crs, geographic, always_xy=True)
@@ -238,19 +264,6 @@ class Place:
         except pyproj.exceptions.ProjError:
             return 1.0
         return float(factors.areal_scale)
-
-
-def _pyproj() -> Any:
-    try:
-        import pyproj
-    except ImportError:
-        raise _missing("pyproj") from None
-    return pyproj
-
-
-def _missing(package: str) -> MissingExtraError:
-    extra = "parquet" if package == "pyarrow" else "geo"
-    return MissingExtraError(f"polygons need {package}: run  pip install 'segrt[{extra}]'")
 
 
 def _strips(
@@ -321,8 +334,11 @@ class _Writer(ABC):
     """Writes polygons in batches.
 
     Attributes:
+        package: what it is written with.
         written: their number so far.
     """
+
+    package: ClassVar[str]
 
     def __init__(
         self, file: Path, layer: str, place: Place, columns: _Columns, wgs84: bool
@@ -333,7 +349,8 @@ class _Writer(ABC):
         self._place, self._has_scores = place, columns.has_scores
         self._convert: Any = None
         if wgs84:
-            pyproj = _pyproj()
+            import pyproj
+
             self.crs = pyproj.CRS.from_epsg(4326)
             self._convert = pyproj.Transformer.from_crs(place.crs, self.crs, always_xy=True)
         self._waiting: list[tuple[Any, list[NDArray[Any]]]] = []
@@ -361,6 +378,7 @@ class _Writer(ABC):
     def close(self) -> None:
         """Finish the file."""
 
+    @abstractmethod
     def abandon(self) -> None:
         """Close what is open of a file that is deleted next."""
 
@@ -434,6 +452,8 @@ class _Writer(ABC):
 class _GeoPackage(_Writer):
     """With pyogrio, which appends a batch to the file at a time."""
 
+    package = "pyogrio"
+
     def write(self, geometries: Any, values: list[NDArray[Any]]) -> None:
         import pyogrio.raw
         import shapely
@@ -457,9 +477,14 @@ class _GeoPackage(_Writer):
     def close(self) -> None:
         """Each batch has been written."""
 
+    def abandon(self) -> None:
+        """Nothing is open."""
+
 
 class _GeoJson(_Writer):
     """GeoJSON text, a feature a line: GDAL would collect all features to append some."""
+
+    package = "shapely"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -503,6 +528,8 @@ class _GeoJson(_Writer):
 
 class _GeoParquet(_Writer):
     """GeoParquet 1.1, https://geoparquet.org/releases/v1.1.0/: pyogrio's GDAL lacks Parquet."""
+
+    package = "pyarrow"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -549,18 +576,8 @@ class _GeoParquet(_Writer):
 _PLANE_WKT = 'LOCAL_CS["unknown",UNIT["unit",1],AXIS["x",EAST],AXIS["y",NORTH]]'
 
 
-def _writer(file: Path, target: Path, place: Place, columns: _Columns, wgs84: bool) -> _Writer:
-    """The writer for the suffix of a file.
-
-    Raises:
-        MissingExtraError: a package is not installed.
-    """
-    kind = {".gpkg": _GeoPackage, ".geojson": _GeoJson, ".parquet": _GeoParquet}
-    needs = {".gpkg": "pyogrio", ".geojson": "shapely", ".parquet": "pyarrow"}
-    suffix = target.suffix.lower()
-    for package in ("shapely", needs[suffix]):
-        try:
-            __import__(package)
-        except ImportError:
-            raise _missing(package) from None
-    return kind[suffix](file, target.stem, place, columns, wgs84)
+_WRITERS: dict[str, type[_Writer]] = {
+    ".gpkg": _GeoPackage,
+    ".geojson": _GeoJson,
+    ".parquet": _GeoParquet,
+}
