@@ -16,7 +16,7 @@ import segrt
 from segrt import SegResult
 from segrt.errors import ConfigError
 from segrt.postprocess import Upsampled
-from segrt.slide import Window, parse_window, run_window, starts
+from segrt.slide import Window, parse_window, run_window, starts, whole
 from segrt.sources import Source
 
 Image = npt.NDArray[np.uint8]
@@ -48,7 +48,7 @@ def test_logits_are_the_mean_over_all_crops(data: st.DataObject) -> None:
             yield Upsampled(logits, logits.shape[1:])
 
     seen: list[tuple[int, int]] = []
-    labels, scores = run_window(
+    strips = run_window(
         size,
         Window(crop, stride),
         infer,
@@ -56,6 +56,7 @@ def test_logits_are_the_mean_over_all_crops(data: st.DataObject) -> None:
         with_scores=True,
         progress=lambda *step: seen.append(step),
     )
+    labels, scores = whole(size, strips, True)
     mean = slide_logits(lambda *box: _crop_logits(image, *box), size, crop, stride)
     top = np.sort(mean, axis=0)[-2:]
     assert (labels == mean.argmax(0))[top[1] - top[0] > 1e-5].all()

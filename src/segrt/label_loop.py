@@ -25,13 +25,13 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 forks.hold(global_compiler_lock)
 
 
-def _compiled(function: _Function) -> _Function:
+def compiled(function: _Function) -> _Function:
     """Compile a function with Numba on its first call; cache the code if a folder is writable."""
     try:
-        compiled: _Function = numba.njit(nogil=True, cache=True)(function)
+        fast: _Function = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache is writable
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
+        fast = numba.njit(nogil=True)(function)
+    return fast
 
 
 def _inlined(function: _Function) -> _Function:
@@ -139,7 +139,7 @@ def _label_mixed_cell(
             pixels += 1
 
 
-@_compiled
+@compiled
 def label_cells(
     labels: NDArray[np.int32],
     logits: NDArray[np.float32],

@@ -26,7 +26,7 @@ from segrt.reading import Reading
 from segrt.request import Request, check_size, too_large
 from segrt.result import SegResult, Timings
 from segrt.schedule import Acquire, in_order, read_ahead
-from segrt.slide import Crops, Progress, SlideLike, parse_window, run_window
+from segrt.slide import Crops, Progress, SlideLike, parse_window, run_window, whole
 from segrt.sources import Source, frames, is_likely_single
 from segrt.types import (
     Color,
@@ -480,7 +480,7 @@ class Pipeline:
             start = perf_counter()
             image = self.transforms.fit(named[0].image, layout)
             crops = Crops(image, self.transforms, session.run, meta.align_corners)
-            labels, scores = run_window(
+            strips = run_window(
                 size,
                 window,
                 crops.infer,
@@ -489,6 +489,7 @@ class Pipeline:
                 probabilities=meta.output == "probabilities",
                 progress=request.progress,
             )
+            labels, scores = whole(size, strips, request.scores)
             labels = to_source(labels, layout)
             scores = None if scores is None else to_source(scores, layout)
         post = perf_counter() - start - crops.preprocess_s - crops.run_s

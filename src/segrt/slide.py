@@ -3,8 +3,9 @@
 Crops are positioned as in PaddleSeg's `slide_inference` (paddleseg/core/infer.py): `stride` apart,
 the last ones moved back so that they end at the edge of the image; an image smaller than the crop
 is a single crop. PaddleSeg keeps the logits of the whole image in memory. Here a pixel's class is
-decided once the last crop that covers it has run, so apart from the labels only the overlap of one
-row of crops with the next is kept, as output by the network, before upsampling.
+decided once the last crop that covers it has run. Labels leave in strips, one for each row of
+crops, and only the overlap of one row of crops with the next is kept, as output by the network,
+before upsampling. So neither the image nor its labels need to fit into memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,13 @@ def _pair(value: object) -> Size:
     return pair[0], pair[1]  # type: ignore[index]
 
 
+class Lazy(Protocol):
+    """An image that is read crop by crop, such as an array."""
+
+    def __getitem__(self, box: Box, /) -> NDArray[Any]:
+        """The pixels of a crop, as `Transforms.fit` returns them."""
+
+
 class Crops:
     """Runs crops of one image. Only the crops of one batch are normalised at a time.
 
@@ -117,7 +125,7 @@ class Crops:
 
     def __init__(
         self,
-        image: NDArray[Any],
+        image: Lazy,
         transforms: Transforms,
         run: Callable[[NDArray[np.float32]], NDArray[Any]],
         align_corners: bool,
@@ -154,46 +162,88 @@ def starts(size: int, crop: int, stride: int) -> list[int]:
     return [max(min(i * stride + crop, size) - crop, 0) for i in range(count)]
 
 
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """The rows of an image that are decided together, at full width.
+
+    Attributes:
+        top: the first row.
+        labels: int32 (rows, W), the argmax of the averaged logits; the lowest id in case of a tie.
+        scores: None unless requested; float32 (rows, W), the largest entry of the softmax over the
+            averaged logits.
+    """
+
+    top: int
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32] | None
+
+    @property
+    def rows(self) -> slice:
+        """The rows."""
+        return slice(self.top, self.top + len(self.labels))
+
+    def _decide(
+        self, y: int, columns: slice, mean: NDArray[np.float32], probabilities: bool
+    ) -> None:
+        """Decide part of a row from its averaged logits, float32 (C, columns)."""
+        self.labels[y - self.top, columns] = mean.argmax(axis=0)
+        if self.scores is not None and probabilities:
+            self.scores[y - self.top, columns] = mean.max(axis=0)
+        elif self.scores is not None:
+            odds = mean - mean.max(axis=0)
+            self.scores[y - self.top, columns] = 1 / np.exp(odds, out=odds).sum(axis=0)
+
+
 def run_window(
     size: Size,
     window: Window,
-    infer: Callable[[list[Box]], Iterator[Upsampled]],
+    infer: Callable[[list[Box]], Iterator[Upsampled | None]],
     *,
     batch_size: int = 1,
     with_scores: bool = False,
     probabilities: bool = False,
     progress: Progress | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
-    """Run the crops of one image.
+    done: int = 0,
+) -> Iterator[Strip]:
+    """Run the crops of one image, and yield its strips from top to bottom.
 
     Args:
         size: (height, width) of inference.
         window: how to cut it into crops.
-        infer: returns the logits of each crop, at the crop's size.
+        infer: returns the logits of each crop, at the crop's size. None stands for a crop without
+            a pixel that counts: the pixels that no later crop covers have label 0 and score 0, and
+            the others must not count in the crops that are averaged with it.
         batch_size: number of crops of one size that `infer` gets at once.
-        with_scores: whether to return the scores too.
+        with_scores: whether to compute the scores too.
         probabilities: as in `segrt.postprocess.labels_from_logits`.
         progress: called after each batch.
+        done: number of strips that an earlier call has yielded. They are left out, and crops that
+            overlap none of the others are not run; the others are the same, bit for bit.
 
-    Returns:
-        labels: int32 (H, W), the argmax of the averaged logits; the lowest id in case of a tie.
-        scores: None unless requested; float32 (H, W), the largest entry of the softmax over the
-            averaged logits.
+    Yields:
+        Strip: one for each of the rows where crops start, `starts(...)`, down to the next one.
     """
     height, width = (min(crop, full) for crop, full in zip(window.crop, size, strict=True))
     tops, lefts = (starts(*axis) for axis in zip(size, window.crop, window.stride, strict=True))
-    result = _Decided(size, with_scores, probabilities)
     down, across = _counts(tops, height, size[0]), _counts(lefts, width, size[1])
     held: list[_Crop] = []  # crops that cover pixels not decided yet
-    for top, bottom in zip(tops, [*tops[1:], size[0]], strict=True):
+    for row, (top, bottom) in enumerate(zip(tops, [*tops[1:], size[0]], strict=True)):
+        if done == len(tops) or top + height <= tops[done]:
+            continue
+        shape = bottom - top, size[1]
+        scores = np.zeros(shape, np.float32) if with_scores else None
+        strip = Strip(top, np.zeros(shape, np.int32), scores)
         for index, logits in enumerate(_batches(infer, top, height, lefts, width, batch_size)):
-            held.append(_Crop(top, lefts[index], logits))
+            if logits is not None:
+                held.append(_Crop(top, lefts[index], logits))
             # The pixels covered by no later crop: from this corner to those of the next crops.
             left, right = lefts[index], [*lefts[1:], size[1]][index]
             over = [crop for crop in held if crop.left < right and crop.left + width > left]
-            sums = _sums(over, slice(top, bottom), slice(left, right))
-            for y, total in enumerate(sums, top):
-                result.decide(y, slice(left, right), total / (down[y] * across[left:right]))
+            if logits is not None and row >= done:
+                sums = _sums(over, slice(top, bottom), slice(left, right))
+                for y, total in enumerate(sums, top):
+                    mean = total / (down[y] * across[left:right])
+                    strip._decide(y, slice(left, right), mean, probabilities)
             for crop in over:
                 if crop.left + width > right:
                     continue
@@ -202,26 +252,22 @@ def run_window(
                 else:
                     held.remove(crop)
             if progress is not None and ((index + 1) % batch_size == 0 or index + 1 == len(lefts)):
-                progress(tops.index(top) * len(lefts) + index + 1, len(tops) * len(lefts))
-    return result.labels, result.scores
+                progress(row * len(lefts) + index + 1, len(tops) * len(lefts))
+        if row >= done:
+            yield strip
 
 
-class _Decided:
-    """The labels, and scores, of the pixels decided so far."""
-
-    def __init__(self, size: Size, with_scores: bool, probabilities: bool) -> None:
-        self._probabilities = probabilities
-        self.labels = np.empty(size, np.int32)
-        self.scores = np.empty(size, np.float32) if with_scores else None
-
-    def decide(self, y: int, columns: slice, mean: NDArray[np.float32]) -> None:
-        """Decide part of a row from its averaged logits, float32 (C, columns)."""
-        self.labels[y, columns] = mean.argmax(axis=0)
-        if self.scores is not None and self._probabilities:
-            self.scores[y, columns] = mean.max(axis=0)
-        elif self.scores is not None:
-            odds = mean - mean.max(axis=0)
-            self.scores[y, columns] = 1 / np.exp(odds, out=odds).sum(axis=0)
+def whole(
+    size: Size, strips: Iterator[Strip], with_scores: bool
+) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """The labels and scores of an image, from all of its strips."""
+    labels = np.empty(size, np.int32)
+    scores = np.empty(size, np.float32) if with_scores else None
+    for strip in strips:
+        labels[strip.rows] = strip.labels
+        if scores is not None:
+            scores[strip.rows] = strip.scores
+    return labels, scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +309,7 @@ def _counts(begins: list[int], length: int, full: int) -> NDArray[np.float32]:
 
 def _batches(
     infer: Any, top: int, height: int, lefts: list[int], width: int, batch_size: int
-) -> Iterator[Upsampled]:
+) -> Iterator[Upsampled | None]:
     for first in range(0, len(lefts), batch_size):
         yield from infer(
             [

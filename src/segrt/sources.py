@@ -29,6 +29,13 @@ from segrt.reading import Page, Pixels, Reading, attempt
 from segrt.types import Color
 
 
+class SupportsFrame(Protocol):
+    """An image that reads itself, such as `segrt.geo.Raster`."""
+
+    def read_frame(self, reading: Reading) -> Frame:
+        """The image."""
+
+
 class SupportsRead(Protocol):
     """A file opened in binary mode."""
 
@@ -38,7 +45,7 @@ class SupportsRead(Protocol):
 
 Source: TypeAlias = (
     "str | os.PathLike[str] | int | bytes | bytearray | memoryview | Image.Image | SupportsArray "
-    "| SupportsDLPack | SupportsRead | Frame | SegFailure | Iterable[Source]"
+    "| SupportsDLPack | SupportsFrame | SupportsRead | Frame | SegFailure | Iterable[Source]"
 )
 """What `frames` reads."""
 
@@ -85,6 +92,8 @@ def frames(
     elif isinstance(source, Image.Image):
         image = source
         yield _framed(attempt(lambda: pillow_file.from_pil(image, reading)))
+    elif callable(getattr(source, "read_frame", None)):
+        yield _from_frame(source, reading)
     elif is_array(source):
         yield from _from_arrays(source, reading, color, bands)
     elif callable(getattr(source, "read", None)):
@@ -112,6 +121,8 @@ def is_likely_single(source: object) -> bool:
         suffix = Path(os.fsdecode(source)).suffix.lower()
         return suffix in READ_SUFFIXES and not os.path.isdir(source)
     if isinstance(source, (bytes, bytearray, memoryview, Image.Image)):
+        return True
+    if callable(getattr(source, "read_frame", None)):
         return True
     return getattr(source, "ndim", 0) in (2, 3)
 
@@ -163,6 +174,15 @@ def _from_arrays(
             yield Frame(image, None, bands=bands)
     else:
         yield _framed(attempt(lambda: from_array(array, color)))
+
+
+def _from_frame(source: Any, reading: Reading) -> Frame | SegFailure:
+    """The image of an object that reads itself."""
+    try:
+        frame: Frame = source.read_frame(reading)
+    except Exception as error:
+        return _failure(str(getattr(source, "path", "")) or None, None, error)
+    return frame
 
 
 def _from_file(file: Any, reading: Reading) -> Iterator[Frame | SegFailure]:

@@ -43,6 +43,7 @@ app = App(
 for target, text in {
     "demo:demo": "Segment a sample that comes with segrt, into ./segrt-demo.",
     "predict:predict": "Segment images, and save the results; videos become overlay videos.",
+    "geo:geo": "Segment georeferenced scenes of any size; write label rasters.",
     "serve:serve": "Serve a pipeline over HTTP, with PaddleX's API.",
     "web:web": "Write a static web page that runs a model in the browser.",
     "config:config": "Write a pipeline YAML to start from, or print it.",
