@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from segrt.cli import standard
-from segrt.cli.standard import Piped
-from segrt.errors import InputError
+from segrt.cli.saving import OutputOptions
+from segrt.cli.standard import STDOUT, Piped
+from segrt.errors import ConfigError, InputError
 from segrt.sources import frames
 
 
@@ -61,3 +62,14 @@ def test_names_that_begin_like_an_image(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_is_neither(content: bytes, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=words):
         _read(content, monkeypatch)
+
+
+def test_no_picture_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.BytesIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Terminal()))
+    with pytest.raises(ConfigError, match="which is a terminal: add  > labels.png"):
+        OutputOptions(save_path=STDOUT).file  # noqa: B018
+    assert OutputOptions(save_path=Path("standard output")).file is None
