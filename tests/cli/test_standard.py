@@ -70,6 +70,6 @@ def test_no_picture_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Terminal()))
-    with pytest.raises(ConfigError, match="which is a terminal: add  > labels.png"):
+    with pytest.raises(ConfigError, match=r"which is a terminal: add  > labels\.png"):
         OutputOptions(save_path=STDOUT).file  # noqa: B018
     assert OutputOptions(save_path=Path("standard output")).file is None
