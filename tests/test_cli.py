@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from unittest.mock import patch
@@ -18,18 +20,24 @@ import numpy.typing as npt
 import pytest
 from clips import write_clip
 from PIL import Image
+from rich.console import Console
 
 import segrt
 from segrt import cli, video
+from segrt.cli import console
 from segrt.palette import distinct_palette
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")  # where results are saved by default
+    log = logging.getLogger("segrt")
+    before = log.level
+    yield
+    log.setLevel(before)
 
 
 def _segrt(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -50,6 +58,23 @@ def _inside(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     code = ended.value.code
     assert isinstance(code, int)
     return subprocess.CompletedProcess(argv, code, *(text.getvalue() for text in outputs))
+
+
+def _piped(content: bytes, *arguments: str | Path) -> tuple[int, bytes, str]:
+    """As `_inside`, with bytes on standard input and output; returns status, output and errors."""
+    output, errors = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    with (
+        patch.object(sys, "argv", ["segrt", *map(str, arguments)]),
+        patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(content))),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main()
+    output.flush()
+    assert isinstance(output.buffer, io.BytesIO)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, output.buffer.getvalue(), errors.getvalue()
 
 
 def _says(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
@@ -266,6 +291,247 @@ def test_predict_prints_the_rows_of_a_manifest_as_json(
     assert rows[0]["outputs"] == ["photo_res.png", "photo_res.json"]
     assert sum(rows[0]["shares"].values()) == pytest.approx(1)
     assert (rows[0]["height"], rows[0]["width"]) == tiles.shape[:2]
+
+
+def test_quiet_leaves_errors_and_what_is_asked_for(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
+    photo = save_image("photo.png", tiles)
+    run = ["predict", photo, "--model_dir", colour_model]
+    for arguments in (["-q", *run], [*run, "--quiet"]):
+        done = _inside(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (Path("output") / "photo_overlay.png").is_file()
+    done = _inside(*run, "gone.png", "-q", "--json")
+    assert done.stderr == "segrt: gone.png does not exist\n"
+    assert [json.loads(line)["input"] for line in done.stdout.splitlines()] == [
+        str(photo),
+        "gone.png",
+    ]
+    form = ["-q", "--pipeline", "semantic_segmentation", "--input", photo]
+    done = _inside(*form, "--model_dir", colour_model)
+    assert done.stdout.startswith("{'res': ")
+    assert done.stderr == ""
+    assert "bundled" in _inside("models", "--quiet").stdout
+    _says(_inside("predict", photo, "-q", "-v"), 2, "give one of them")
+
+
+def test_verbose_says_what_runs_and_how_long(
+    save_image: Save,
+    tiles: npt.NDArray[np.uint8],
+    colour_model: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = ["predict", save_image("photo.png", tiles), "--model_dir", colour_model]
+    _says(_inside(*run), 0)
+    assert not caplog.records
+    _says(_inside(*run, "-v"), 0, "1 segmented")
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    height, width = tiles.shape[:2]
+    for words in (
+        f"model {colour_model}",
+        "normal mode, device not named: ",
+        "is loaded in",
+        f"photo: {height} x {width} at {height} x {width}: preprocessing ",
+    ):
+        assert words in said
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_no_color(monkeypatch: pytest.MonkeyPatch, no_color: str) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "err", Console(stderr=True, force_terminal=True))
+    assert ("\x1b" in _inside("predict").stderr) == (not no_color)
+
+
+def test_an_image_on_standard_input(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    photo, model = save_image("photo.png", tiles), ["--model_dir", colour_model]
+    content = photo.read_bytes()
+    status, output, _ = _piped(content, "predict", "-", *model)
+    assert (status, output.startswith(b"stdin: ")) == (0, True)
+    assert sorted(path.name for path in Path("output").iterdir()) == [
+        "stdin_overlay.png",
+        "stdin_res.json",
+        "stdin_res.png",
+    ]
+    assert json.loads(Path("output/stdin_res.json").read_text())["input_path"] == "stdin"
+    status, output, said = _piped(content, "predict", photo, "-", *model, "-o", "out", "--json")
+    assert [json.loads(row)["input"] for row in output.splitlines()] == [str(photo), "stdin"]
+    names = f"{photo}\n{photo.with_name('gone.png')}".encode()
+    status, output, said = _piped(names, "predict", "-", *model)
+    assert status == 1
+    assert "1 segmented, 1 failed" in said
+    for option in (["--manifest", "m.jsonl"], ["--shard", "1/2"]):
+        status, output, said = _piped(content, "predict", "-", *model, *option)
+        assert f"{option[0]} is for files, but standard input is an image" in said
+    status, output, said = _piped(content[:100], "predict", "-", *model)
+    assert status == 1
+    assert "segrt: stdin: " in said
+
+
+def test_pages_on_standard_input(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    pages = [Image.fromarray(tiles)] * 2
+    scan = io.BytesIO()
+    pages[0].save(scan, "TIFF", save_all=True, append_images=pages[1:])
+    model = ["--model_dir", colour_model]
+    assert _piped(scan.getvalue(), "predict", "-", *model, "-o", "out")[0] == 0
+    assert {path.name for path in Path("out").iterdir()} >= {"stdin_0_res.png", "stdin_1_res.json"}
+    status, output, said = _piped(scan.getvalue(), "predict", "-", *model, "-o", "-")
+    assert (status, output) == (1, b"")
+    assert "standard output is one file, but stdin has several pages" in said
+
+
+def test_a_picture_on_standard_output(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
+    photo, model = save_image("photo.png", tiles), ["--model_dir", colour_model]
+    for options in ([], ["--overlay"], ["--names"], ["-q"]):
+        status, output, said = _piped(
+            photo.read_bytes(), "predict", "-", *model, "-o", "-", *options
+        )
+        assert status == 0
+        file = tmp_path / "file.png"
+        _says(_inside("predict", photo, *model, "-o", file, *options), 0)
+        assert output == file.read_bytes()
+        assert bool(said) == (options != ["-q"])
+    assert not Path("output").exists()
+    for options, words in (
+        (["--json"], "--json has no place there"),
+        (["--label-format", "rle"], "--label-format has no place there"),
+        (["--show", "paddlex"], "--show paddlex has no place there"),
+        ([photo], "there are 2 inputs"),
+        (["--manifest", "m.jsonl"], "--manifest is for many images"),
+    ):
+        status, output, said = _piped(b"", "predict", photo, *model, "-o", "-", *options)
+        assert (status > 0, output, words in said) == (True, b"", True), said
+    clip = write_clip(tmp_path / "a.mp4", 2)
+    status, output, said = _piped(b"", "predict", clip, *model, "-o", "-")
+    assert (status, output) == (1, b"")
+    assert "a.mp4 can't be saved as standard output" in said
+
+
+def test_a_pipe_that_nobody_reads(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    run = ["predict", save_image("photo.png", tiles), "--model_dir", colour_model, "-o", "-"]
+    command = shlex.join([sys.executable, "-m", "segrt", *map(str, run)])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert "segrt: " not in done.stderr
+
+
+def test_no_clobber(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
+    photos = [save_image(f"in/{name}", tiles) for name in ("a.png", "b.jpg")]
+    pages = [Image.fromarray(tiles)] * 2
+    pages[0].save(photos[0].with_name("c.tif"), save_all=True, append_images=pages[1:])
+    clip = write_clip(photos[0].with_name("d.mp4"), 2)
+    out = tmp_path / "out"
+    run = ["predict", photos[0].parent, clip, "--model_dir", colour_model, "-o", out]
+    _says(_inside(*run, "--no-clobber"), 0, "5 segmented, 0 failed", f"fp32), results in {out}")
+    before = {path: path.stat() for path in out.iterdir()}
+    assert len(before) == 2 + 3 + 4 + 1
+    _says(_inside(*run, "--no-clobber"), 0, "0 segmented", "5 left as they were")
+    assert {path: path.stat() for path in out.iterdir()} == before
+    for name in ("b_res.png", "c_1_res.json"):
+        (out / name).unlink()
+    _says(_inside(*run, "--no-clobber"), 0, "2 segmented", "3 left as they were")
+    after = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    changed = {path.name for path in after if after[path] != before[path].st_mtime_ns}
+    assert changed == {"b_res.png", "c_1_res.json"}
+    _says(_inside(*run, "--overwrite"), 0, "5 segmented")
+    assert all(path.stat().st_ino != before[path].st_ino for path in out.iterdir())
+
+
+def test_no_clobber_with_one_file_and_with_jobs(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    photo = save_image("photo.png", tiles)
+    run = ["predict", photo, "--model_dir", colour_model, "--no-clobber"]
+    for name, options in {"x.jpg": [], "x.json": [], "y.jpg": ["--overlay"]}.items():
+        _says(_inside(*run, "-o", name, *options), 0, "1 segmented")
+        _says(_inside(*run, "-o", name, *options), 0, "0 segmented", "1 left as they were")
+    assert {path.name for path in Path().iterdir()} == {"x.jpg", "x.png", "x.json", "y.jpg"}
+    for part, words in (("1/2", "1 segmented"), ("2/2", "0 segmented"), ("1/2", "1 left as")):
+        _says(_inside(*run, "-o", "out", "--shard", part), 0, words)
+    for option in (["--manifest", "m.jsonl"], ["--engine", "ray"]):
+        _says(_inside(*run, *option), 2, "--no-clobber does not go with " + option[0])
+    assert not Path("m.jsonl").exists()
+
+
+def test_coco(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
+) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    photos = [save_image(f"in/{name}", tiles) for name in ("a.png", "deep/b.png")]
+    pages = [Image.fromarray(tiles)] * 2
+    pages[0].save(tmp_path / "in" / "c.tif", save_all=True, append_images=pages[1:])
+    run = ["predict", tmp_path / "in", "gone.png", "--model_dir", colour_model, "--coco", "x.json"]
+    _says(_inside(*run, "--per-region"), 1, "4 segmented, 1 failed", "COCO data set in x.json")
+    assert [path.name for path in Path().iterdir()] == ["x.json"]
+    pipeline = segrt.create_pipeline(model_dir=colour_model, device="cpu")
+    expected = segrt.to_coco(pipeline.predict(tmp_path / "in"), per_region=True)
+    assert json.loads(Path("x.json").read_text()) == expected
+    with redirect_stdout(io.StringIO()):
+        data = coco.COCO("x.json")
+    names = [image["file_name"] for image in data.loadImgs(data.getImgIds())]
+    assert names == ["a.png", "c.tif", "c.tif", "deep/b.png"]
+    _says(_inside(*run, "-o", "out", "--manifest", "m.jsonl"), 1, "results in out, COCO data set")
+    by_class = json.loads(Path("x.json").read_text())["annotations"]
+    assert len(by_class) == sum(len(r.areas()) for r in pipeline.predict(tmp_path / "in"))
+    assert (Path("out") / "a_res.png").is_file()
+    for options in (
+        ["--no-clobber"],
+        ["--shard", "1/2"],
+        ["--resume", "--manifest", "new.jsonl"],
+        ["--engine", "ray"],
+    ):
+        _says(_inside(*run, *options), 2, "--coco writes one file of all images, but " + options[0])
+    _says(_inside("predict", photos[0], "--per-region"), 2, "it needs --coco FILE")
+    clip = write_clip(tmp_path / "d.mp4", 2)
+    _says(_inside(*run[:1], clip, *run[3:], "-o", "out"), 1, "d.mp4 is a video")
+    _says(_inside(*run[:1], clip, *run[3:]), 0, "2 segmented")
+    assert len(json.loads(Path("x.json").read_text())["images"]) == 2
+
+
+def test_the_form_of_the_json(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    photo, model = save_image("a.png", tiles), ["--model_dir", colour_model]
+    paddlex = ["--pipeline", "semantic_segmentation", "--input", photo]
+    keys = {"input_path", "page_index", "pred"}
+    more = {"model", "label_format", "size", "class_names", "areas"}
+    for form, options, expected in (
+        (["predict", photo], [], "rle"),
+        (["predict", photo], ["--label-format", "list"], "list"),
+        (["predict", photo], ["--show", "paddlex"], None),
+        (paddlex, [], None),
+        (paddlex, ["--label-format", "png"], "png"),
+    ):
+        _says(_inside(*form, *model, "-o", "x.json", *options), 0)
+        saved = json.loads(Path("x.json").read_text())
+        assert saved.keys() == (keys | more if expected else keys)
+        assert saved.get("label_format") == expected
+
+
+def test_overlay_without_a_place_to_save(
+    save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
+) -> None:
+    form = ["--pipeline", "semantic_segmentation", "--input", save_image("a.png", tiles)]
+    _says(_inside(*form, "--model_dir", colour_model, "--overlay"), 0, "results in output")
+    assert Path("output/a_overlay.png").is_file()
 
 
 def test_models_downloaded_fetch_and_remove(

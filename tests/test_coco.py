@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import segrt
+from segrt.coco import CocoFile
 from segrt.errors import ConfigError, InputError
 from segrt.frame import SegFailure
 from segrt.palette import voc_palette
@@ -126,6 +127,13 @@ def test_a_complete_file(tmp_path: Path) -> None:
         _result(labels, str(tmp_path / os.fsdecode(b"\xb5.png"))),
     ]
     data = segrt.to_coco(iter(results), per_region=True)
+    with CocoFile(tmp_path / "new" / "labels.json", per_region=True) as file:
+        for result in results:
+            file.add(result)
+        assert not file.file.exists()
+        file.finish()
+    assert json.loads(file.file.read_text()) == data
+    assert [*file.file.parent.iterdir()] == [file.file]
     size = {"height": 1, "width": 3}
     assert data["images"] == [
         {"id": 1, "file_name": "x.png", **size},
@@ -176,3 +184,17 @@ def test_results_of_other_classes_are_refused() -> None:
 
 def test_no_results(tmp_path: Path) -> None:
     assert _load(tmp_path, segrt.to_coco([])).getImgIds() == []
+    with CocoFile(tmp_path / "none.json") as file:
+        file.finish()
+    assert json.loads(file.file.read_text()) == segrt.to_coco([])
+
+
+def test_a_file_that_is_not_finished_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "labels.json"
+    file.write_text("before")
+    with CocoFile(file) as begun:
+        begun.add(_result(np.zeros((1, 1), np.int32)))
+    assert file.read_text() == "before"
+    assert [*tmp_path.iterdir()] == [file]
+    with pytest.raises(InputError, match=r"deep\.json can't be written: "):
+        CocoFile(file / "deep.json")

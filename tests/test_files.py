@@ -76,6 +76,24 @@ def test_replacing_shows_the_file_only_when_it_is_complete(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    if not links:  # as on FAT
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "a"
+    write_atomic(path, b"first", overwrite=False)
+    with replacing(path, overwrite=False) as temporary:
+        temporary.write_bytes(b"second")
+    write_atomic(path, b"third", overwrite=False)
+    assert path.read_bytes() == b"first"
+    assert [*tmp_path.iterdir()] == [path]
+
+
 def test_commit_renames(tmp_path: Path) -> None:
     part, path = tmp_path / "file.part", tmp_path / "file"
     part.write_bytes(b"new")

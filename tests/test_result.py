@@ -442,12 +442,32 @@ def test_compact_label_formats_contain_the_same_labels(tmp_path: Path) -> None:
     )
     saved = json.loads(result.save_to_json(tmp_path, label_format="rle").read_text())
     assert saved["size"] == [12, 16]
+    assert saved["areas"] == result.areas()
+    assert saved["model"] == result.model_name
     labels = np.full((12, 16), -1)
     for entry in saved["pred"]:
         labels[_decode(entry["segmentation"])] = entry["category_id"]
     np.testing.assert_array_equal(labels, result.labels)
     with pytest.raises(ConfigError, match="label_format 'x' is not valid: use list, rle, png"):
         result.save_to_json(tmp_path, label_format="x")  # type: ignore[arg-type]
+
+
+def test_overwrite_false_leaves_files_as_they_are(tmp_path: Path) -> None:
+    result = _result("x/a.jpg")
+    (tmp_path / "a_res.jpg").write_bytes(b"mine")
+    (tmp_path / "a_res.json").write_bytes(b"mine")
+    assert result.save_to_img(tmp_path, overwrite=False) == [
+        tmp_path / "a_res.jpg",
+        tmp_path / "a_res.png",
+    ]
+    assert result.save_to_json(tmp_path, overwrite=False) == tmp_path / "a_res.json"
+    first = result.save_overlay(tmp_path, overwrite=False).read_bytes()
+    assert result.save_overlay(tmp_path, alpha=1, overwrite=False).read_bytes() == first
+    mine = [file.name for file in tmp_path.iterdir() if file.read_bytes() == b"mine"]
+    assert sorted(mine) == ["a_res.jpg", "a_res.json"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a_res.png")), result.labels)
+    result.save_to_json(tmp_path)
+    assert (tmp_path / "a_res.json").read_bytes() != b"mine"
 
 
 def test_16_bit_png_with_more_than_256_classes(tmp_path: Path) -> None:
@@ -702,12 +722,12 @@ def test_saved_pictures_contain_the_labels(
         np.testing.assert_array_equal(bgr[:, :, ::-1], result.palette[result.labels])
 
 
-@pytest.mark.parametrize("label_format", ["list", "rle", "png"])
+@pytest.mark.parametrize("label_format", [None, "list", "rle", "png"])
 @settings(max_examples=40, deadline=None)
 @given(result=_results(), ensure_ascii=st.booleans(), indent=st.sampled_from([None, 0, 2]))
 def test_saved_json_contains_labels_and_names(
     tmp_path_factory: pytest.TempPathFactory,
-    label_format: LabelFormat,
+    label_format: LabelFormat | None,
     result: SegResult,
     ensure_ascii: bool,
     indent: int | None,
@@ -719,7 +739,7 @@ def test_saved_json_contains_labels_and_names(
     assert saved["page_index"] == result.page_index
     assert saved.get("time") == result.time
     assert ("time" in saved) == (result.time is not None)
-    if label_format == "list":
+    if label_format in (None, "list"):
         labels = np.array(saved["pred"])[0]
     elif label_format == "png":
         labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(saved["pred"]))))
@@ -729,9 +749,13 @@ def test_saved_json_contains_labels_and_names(
             labels[_decode(entry["segmentation"])] = entry["category_id"]
             assert entry["category_name"] == result.class_names[entry["category_id"]]
     np.testing.assert_array_equal(labels, result.labels)
-    if label_format != "list":
+    more = {"model", "label_format", "size", "class_names", "areas"}
+    assert more & saved.keys() == (more if label_format else set())
+    if label_format is not None:
+        assert saved["label_format"] == label_format
         assert saved["size"] == list(result.labels.shape)
         assert saved["class_names"] == list(result.class_names)
+        assert saved["areas"] == result.areas()
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segrt.cli import inputs
+from segrt.cli import DASH, inputs
 from segrt.cli.inputs import Shard
+from segrt.cli.standard import Piped
 from segrt.errors import ConfigError, InputError
 
 
@@ -66,15 +67,23 @@ def test_a_list_on_standard_input(
     monkeypatch: pytest.MonkeyPatch, content: bytes, names: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-    assert inputs.listed(["first.png", "-"], None) == ["first.png", *names]
+    assert inputs.listed(["first.png", DASH], None) == ["first.png", *names]
 
 
-def test_standard_input_that_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
-    with pytest.raises(InputError, match="which is empty"):
-        inputs.listed(["-"], None)
-    with pytest.raises(InputError, match="twice"):
-        inputs.listed(["-", "-"], None)
+def test_standard_input_is_read_once() -> None:
+    with pytest.raises(InputError, match="- is given twice"):
+        inputs.listed([DASH, "a.png", DASH], None)
+
+
+def test_the_image_on_standard_input_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _touch(tmp_path, "stdin/a.png")
+    piped = Piped.of(b"P6")
+    assert inputs.expand([piped, "stdin"], None) == [piped, os.path.join("stdin", "a.png")]
+    assert not inputs.is_film(piped)
+    assert len({piped: 1, "stdin": 2}) == 2
 
 
 def test_results_in_a_subfolder_are_no_inputs(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from segrt.cli import outputs
 from segrt.errors import ConfigError, InputError
+from segrt.result import SegResult, Timings
 
 
 def _touch(folder: Path, *names: str) -> list[str]:
@@ -97,6 +99,55 @@ def test_videos_need_files_of_their_own(tmp_path: Path) -> None:
         outputs.check([], outputs.video_targets(videos, tmp_path), tmp_path)
     with pytest.raises(InputError, match=r"a.mp4 is an input"):
         outputs.check([], outputs.video_targets(videos[:1], tmp_path / "a.mp4"), tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG", "a.tif", "a.gif", "a", "b/a.ras"])
+@pytest.mark.parametrize("overlay", [False, True])
+def test_targets_are_what_a_result_saves(tmp_path: Path, name: str, overlay: bool) -> None:
+    result = SegResult(
+        labels=np.zeros((2, 3), np.int32),
+        image=np.zeros((2, 3, 3), np.uint8),
+        input_path=name,
+        page_index=None,
+        class_names=("x",),
+        palette=np.zeros((256, 3), np.uint8),
+        model_name="m",
+        provider="CPUExecutionProvider",
+        precision="fp32",
+        timings=Timings(1.0, 2.0, 3.0),
+        stem="a_2",
+    )
+    saved = [*result.save_to_img(tmp_path), result.save_to_json(tmp_path)]
+    saved += [result.save_overlay(tmp_path)] if overlay else []
+    assert outputs.targets(name, "a_2", tmp_path, overlay=overlay) == saved
+    for file in (tmp_path / "x.jpg", tmp_path / "x.bmp"):
+        saved = [result.save_overlay(file)] if overlay else result.save_to_img(file)
+        assert outputs.targets(name, "a_2", file, overlay=overlay) == saved
+
+
+@pytest.mark.parametrize(
+    ("file", "save_path", "message"),
+    [
+        ("labels.txt", None, "labels.txt is not valid: use a file name that ends in .json"),
+        ("folder.json", None, "folder.json is not valid"),
+        ("in.json", None, "in.json is an input of this call"),
+        ("link.json", None, "link.json is an input of this call"),
+        ("out/a_res.json", "out", "a_res.json is the name of a result"),
+        ("out/../x.json", "x.json", "x.json is the name of a result"),
+    ],
+)
+def test_what_a_coco_file_must_not_replace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, save_path: str | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _touch(tmp_path, "in.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "out").mkdir()
+    os.symlink("in.json", tmp_path / "link.json")
+    path = None if save_path is None else Path(save_path)
+    with pytest.raises((ConfigError, InputError), match=message):
+        outputs.check_coco(Path(file), ["in.json"], [], path)
+    outputs.check_coco(Path("out/labels.json"), ["in.json"], [], path)
 
 
 def test_a_folder_that_cannot_be_created_is_one_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from segrt.cli import shares
 from segrt.cli.console import say
 from segrt.create import create_pipeline
 from segrt.errors import SegrtError
+from segrt.waiting import is_quiet
 
 FOLDER = Path("segrt-demo")
 """Where the results are saved."""
@@ -27,8 +28,10 @@ def demo() -> None:
     result = next(iter(pipeline.predict(package_data.path(package_data.SAMPLE))))
     if result.error is not None:
         raise SegrtError(str(result.error))
-    files = [*result.save_to_img(FOLDER), result.save_to_json(FOLDER), result.save_overlay(FOLDER)]
-    print("\n".join(shares.bars(result.areas(), sys.stdout.encoding or "utf-8")))
+    labels = result.save_to_json(FOLDER, label_format="rle")
+    files = [*result.save_to_img(FOLDER), labels, result.save_overlay(FOLDER)]
+    if not is_quiet():
+        print("\n".join(shares.bars(result.areas(), sys.stdout.encoding or "utf-8")))
     say(f"\n{result.model_name} on {result.provider} {result.precision}, saved:")
     for file in files:
         say(f"  {file}")

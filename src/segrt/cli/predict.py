@@ -129,8 +129,9 @@ def _notes(output: OutputOptions, work: Job | None, kept: Kept | None, done: int
         yield f"{work.before} of {work.total} inputs before"
     if kept and kept.count:
         yield f"{kept.count} left as they were"
-    if done and output.save_path:
-        yield f"{'saved as' if output.file else 'results in'} {output.save_path}"
+    if done and (path := output.save_path):
+        to = "written to" if path is STDOUT else "saved as" if output.file else "results in"
+        yield f"{to} {path}"
     if done and output.coco:
         yield f"COCO data set in {output.coco}"
 

@@ -132,18 +132,21 @@ class OutputOptions:
         self.labels  # noqa: B018 - raises if there is none
         if self.per_region and not self.coco:
             raise ConfigError("--per-region is for annotations: it needs --coco FILE")
-        elsewhere = {"--engine ray": on_ray, "--resume": job.resume, "--shard": bool(job.shard)}
-        option = _given(elsewhere | {"--no-clobber": not self.overwrite})
-        if self.coco and option:
+        missing = {
+            "--engine ray segments them in other processes": on_ray,
+            "--resume leaves out what is done": job.resume,
+            "--shard does a part of them": job.shard is not None,
+            "--no-clobber leaves out what has results": not self.overwrite,
+        }
+        if self.coco and (why := _given(missing)):
             raise ConfigError(
-                f"--coco writes one file of all images, of which {option} segments a part or none "
-                "in this process: leave out one of them"
+                f"--coco writes one file of all images, but {why}: leave out one of the options"
             )
         option = _given({"--engine ray": on_ray, "--manifest": job.manifest is not None})
         if option and not self.overwrite:
             raise ConfigError(
-                f"{option} does not go with --no-clobber: --manifest with --resume does what is "
-                "not done yet"
+                f"--no-clobber does not go with {option}: --manifest with --resume leaves out what "
+                "is done"
             )
 
     def _check_stdout(self) -> None:
@@ -162,7 +165,7 @@ class OutputOptions:
 
 
 def _given(options: Mapping[str, bool]) -> str | None:
-    """The first of these options that is given."""
+    """The first of these that is true."""
     return next((name for name, is_given in options.items() if is_given), None)
 
 

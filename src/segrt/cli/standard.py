@@ -57,7 +57,7 @@ def read_inputs() -> list[str]:
     Raises:
         InputError: it is empty, a video, or clearly neither of these.
     """
-    content = sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read() if sys.stdin else b""  # None if it is closed
     head = content[:HEAD]
     first = re.split(rb"\0|\r?\n", head, maxsplit=1)[0]
     if not os.path.lexists(first) and not is_url(os.fsdecode(first)):
@@ -81,8 +81,10 @@ def check_output() -> None:
     """Refuse to print a picture on a terminal.
 
     Raises:
-        ConfigError: standard output is one.
+        ConfigError: standard output is one, or is closed.
     """
+    if sys.stdout is None:
+        raise ConfigError("-o - writes a PNG to standard output, which is closed")
     if sys.stdout.isatty():
         raise ConfigError(
             "-o - writes a PNG to standard output, which is a terminal: add  > labels.png  or "
