@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import segrt
+from segrt import tuning
+from segrt.bench.contender import SegrtContender
 from segrt.errors import ConfigError, InputError, ModelError
 from segrt.web import site
 
@@ -137,18 +139,18 @@ def test_what_takes_pictures_refuses_such_a_model(pipeline: segrt.Pipeline) -> N
     app = pytest.importorskip("segrt.serve.app", reason="needs segrt[serve]")
     from segrt.serve.settings import Settings
 
-    with pytest.raises(
-        ConfigError, match=r"land takes 4 bands \(red, green, blue, nir\), and clie"
-    ):
+    file, refusal = pipeline.session.file, r"land takes 4 bands \(red, green, blue, nir\), no pict"
+    with pytest.raises(ModelError, match=f"{refusal}ures: it can't be served"):
         app.create_app(pipeline, Settings())
-    session = pipeline.session
-    with pytest.raises(ModelError, match=r"can't run in a browser .*: it takes bands"):
-        site.check(session.file, session.description)
+    with pytest.raises(ModelError, match=f"{refusal}ures: it can't run on a page"):
+        site.check(file, pipeline.session.description)
+    with pytest.raises(ModelError, match=f"{refusal}ures: segrt tune measures with photos"):
+        tuning.tune_model(str(file), "20x30", None, "cpu", 1, 0.99, lambda done, total: None)
+    with pytest.raises(ModelError, match=f"{refusal}ures: segrt-bench measures with photos"):
+        SegrtContender([], None, {"model_dir": file, "device": "cpu"})
 
 
 def test_tuning_takes_arrays(pipeline: segrt.Pipeline) -> None:
-    from segrt import tuning
-
     session = pipeline.session
     images = [scene(20, 30), scene(20, 30, seed=1)]
     [measured] = tuning.tune(session.file, [session.plan], session.plan, images, (20, 30), rounds=1)

@@ -79,6 +79,21 @@ class Description:
         )
         return replace(parsed, channels=self.input.channels, fixed=self.input.dims[1:])
 
+    def check_pictures(self, reason: str) -> None:
+        """Refuse a model that takes bands where there are only pictures.
+
+        Args:
+            reason: what needs pictures, for the message.
+
+        Raises:
+            ModelError: it takes bands.
+        """
+        if bands := self.meta.bands:
+            raise ModelError(
+                f"{self.meta.name} takes {len(bands)} bands ({', '.join(bands)}), no pictures: "
+                f"{reason}"
+            )
+
     def values(self) -> dict[str, tuple[str, str]]:
         """Each value that decides a label as text, with its source."""
         meta, given = self.meta, self.origins

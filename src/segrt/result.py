@@ -97,8 +97,8 @@ class SegResult(ResultDict):
         error: always None; a `SegFailure` has an error.
         bands: the names of the channels of `image`, in order, of a model that takes bands; empty
             for a picture. What shows the image, such as `overlay`, shows the bands called red,
-            green and blue, else the first three, or the only one: uint8 as it is; other types so
-            that the 2nd and 98th percentile of each band become black and full brightness.
+            green and blue, else the first three, or the first alone: uint8 as it is; other types
+            so that the 2nd and 98th percentile of each band become black and full brightness.
     """
 
     labels: npt.NDArray[np.int32]

@@ -98,6 +98,7 @@ def tune_model(
         raise ModelError(f"model file {file} does not exist")
     images = _images(folder or package_data.path(package_data.SAMPLE))
     reference = plans(Device("cpu"), Mode.NORMAL, catalog)[-1]
+    Session(file, reference).description.check_pictures("segrt tune measures with photos")
     engines = cache.engine_cache(file, catalog)
     candidates = every(where, catalog, cache=engines, quantised=graph_tail.is_quantised(file))
     measured = tune(

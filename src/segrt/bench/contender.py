@@ -163,6 +163,7 @@ class SegrtContender(Contender):
         start = perf_counter()
         self._pipeline = create_pipeline(**options)
         self._load_s = perf_counter() - start
+        self._pipeline.session.description.check_pictures("segrt-bench measures with photos")
         self.class_names = self._pipeline.class_names
         file = Path(options.get("model_dir") or "")
         self._file_bytes = file.stat().st_size if file.is_file() else 0

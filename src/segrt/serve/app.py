@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from segrt import __version__
-from segrt.errors import ConfigError
 from segrt.pipeline import Pipeline
 from segrt.serve import kserve
 from segrt.serve.admission import Admission
@@ -36,13 +35,9 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         FastAPI: with its Service and its Admission in `app.state`.
 
     Raises:
-        ConfigError: the model takes bands, and clients send pictures.
+        ModelError: the model takes bands, and clients send pictures.
     """
-    if bands := pipeline.session.meta.bands:
-        raise ConfigError(
-            f"{pipeline.model_name} takes {len(bands)} bands ({', '.join(bands)}), and clients "
-            "send pictures: it can't be served"
-        )
+    pipeline.session.description.check_pictures("it can't be served")
     service, admission = Service(pipeline, settings), Admission(settings)
     service.metrics.watch(lambda: admission.slots, lambda: service.batcher.waiting)
 

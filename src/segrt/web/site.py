@@ -96,10 +96,7 @@ def check(file: Path, description: Description) -> None:
     with file.open("rb") as opened:
         if any(external_data.locations(memoryview(opened.read()))):
             raise ModelError(f"{refusal}it keeps its weights in another file; save it as one file")
-    if description.meta.bands:
-        raise ModelError(
-            f"{refusal}it takes bands ({', '.join(description.meta.bands)}), no picture"
-        )
+    description.check_pictures("it can't run on a page")
     if (
         node.dtype not in (np.float32, np.uint8)
         or node.channels_last

@@ -186,16 +186,13 @@ def _open(file: Path) -> Description:
     """What is known of a model.
 
     Raises:
-        ExportError: it can't be loaded, does not come from segrt-export, is quantised, or takes
-            bands.
+        ExportError: it can't be loaded, does not come from segrt-export, or is quantised.
+        ModelError: it takes bands.
     """
     described = open_exported(file)
     if is_quantised(file):
         raise ExportError(f"{file} is quantised already: give the model it was made from")
-    if bands := described.meta.bands:
-        raise ExportError(
-            f"{file} takes bands ({', '.join(bands)}), and segrt quantises with pictures only"
-        )
+    described.check_pictures("segrt calibrates and measures with photos")
     return described
 
 
