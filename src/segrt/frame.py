@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import SegrtError
+from segrt.formats import GeoTags
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,7 @@ class Frame:
         time: seconds from the start of a video, animation or camera; None for other sources.
         stem: the name under which its result is saved; None for one that follows from `input_path`
             and the images before it.
+        geotags: where it is, if it is a page of a GeoTIFF; see `segrt.formats.GEOTAGS`.
     """
 
     image: npt.NDArray[np.uint8]
@@ -29,6 +31,7 @@ class Frame:
     page_index: int | None = None
     time: float | None = None
     stem: str | None = None
+    geotags: GeoTags | None = None
 
 
 @dataclass(frozen=True)

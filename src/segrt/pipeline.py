@@ -489,5 +489,6 @@ class Pipeline:
             stem=stem,
             scores=scores,
             time=frame.time,
+            geotags=frame.geotags,
             label_palette=self.label_palette,
         )
