@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,9 @@ from segrt.cli.console import complain, progress_bar, say
 from segrt.cli.options import INFERENCE, INPUTS, OUTPUT, PipelineOptions
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.geo import job
+from segrt.geo.job import LabelMap
 from segrt.names import Stems
-from segrt.pipeline import Pipeline
+from segrt.slide import Progress
 
 SUFFIXES = frozenset((".img", ".jp2", ".tif", ".tiff", ".vrt"))
 """Suffixes of the scenes in a folder."""
@@ -62,33 +64,29 @@ def geo(
     pipeline = model.create()
     failed = 0
     for source, target in targets.items():
+
+        def segment(show: Progress, source: str = source, target: Path = target) -> LabelMap:
+            return job.segment(
+                pipeline,
+                source,
+                target,
+                bands=bands,
+                scale=scale,
+                nodata=nodata,
+                resolution=resolution,
+                aoi=aoi,
+                slide=slide,
+                scores=scores,
+                batch_size=batch_size,
+                resume=resume,
+                progress=show,
+            )
+
         try:
-            with progress_bar() as progress:
-                bar = progress.add_task(os.path.basename(source), total=None)
-
-                def show(done: int, total: int) -> None:
-                    interrupts.check()
-                    text = "writing" if done == total else "windows"
-                    progress.update(bar, completed=done, total=total, description=text)
-
-                labels = job.segment(
-                    pipeline,
-                    source,
-                    target,
-                    bands=bands,
-                    scale=scale,
-                    nodata=nodata,
-                    resolution=resolution,
-                    aoi=aoi,
-                    slide=slide,
-                    scores=scores,
-                    batch_size=batch_size,
-                    resume=resume,
-                    progress=show,
-                )
-        except ConfigError:
-            raise
+            labels = _shown(os.path.basename(source), segment)
         except (SegrtError, OSError, MemoryError) as error:
+            if isinstance(error, ConfigError) and len(targets) == 1:
+                raise
             failed += 1
             complain(str(error) or f"{source}: out of memory")
         except KeyboardInterrupt:
@@ -97,14 +95,23 @@ def geo(
             print(f"{labels.path}: {shares.line(labels.areas)}", flush=True)
             if labels.covered < 1:
                 say(f"{labels.path}: {labels.covered:.1%} of the pixels have a class")
-    session = pipeline.session
-    done = len(targets) - failed
-    say(f"{done} segmented, {failed} failed ({_ran(pipeline)} {session.precision})")
+    session, done = pipeline.session, len(targets) - failed
+    ran = f"{pipeline.model_name} on {session.provider} {session.precision}"
+    say(f"{done} segmented, {failed} failed ({ran})")
     return 1 if failed else 0
 
 
-def _ran(pipeline: Pipeline) -> str:
-    return f"{pipeline.model_name} on {pipeline.session.provider}"
+def _shown(name: str, segment: Callable[[Progress], LabelMap]) -> LabelMap:
+    """Segment with a progress bar."""
+    with progress_bar() as progress:
+        bar = progress.add_task(name, total=None)
+
+        def show(done: int, total: int) -> None:
+            interrupts.check()
+            text = f"{name}: {'windows' if done < total else 'overviews'}"
+            progress.update(bar, completed=done, total=total, description=text)
+
+        return segment(show)
 
 
 def _targets(scenes: list[str], out: Path) -> dict[str, Path]:

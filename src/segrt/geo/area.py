@@ -43,12 +43,13 @@ class Area:
         """Which pixels of some rows are in the area: bool (rows, width)."""
         with calls(self._file):
             from rasterio.features import geometry_mask
-            from rasterio.transform import Affine
+            from rasterio.windows import Window, transform
 
+            height = rows.stop - rows.start
             inside = geometry_mask(
                 self._shapes,
-                (rows.stop - rows.start, width),
-                self._transform * Affine.translation(0, rows.start),
+                (height, width),
+                transform(Window(0, rows.start, width, height), self._transform),
                 invert=True,
             )
         return np.asarray(inside, np.bool_)

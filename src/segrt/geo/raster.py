@@ -82,7 +82,7 @@ class Raster:
                 None for bands of 8 bits, which are used as they are, or fewer.
             nodata: value of pixels without data; None for the one the raster states, if any.
             resolution: size of a pixel in units of the coordinate system; None for the raster's
-                own. Coarser pixels are averages, finer ones bilinear.
+                own. Coarser pixels are averages of those with data, finer ones bilinear.
             channels: of the network's input: 3, or 1 for a grey one.
             raw: whether values are used as they are, for a model that normalises them itself.
 
@@ -101,9 +101,9 @@ class Raster:
                 _check(self.path, self._source)
                 self.bands = _bands(self.path, self._source, bands, channels)
                 self.dtype = _dtype(self.path, self._source, self.bands)
-                self._view, self._alpha = self._at(resolution)
+                self._view, self._alpha, self.transform = self._at(resolution)
                 self.size: tuple[int, int] = self._view.shape
-                self.transform, self.crs = self._view.transform, self._source.crs
+                self.crs = self._source.crs
                 self._scale = self._scaling(wanted)
             except BaseException:
                 self._source.close()
@@ -191,12 +191,12 @@ class Raster:
             )
         return Frame(fill(image, valid), self.path)
 
-    def _at(self, resolution: float | None) -> tuple[Any, int | None]:
-        """The raster at a resolution, and the number of its alpha band."""
+    def _at(self, resolution: float | None) -> tuple[Any, int | None, Any]:
+        """The raster at a resolution, the number of its alpha band, and the transform."""
         source = self._source
         alpha = _alpha(source)
         if resolution is None:
-            return source, alpha
+            return source, alpha, source.transform
         from rasterio.enums import Resampling
         from rasterio.transform import Affine
         from rasterio.vrt import WarpedVRT
@@ -213,23 +213,25 @@ class Raster:
                 f"resolution {resolution:g} is not valid for {self.path}, whose pixels are "
                 f"{across:g} x {down:g} {unit}: give one within a factor of {_FURTHEST}"
             )
-        # One system on both sides: the pixels are resampled, and not projected.
-        crs = source.crs or "EPSG:3857"
+        # Resampled in pixels of the source, so that no coordinate is rounded; any system will do.
         coarser = max(factors) > 1
         view = WarpedVRT(
             source,
-            src_crs=crs,
-            crs=crs,
-            transform=t * Affine.scale(*factors),
+            src_crs="EPSG:3857",
+            crs="EPSG:3857",
+            src_transform=Affine(1, 0, 0, 0, -1, 0),
+            transform=Affine(factors[0], 0, 0, 0, -factors[1], 0),
             width=max(1, math.ceil(source.width / factors[0] - 1e-6)),
             height=max(1, math.ceil(source.height / factors[1] - 1e-6)),
             resampling=Resampling.average if coarser else Resampling.bilinear,
-            src_nodata=self._nodata,
-            nodata=self._nodata if self._nodata is not None else source.nodata,
             add_alpha=alpha is None,
-            tolerance=0,
+            tolerance=1e-3,  # of a pixel; 0 fails
+            **({} if self._nodata is None else {"src_nodata": self._nodata}),
         )
-        return view, _alpha(view)
+        grid = Affine(
+            *(t.a * factors[0], t.b * factors[1], t.c), *(t.d * factors[0], t.e * factors[1], t.f)
+        )
+        return view, _alpha(view), grid
 
     def _read(
         self,
