@@ -74,7 +74,7 @@ def network(path: Path, *, channels: int = 5, meta: dict[str, Any], side: Any = 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     names = ("background", "other") if channels == 1 else tuple("abcdefg"[:channels])
     stated = ModelMeta(**({"name": "stripes", "class_names": names} | meta))
-    helper.set_model_props(model, {KEY: stated.model_dump_json(), "segrt.float32": "unused"})
+    helper.set_model_props(model, {KEY: stated.model_dump_json()})
     onnx.save(model, str(path))
     return path
 
