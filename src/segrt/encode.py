@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from segrt.errors import ConfigError
-from segrt.formats import IMAGE_SUFFIXES, READ_SUFFIXES
+from segrt.formats import GEOTAGS, IMAGE_SUFFIXES, READ_SUFFIXES, GeoTags
 from segrt.names import names_folder
 from segrt.palette import Palette
 
@@ -75,16 +75,21 @@ def label_png(labels: Labels, palette: Palette, classes: int) -> bytes:
     return pillow(picture, "PNG", compress_type=zlib.Z_RLE)
 
 
-def rgb(picture: Image.Image, suffix: str) -> bytes:
+def rgb(picture: Image.Image, suffix: str, geotags: GeoTags | None = None) -> bytes:
     """Encode an RGB picture in the format of a suffix, such as ".png"; lossless for ".webp".
 
-    The formats of `TRANSPARENT` take RGBA as well.
+    The formats of `TRANSPARENT` take RGBA as well. A TIFF is georeferenced by the tags given.
     """
     if suffix in (".sr", ".ras"):  # Sun raster: Pillow can only read it
         import cv2
 
         return cv2.imencode(".ras", np.asarray(picture)[:, :, ::-1])[1].tobytes()
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    if geotags and suffix in (".tif", ".tiff"):
+        tags = options["tiffinfo"] = TiffImagePlugin.ImageFileDirectory_v2()
+        for tag, value in geotags.items():
+            tags.tagtype[tag] = GEOTAGS[tag]
+            tags[tag] = value
     return pillow(picture, _PIL_FORMATS.get(suffix, suffix[1:].upper()), **options)
 
 

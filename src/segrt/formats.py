@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -21,6 +23,20 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 """Suffixes of video files that segrt reads."""
+
+GeoTags: TypeAlias = Mapping[int, "tuple[float, ...] | str"]
+"""The values of tags of a GeoTIFF, by their numbers."""
+
+_SHORT, _ASCII, _DOUBLE = 3, 2, 12
+GEOTAGS = {
+    33550: _DOUBLE,  # ModelPixelScale
+    33922: _DOUBLE,  # ModelTiepoint
+    34264: _DOUBLE,  # ModelTransformation
+    34735: _SHORT,  # GeoKeyDirectory
+    34736: _DOUBLE,  # GeoDoubleParams
+    34737: _ASCII,  # GeoAsciiParams
+}
+"""The tags of a GeoTIFF that say where it is, and the type of their values."""
 
 # Pillow's formats that are recognised by the first bytes of a file, whatever its name. Those that
 # Pillow loads at once come first.

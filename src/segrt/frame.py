@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from segrt.errors import SegrtError
+from segrt.formats import GeoTags
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Frame:
         stem: the name under which its result is saved; None for one that follows from `input_path`
             and the images before it.
         bands: the names of the channels of `image`, in order; empty for a picture.
+        geotags: where it is, if it is a page of a GeoTIFF; see `segrt.formats.GEOTAGS`.
     """
 
     image: npt.NDArray[Any]
@@ -32,6 +34,7 @@ class Frame:
     time: float | None = None
     stem: str | None = None
     bands: tuple[str, ...] = ()
+    geotags: GeoTags | None = None
 
 
 @dataclass(frozen=True)

@@ -523,6 +523,7 @@ class Pipeline:
             stem=stem,
             scores=scores,
             time=frame.time,
+            geotags=frame.geotags,
             label_palette=self.label_palette,
             bands=frame.bands,
         )

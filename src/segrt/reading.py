@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import ConfigError, InputError, TooLargeError
+from segrt.formats import GeoTags
 from segrt.types import shown
 
 MAX_PIXELS = 178_956_970
@@ -80,11 +81,13 @@ class Page:
         image: uint8 (H, W, 3), BGR; or the error.
         index: zero-based index of the page or frame; None for a format with a single image.
         time: seconds from the start of an animation; None for other formats.
+        geotags: where it is, if it is a page of a GeoTIFF; see `segrt.formats.GEOTAGS`.
     """
 
     image: Pixels | Exception
     index: int | None = None
     time: float | None = None
+    geotags: GeoTags | None = None
 
 
 def attempt(read: Callable[[], Pixels]) -> Pixels | Exception:

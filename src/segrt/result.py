@@ -16,7 +16,7 @@ from PIL import Image
 from segrt import encode, notebook, render, shapes
 from segrt.errors import ConfigError, MissingExtraError
 from segrt.files import is_same_file, write_atomic
-from segrt.formats import IMAGE_SUFFIXES
+from segrt.formats import IMAGE_SUFFIXES, GeoTags
 from segrt.lettering import legend as draw_legend
 from segrt.look import Background, Legend, Look
 from segrt.names import names_folder, short_stem, suffix
@@ -92,6 +92,8 @@ class SegResult(ResultDict):
         scores: float32 (H, W), in (0, 1]: the softmax probability of each pixel's class; None
             unless requested with `predict(..., scores=True)`.
         time: seconds from the start of a video, animation or camera; None for other sources.
+        geotags: where the image is, if it is a page of a GeoTIFF: the values of its tags by their
+            numbers, for the label picture saved as TIFF.
         label_palette: uint8 (K, 3), RGB: the colours of label pictures, such as `img`; None if they
             are those of `palette`.
         error: always None; a `SegFailure` has an error.
@@ -114,6 +116,7 @@ class SegResult(ResultDict):
     stem: str
     scores: npt.NDArray[np.float32] | None = None
     time: float | None = None
+    geotags: GeoTags | None = field(default=None, repr=False)
     label_palette: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     error: None = None
     bands: tuple[str, ...] = ()
@@ -653,7 +656,9 @@ class SegResult(ResultDict):
             raise ConfigError(f"{str(file)!a} can't be a file name here: {error}") from None
 
     def _encode(self, kind: str) -> bytes:
-        return self.label_png() if kind == ".png" else encode.rgb(self.img["res"], kind)
+        if kind == ".png":
+            return self.label_png()
+        return encode.rgb(self.img["res"], kind, self.geotags)
 
 
 def _parse_origin(key: str, value: Any) -> Any:

@@ -251,7 +251,7 @@ def _decode(
             if isinstance(page.image, Exception):
                 yield _failure(name, page.index, _explained(page.image, content, name, reading))
             else:
-                yield Frame(page.image, name, page.index, page.time)
+                yield Frame(page.image, name, page.index, page.time, geotags=page.geotags)
     except Exception as error:  # decoders raise almost anything on damaged files
         after = index + 1 if index >= 0 else None
         yield _failure(name, after, _explained(error, content, name, reading))

@@ -21,6 +21,7 @@ from PIL import Image
 from segrt import pillow_file
 from segrt.arrays import from_array, to_uint8
 from segrt.errors import InputError, TooLargeError
+from segrt.formats import GEOTAGS, GeoTags
 from segrt.reading import MAX_PAGES, Page, Pixels, Reading, attempt
 
 # tifffile logs each oddity of a file; what matters becomes an error of its page.
@@ -42,6 +43,7 @@ _NUMBERS = (
     *("imagewidth", "imagelength", "imagedepth", "tilewidth", "tilelength", "rowsperstrip"),
     *("samplesperpixel", "photometric", "compression", "planarconfig", "predictor"),
 )
+_MOST_VALUES = 4096  # of a tag of the georeference: 680 ground control points
 _BYTES_PER_PIXEL = 64  # of all bands together; the largest allowed image would take 11 GB
 
 
@@ -78,7 +80,9 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
                 raise InputError(
                     f"this TIFF has more than {MAX_PAGES} frames: the others are skipped"
                 )
-            yield Page(attempt(partial(_page, page, number, content, reading)), index)
+            geotags = _geotags(page)
+            image = attempt(partial(_page, page, number, content, reading, geotags is not None))
+            yield Page(image, index, geotags=geotags)
             index += 1
         if not index:
             raise InputError(
@@ -127,17 +131,48 @@ def _check_stack(tif: Any, directories: int) -> None:
         )
 
 
-def _page(page: Any, number: int, content: str | bytes, reading: Reading) -> Pixels:
+def _geotags(page: Any) -> GeoTags | None:
+    """Where a page is, if it says so, and is as upright as that assumes."""
+    found: dict[int, tuple[float, ...] | str] = {}
+    for number, kind in GEOTAGS.items():
+        tag = page.tags.get(number)
+        if tag is None:
+            continue
+        if tag.dtype != kind or tag.count > _MOST_VALUES:
+            return None
+        value = tag.value
+        if isinstance(value, bytes):
+            value = value.decode("ascii", "replace")
+        if not isinstance(value, str):
+            value = value if isinstance(value, tuple) else (value,)
+            if not np.isfinite(value).all():
+                return None
+        found[number] = value
+    return found if found and page.tags.valueof(274) in (None, 1) else None
+
+
+def _page(
+    page: Any, number: int, content: str | bytes, reading: Reading, is_located: bool
+) -> Pixels:
     if not all(isinstance(getattr(page, name), int) for name in _NUMBERS):
         raise InputError("its tags are damaged")
-    reading.check(page.imagewidth, page.imagelength)
-    if (
+    is_for_pillow = (
         page.photometric == _YCBCR
         or page.compression in (*_FAX, _OLD_JPEG)
         or (page.compression == _JPEG and page.planarconfig == _SEPARATE)
-    ):
+    )
+    try:
+        reading.check(page.imagewidth, page.imagelength)
+        if not is_for_pillow:
+            _check(page, reading)
+    except InputError as error:
+        if is_located:
+            more = f"{error}; or use segrt geo, for georeferenced rasters of any size and type"
+            raise type(error)(more) from None
+        raise
+    if is_for_pillow:
         return pillow_file.tiff_page(content, number, reading)
-    _check(page, reading)
+    _check_segments(page)
     samples = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # planes, height, width, samples
     samples = samples[..., 0].transpose(1, 2, 0) if len(samples) > 1 else samples[0]
     return np.ascontiguousarray(_upright(_colours(page, samples), page.tags.valueof(274)))
@@ -165,7 +200,6 @@ def _check(page: Any, reading: Reading) -> None:
     size = page.imagewidth * page.imagelength * page.samplesperpixel * page.dtype.itemsize
     if size > _BYTES_PER_PIXEL * reading.limit:
         raise TooLargeError(f"its bands take {size:,} bytes ({what})")
-    _check_segments(page)
 
 
 def _check_bands(page: Any, what: str) -> None:

@@ -253,8 +253,11 @@ def test_the_command_converts_exported_files(
         ("--format mnn -o out --int8 photos", "--int8 and --format mnn are two steps"),
         ("--format ort -o out --size 0x5", "--size '0x5' is not valid: give height and width"),
         ("--format ort -o out --size 512", "--size '512' is not valid"),
-        ("-o out --size 32x40", "--size is for --format ort and mnn"),
+        ("-o out --size 32x40", "--size is for --format ort, mnn and deepness"),
         ("-o out --weights int8", "--weights int8 is for --format ort and mnn"),
+        ("--format deepness -o out --weights int8", "--weights int8 is for --format ort and mnn"),
+        ("--format deepness -o out --size 32x40", "the tiles of Deepness are square"),
+        ("-o out --resolution 5", "--resolution is for --format deepness"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

@@ -2,15 +2,18 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import write_colour_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from segrt import cli
 from segrt.errors import ConfigError, InputError, MissingExtraError
 from segrt.geo import outlines, vectors
 
@@ -393,3 +396,44 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         MissingExtraError, match=r"need pyarrow: run  pip install 'segrt\[parquet\]'"
     ):
         vectors.polygons("labels.tif", "out.parquet")
+
+
+def test_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*arguments: object) -> int | str | None:
+        options = "--model-dir", model, "--slide", "32,32", "--device", "cpu"
+        monkeypatch.setattr(sys, "argv", ["segrt", "geo", *map(str, (*arguments, *options))])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code
+
+    model, scene = write_colour_model(tmp_path / "colours.onnx"), tmp_path / "scene.tif"
+    bands = np.zeros((3, 40, 60), np.uint8)
+    bands[0, :, :30] = bands[2, :, 30:] = 255  # the left half is red, the right one blue
+    profile = {"driver": "GTiff", "height": 40, "width": 60, "count": 3, "dtype": "uint8"}
+    profile |= {"crs": "EPSG:32633", "transform": UTM, "photometric": "rgb"}
+    with rasterio.open(scene, "w", **profile) as file:
+        file.write(bands)
+
+    out = tmp_path / "labels.tif"
+    assert command(scene, "-o", out, "--scores", "--polygons", tmp_path / "p.geojson") == 0
+    assert "p.geojson: 2 polygons" in capsys.readouterr().err.replace("\n", "")
+    _, rows, _ = read(tmp_path / "p.geojson")
+    assert [row["area_m2"] for row in rows] == [300, 300]
+    assert all(0.5 < row["score"] <= 1 for row in rows)
+    assert len({row["class_name"] for row in rows}) == 2
+
+    # Next to each label raster.
+    (tmp_path / "scenes").mkdir()
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / "scenes" / name).write_bytes(scene.read_bytes())
+    options = "-o", tmp_path / "out", "--polygons", "gpkg", "--wgs84", "--min-area", 1
+    assert command(tmp_path / "scenes", *options) == 0
+    for name in ("a_labels.gpkg", "b_labels.gpkg"):
+        assert read(tmp_path / "out" / name)[2].to_epsg() == 4326
+
+    assert command(tmp_path / "scenes", "-o", tmp_path / "new", "--polygons", "x.gpkg") == 2
+    assert command(scene, "-o", tmp_path / "new.tif", "--polygons", "x.shp") == 2
+    assert command(scene, "-o", tmp_path / "new.tif", "--min-area", 1) == 2
+    assert not (tmp_path / "new.tif").exists()

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from segrt.cli import interrupts, shares
 from segrt.cli.console import complain, progress_bar, say
 from segrt.cli.options import INFERENCE, INPUTS, OUTPUT, PipelineOptions
+from segrt.cli.polygons import PolygonOptions
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.geo import job
 from segrt.geo.job import LabelMap
@@ -36,6 +37,7 @@ def geo(
     batch_size: Annotated[int | None, Parameter(group=INFERENCE)] = None,
     scores: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False,
     resume: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False,
+    polygons: PolygonOptions = PolygonOptions(),
 ) -> int:
     """Segment georeferenced scenes of any size; write label rasters on their grids.
 
@@ -52,6 +54,7 @@ def geo(
         batch_size: Windows that run together.
         scores: Also write the probability of each pixel's class, to ..._scores.tif.
         resume: Go on where an interrupted call was; what is complete is left alone.
+        polygons: Polygons of the regions.
 
     Returns:
         int: exit status; 1 if a scene failed.
@@ -61,6 +64,7 @@ def geo(
     if out is None:
         raise ConfigError("geo needs -o: the label raster to write, a .tif, or a folder")
     targets = _targets(scene, out)
+    files = polygons.files(targets.values())
     pipeline = model.create()
     failed = 0
     for source, target in targets.items():
@@ -84,6 +88,8 @@ def geo(
 
         try:
             labels = _shown(os.path.basename(source), segment)
+            if target in files:
+                polygons.write(labels, files[target])
         except (SegrtError, OSError, MemoryError) as error:
             if isinstance(error, ConfigError) and len(targets) == 1:
                 raise

@@ -90,8 +90,10 @@ def polygons(
         OSError: the disk is full, or `out` can't be written.
     """
     target = Path(out)
-    check_output(target)
-    _check(target, labels, scores, min_area)
+    check_output(target, min_area)
+    for raster in (labels, scores):
+        if raster is not None and is_same_file(os.fspath(raster), target):
+            raise ConfigError(f"{target} is an input itself: give another name")
     columns = _Columns(has_scores=scores is not None)
     with calls(os.fspath(labels)) as library, library.open(labels) as source:
         _check_labels(source)
@@ -114,13 +116,16 @@ def polygons(
             return writer.written
 
 
-def check_output(target: Path) -> None:
+def check_output(target: Path, min_area: object = 0.0) -> None:
     """Refuse a file that can't be written, before anything is done.
 
     Raises:
-        ConfigError: its suffix is none of `SUFFIXES`.
+        ConfigError: its suffix is none of `SUFFIXES`, or `min_area` is no area.
         MissingExtraError: a package for this format is not installed.
     """
+    is_number = isinstance(min_area, (int, float)) and not isinstance(min_area, bool)
+    if not (is_number and 0 <= min_area < np.inf):  # type: ignore[operator]
+        raise ConfigError(f"min_area {shown(min_area)} is not valid: give square metres, from 0")
     suffix = target.suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigError(
@@ -133,20 +138,6 @@ def check_output(target: Path) -> None:
             raise MissingExtraError(
                 f"polygons in {target.name!a} need {package}: run  pip install 'segrt[{extra}]'"
             )
-
-
-def _check(
-    target: Path,
-    labels: str | os.PathLike[str],
-    scores: str | os.PathLike[str] | None,
-    min_area: object,
-) -> None:
-    is_number = isinstance(min_area, (int, float)) and not isinstance(min_area, bool)
-    if not (is_number and 0 <= min_area < np.inf):  # type: ignore[operator]
-        raise ConfigError(f"min_area {shown(min_area)} is not valid: give square metres, from 0")
-    for raster in (labels, scores):
-        if raster is not None and is_same_file(os.fspath(raster), target):
-            raise ConfigError(f"{target} is an input itself: give another name")
 
 
 def _warn(place: Place, source: Any) -> None:

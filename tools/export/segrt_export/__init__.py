@@ -18,6 +18,7 @@ from segrt_export.requirements import missing
 
 if TYPE_CHECKING:
     from segrt_export.cached import export_folder
+    from segrt_export.deepness import to_deepness
     from segrt_export.device import DeviceFile, to_device
     from segrt_export.exporter import Exported, export, export_stock
     from segrt_export.onnx_model import OnnxModel
@@ -46,10 +47,11 @@ _MODULES = {
     "export_stock": "exporter",
     "quantize": "quantization",
     "require": "requirements",
+    "to_deepness": "deepness",
     "to_device": "device",
 }
 
-_EXTRAS = {"device": "edge", "quantization": "quantize"}
+_EXTRAS = {"deepness": "edge", "device": "edge", "quantization": "quantize"}
 """The extra that a module needs, if it is not "export"."""
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "export_stock",
     "quantize",
     "require",
+    "to_deepness",
     "to_device",
 ]
 

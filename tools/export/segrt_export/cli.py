@@ -89,11 +89,15 @@ class ConversionOptions:
     opset: Annotated[int, Parameter(validator=Number(gte=14, lte=19))] = OPSET
     """ONNX operator set, 14 to 19."""
 
-    format: Literal["onnx", "ort", "mnn"] = "onnx"
-    """For devices: ort, MODEL.ort for ONNX Runtime, or mnn, MODEL.mnn for MNN."""
+    format: Literal["onnx", "ort", "mnn", "deepness"] = "onnx"
+    """For devices: ort, MODEL.ort for ONNX Runtime, or mnn, MODEL.mnn for MNN. For QGIS: deepness,
+    MODEL.deepness.onnx for the plugin Deepness."""
 
     size: Annotated[str, Parameter(metavar="HxW", show_default=False)] = ""
-    """The only height and width that an ort or mnn file takes."""
+    """The only height and width that an ort or mnn file takes; the tile of Deepness, 512x512."""
+
+    resolution: Annotated[float | None, Parameter(validator=Number(gt=0), metavar="CM")] = None
+    """Centimetres of a pixel, for Deepness."""
 
     weights: Literal["float32", "float16", "int8"] = "float32"
     """Data type of stored weights; float16 halves the file, int8 (ort and mnn) quarters it."""
@@ -161,12 +165,16 @@ def run(
 
 def _device_size(models: ModelOptions, conversion: ConversionOptions) -> tuple[int, int] | None:
     """The size given for a device file; refuses options that don't go with the format."""
+    if conversion.format != "deepness" and conversion.resolution is not None:
+        raise ConfigError("--resolution is for --format deepness: segrt has no use for it")
+    if conversion.weights == "int8" and conversion.format not in ("ort", "mnn"):
+        raise ConfigError(
+            "--weights int8 is for --format ort and mnn: for ONNX, give photos with --int8"
+        )
     if conversion.format == "onnx":
         if conversion.size:
-            raise ConfigError("--size is for --format ort and mnn: an .onnx file takes all sizes")
-        if conversion.weights == "int8":
             raise ConfigError(
-                "--weights int8 is for --format ort and mnn: for ONNX, give photos with --int8"
+                "--size is for --format ort, mnn and deepness: an .onnx file takes all sizes"
             )
         return None
     if models.out is None:
@@ -184,6 +192,10 @@ def _device_size(models: ModelOptions, conversion: ConversionOptions) -> tuple[i
     if not 1 <= min(size) <= max(size) <= MAX_SIDE:
         raise ConfigError(
             f"--size {shown(conversion.size)} is not valid: give height and width, such as 360x480"
+        )
+    if conversion.format == "deepness" and size[0] != size[1]:
+        raise ConfigError(
+            f"--size {conversion.size} is not valid: the tiles of Deepness are square"
         )
     return size
 
@@ -267,6 +279,15 @@ def _to_device(
     size: tuple[int, int] | None,
 ) -> DeviceFile:
     """Convert an exported model, to the name of an `.onnx` file with another suffix."""
+    if conversion.format == "deepness":
+        return segrt_export.to_deepness(
+            file,
+            onnx_target.with_suffix(".deepness.onnx"),
+            size=size and size[0],
+            resolution=conversion.resolution,
+            weights=conversion.weights,
+            images=images,
+        )
     return segrt_export.to_device(
         file,
         onnx_target.with_suffix(f".{conversion.format}"),

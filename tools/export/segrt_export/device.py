@@ -41,7 +41,7 @@ class DeviceFile:
     """A model for a device.
 
     Attributes:
-        file: the `.ort` or `.mnn` file.
+        file: the file.
         report_file: what was measured, JSON.
         report: the content of the report.
     """
@@ -94,7 +94,7 @@ def to_device(
     require("onnxruntime", runtime, extra=EDGE)
     description = open_exported(file)
     model = onnx.load(str(file))
-    _prepare(model, description, weights if runtime == "onnxruntime" else "float32", size)
+    prepare(model, description, weights if runtime == "onnxruntime" else "float32", size)
     with tempfile.TemporaryDirectory(prefix="segrt-export-") as folder:
         source, made = Path(folder) / file.name, Path(folder) / target.name
         onnx.save(model, str(source))
@@ -127,7 +127,7 @@ def to_device(
     return DeviceFile(target, target.with_name(f"{target.name}.parity.json"), report)
 
 
-def _prepare(
+def prepare(
     model: ModelProto, description: Description, weights: Weights, size: tuple[int, int] | None
 ) -> None:
     """Fix the input size and store weights in another type, in place."""
