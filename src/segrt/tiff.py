@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from PIL import Image
 from segrt import pillow_file
 from segrt.arrays import from_array, to_uint8
 from segrt.errors import InputError, TooLargeError
-from segrt.reading import MAX_PAGES, Page, Pixels, Reading, attempt
+from segrt.reading import MAX_PAGES, Page, Pixels, Reading, attempt, check_page
 
 # tifffile logs each oddity of a file; what matters becomes an error of its page.
 if (_tifffile_log := logging.getLogger("tifffile")).level == logging.NOTSET:
@@ -58,6 +58,42 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
         InputError: the file is no TIFF, is cut off between its pages, or holds more than
             `MAX_PAGES` pages or no page at all.
     """
+    for index, read in enumerate(_readers(content, reading)):
+        yield Page(attempt(read), index)
+
+
+def page(content: str | bytes, index: int, reading: Reading) -> tuple[Pixels, int]:
+    """Read one page; see `pages`. What follows the last page and can't be read counts as one.
+
+    Returns:
+        tuple: the page, uint8 (H, W, 3) BGR, and the number of pages.
+
+    Raises:
+        ConfigError: there is no such page.
+    """
+    found: Pixels | None = None
+    count = 0
+    try:
+        for read in _readers(content, reading):
+            if count == index:
+                found = read()
+            count += 1
+    except InputError:
+        if found is None:
+            raise
+        count += 1
+    check_page(index, count)
+    assert found is not None
+    return found, count
+
+
+def _readers(content: str | bytes, reading: Reading) -> Iterator[Callable[[], Pixels]]:
+    """A function for each page, which reads it; only the last one may be called.
+
+    Raises:
+        InputError: the file is no TIFF, is cut off between its pages, or holds more than
+            `MAX_PAGES` pages or no page at all.
+    """
     import tifffile
 
     file = io.BytesIO(content) if isinstance(content, bytes) else content
@@ -68,7 +104,7 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
             try:
                 page = tifffile.TiffPage(tif, number)
             except Exception:
-                yield Page(InputError("its tags are damaged"), index)
+                yield _refuse
                 index += 1
                 continue
             if page.subfiletype & (_REDUCED | _MASK):
@@ -78,7 +114,7 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
                 raise InputError(
                     f"this TIFF has more than {MAX_PAGES} frames: the others are skipped"
                 )
-            yield Page(attempt(partial(_page, page, number, content, reading)), index)
+            yield partial(_page, page, number, content, reading)
             index += 1
         if not index:
             raise InputError(
@@ -86,6 +122,10 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
                 "raw file of a camera, develop it first"
             )
         _check_stack(tif, index + further)
+
+
+def _refuse() -> Pixels:
+    raise InputError("its tags are damaged")
 
 
 def _directories(tif: Any) -> Iterator[int]:
