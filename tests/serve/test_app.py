@@ -608,7 +608,7 @@ def test_a_client_that_disconnects_frees_its_queue_slot(
         app = create_app(pipeline, Settings(max_batch=1))
         service, admission = app.state.service, app.state.admission
         data = png(tiles)
-        service.images.size = 3 * 24 * tiles.size // 3
+        service.images.size = 3 * 27 * tiles.size // 3
         leave = asyncio.Event()
 
         async def post() -> None:
