@@ -484,6 +484,7 @@ def test_the_other_endpoints(client: TestClient, pipeline: Pipeline) -> None:
         assert "http://" not in page.text.replace("http://www.w3.org", "")  # no external resources
         assert page.headers["x-content-type-options"] == "nosniff"
         assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert client.get("/example-street.webp").headers["content-type"] == "image/webp"
     client.post(PATH, content=b"x", headers=OCTETS)
     client.get("/" + "x" * 50)
     metrics = client.get("/metrics").text
@@ -510,7 +511,7 @@ def test_token(serve: Serve, tiles: Picture) -> None:
     assert client.post(PATH, content=png(tiles), headers=OCTETS | right).status_code == 200
     assert client.get("/info", headers=right).status_code == 200
     assert client.get("/health").status_code == client.get("/ready").status_code == 200
-    page = ("/", "/app.js", "/docs", "/openapi.json", "/sample.png")
+    page = ("/", "/app.js", "/docs", "/openapi.json", "/example-street.webp")
     for path in page:
         _failure(client.get(path), 401, "token")
         assert client.get(path, headers=right).status_code == 200

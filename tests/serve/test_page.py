@@ -68,6 +68,13 @@ class Page(static.Page):
         self.find("file").send_keys(str(path))
         self.until(lambda: f"{path.name}: " in self.text("status") or self.text("error"))
 
+    def example(self, name: str) -> None:
+        if self.find("again").is_displayed():
+            self.find("again").click()
+        picture = self.browser.find_element(By.CSS_SELECTOR, f'[src="example-{name}.webp"]')
+        picture.click()
+        self.until(lambda: f"{name}.webp: " in self.text("status") or self.text("error"))
+
     def pixels(self) -> npt.NDArray[np.uint8]:
         """The canvas: uint8 (H, W, 4), RGBA."""
         script = """const c = document.getElementById("canvas");
@@ -285,12 +292,11 @@ def test_downloads(page: Page, picture: Path, result: segrt.SegResult, downloads
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_sample_without_horizontal_scroll(page: Page, address: str, width: int) -> None:
+def test_an_example_without_horizontal_scroll(page: Page, address: str, width: int) -> None:
     page.open(address, width)
     scroll = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.browser.execute_script(scroll) == 0
-    page.find("sample").click()
-    page.until(lambda: "sample.png: 960 × 720" in page.text("status"))
+    page.example("street")
     page.browser.find_element(By.CSS_SELECTOR, "details summary").click()
     assert page.browser.execute_script(scroll) == 0
     assert page.browser.execute_script("return innerWidth") == width
@@ -300,15 +306,14 @@ def test_no_request_leaves_the_host(page: Page, address: str, picture: Path) -> 
     page.browser.get_log("performance")
     page.open(address)
     page.upload(picture)
-    page.find("sample").click()
-    page.until(lambda: "sample.png: 960 × 720" in page.text("status"))
+    page.example("street")
     events = [
         json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")
     ]
     urls = [
         e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
     ]
-    assert f"{address}/semantic-segmentation?labelFormat=png&visualize=false" in urls
+    assert f"{address}/semantic-segmentation?labelFormat=png&visualize=false&page=0" in urls
     assert {urlsplit(url).netloc for url in urls} == {urlsplit(address).netloc}
 
 
@@ -328,15 +333,100 @@ def test_errors_are_the_messages_of_the_server(page: Page, picture: Path, tmp_pa
     assert not page.find("side").is_displayed()
 
 
-def test_only_the_classes_of_a_tiff_are_shown(
+def test_a_tiff_is_shown_as_the_server_decodes_it(
     page: Page, picture: Path, result: segrt.SegResult, tmp_path: Path
 ) -> None:
     path = tmp_path / "street.tif"
     Image.open(picture).save(path)
     page.upload(path)
-    assert "can't show the picture itself" in page.text("status")
+    page.slide(0)
+    shown = page.pixels()[:, :, :3].astype(int)
+    assert np.abs(shown - result.image[:, :, ::-1]).mean() < 6  # a JPEG
     page.slide(100)
     assert (page.pixels()[:, :, :3] == result.palette[result.labels]).all()
+
+
+def test_the_pages_of_a_pdf(page: Page, picture: Path, tmp_path: Path, downloads: Path) -> None:
+    path = tmp_path / "scan.pdf"
+    with Image.open(picture) as first, Image.new("RGB", (90, 60), "white") as second:
+        first.convert("RGB").save(path, save_all=True, append_images=[second], resolution=144)
+    page.find("file").send_keys(str(path))
+    page.until(lambda: "scan.pdf, page 1 of 2: 200 × 150" in page.text("status"))
+    assert "Page 1 of 2" in page.text("pages")
+    page.slide(0)
+    assert page.pixels()[:, :, :3].std() > 20  # the page is shown, not only its classes
+    page.browser.find_element(By.CSS_SELECTOR, "[aria-label='Next page']").click()
+    page.until(lambda: "scan.pdf, page 2 of 2: 90 × 60" in page.text("status"))
+    assert (page.pixels()[:, :, :3] > 250).all()
+    assert "&page=1" in page.text("curl")
+    labels = Image.open(io.BytesIO(page.file("save-labels", downloads / "scan_1_res.png")))
+    assert labels.size == (90, 60)
+    page.browser.find_element(By.CSS_SELECTOR, "[aria-label='Next page']").click()
+    page.until(lambda: "scan.pdf, page 1 of 2: " in page.text("status"))
+    page.upload(picture)
+    assert not page.find("pages").is_displayed()
+    assert "page=" not in page.text("curl")
+
+
+def test_outlines_are_those_of_overlays(page: Page, picture: Path, result: segrt.SegResult) -> None:
+    page.upload(picture)
+    page.slide(50)
+    without = page.pixels()
+    page.find("outlines").click()
+    expected = np.asarray(result.overlay(alpha=0.5, legend=False, outlines=True)).astype(int)
+    assert np.abs(page.pixels()[:, :, :3] - expected).max() < 5
+    page.browser.find_element(By.CSS_SELECTOR, "#legend .only").click()
+    alone = int(
+        page.browser.find_element(By.CSS_SELECTOR, "#legend .class").get_attribute("data-id")
+    )
+    inside = np.asarray(Image.fromarray(result.labels == alone))
+    far = ~np.asarray(inside | np.roll(inside, 1, 0) | np.roll(inside, 1, 1))
+    photo = result.image[:, :, ::-1].astype(int)
+    assert (page.pixels()[far][:, :3] == photo[far]).all()  # no lines between hidden classes
+    page.browser.find_element(By.CSS_SELECTOR, "#legend .only").click()
+    page.find("outlines").click()
+    assert (page.pixels() == without).all()
+
+
+def test_examples_suit_the_model(page: Page, address: str) -> None:
+    titles = [one.text for one in page.browser.find_elements(By.CLASS_NAME, "example")]
+    assert titles == ["Street", "Avenue", "Evening"]
+    page.example("avenue")
+    assert "avenue.webp: 480 × 360 pixels" in page.text("status")
+    assert not page.find("examples").is_displayed()
+    page.find("again").click()
+    assert page.find("examples").is_displayed()
+    assert page.text("status") == ""
+    script = """const done = arguments[arguments.length - 1];
+        import("/viewer.js").then((m) => {
+            m.offerExamples(arguments[0], () => {});
+            done([...document.querySelectorAll(".example")].map((one) => one.textContent));
+        });"""
+    for classes, expected in (
+        (["wall", "building", "sofa", "rug"], ["Living room"]),
+        (["Background", "Person"], ["Portrait"]),
+        (["background", "nucleus"], ["Cells"]),
+        (["scratch", "dent"], ["Street", "Avenue", "Evening", "Living room", "Portrait"]),
+    ):
+        found = page.browser.execute_async_script(script, classes)
+        assert found[: len(expected)] == expected
+        assert len(found) == (len(expected) if len(expected) < 5 else 7)
+
+
+def test_the_page_is_light(page: Page, address: str) -> None:
+    """Less than 150 kB without pictures, and pictures only as they come into view."""
+    page.open(address)
+    script = """return performance.getEntriesByType("resource").concat(
+        performance.getEntriesByType("navigation")).map((e) => [e.name, e.decodedBodySize]);"""
+    sizes = dict(page.browser.execute_script(script))
+    code = sum(size for name, size in sizes.items() if not name.endswith(".webp"))
+    assert 10_000 < code < 150_000, sizes
+    assert all(
+        one.get_property("loading") == "lazy"
+        for one in page.browser.find_elements(By.CSS_SELECTOR, ".example img")
+    )
+    folder = Path(segrt.__file__).with_name("page")
+    assert sum(path.stat().st_size for path in folder.glob("*.webp")) < 150_000
 
 
 @pytest.mark.parametrize("classes", [2, 4, 11, 256, 1000])

@@ -62,7 +62,7 @@ def _number(value: object) -> object:
 
 
 _Int = Annotated[StrictInt, BeforeValidator(_whole)]
-_Page = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=1 << 31)]
+_Page = Annotated[Annotated[int, Field(ge=0, lt=1 << 31)], BeforeValidator(_number)]
 _Pair = Annotated[list[_Int], Field(min_length=2, max_length=2)]
 
 
