@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -22,6 +23,7 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 from web import static
 
 import segrt
@@ -74,6 +76,21 @@ class Page(static.Page):
         picture = self.browser.find_element(By.CSS_SELECTOR, f'[src="example-{name}.webp"]')
         picture.click()
         self.until(lambda: f"{name}.webp: " in self.text("status") or self.text("error"))
+
+    def docs(self, address: str, width: int = 1280) -> None:
+        self.size(width)
+        self.browser.get(f"{address}/docs")
+        self.until(lambda: self.browser.find_elements(By.CSS_SELECTOR, "form + div"))
+
+    def send(self, number: int) -> tuple[str, str]:
+        """Send a form of the API page; its status, and the body of the response."""
+        form = self.browser.find_elements(By.TAG_NAME, "form")[number]
+        answer = form.find_element(By.XPATH, "following-sibling::div")
+        script = "arguments[0].requestSubmit()"
+        self.browser.execute_script(script, form)
+        status = answer.find_element(By.CLASS_NAME, "answer-status")
+        self.until(lambda: status.text and "Waiting" not in status.text)
+        return status.text, answer.find_elements(By.TAG_NAME, "pre")[1].text
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         """The canvas: uint8 (H, W, 4), RGBA."""
@@ -321,14 +338,14 @@ def test_errors_are_the_messages_of_the_server(page: Page, picture: Path, tmp_pa
     broken = tmp_path / "broken.png"
     broken.write_text("not a picture")
     page.upload(broken)
-    assert page.find("error").text == "This is not an image of a known format."
+    assert page.find("error").text == "broken.png: This is not an image of a known format."
     assert page.find("error").get_attribute("role") == "alert"
     page.upload(picture)
     assert page.text("error") == ""
     letter = tmp_path / "letter.txt"  # the result before does not stay beside the error
     letter.write_text("Dear reader")
     page.upload(letter)
-    assert page.find("error").text == "This is not an image of a known format."
+    assert page.find("error").text == "letter.txt: This is not an image of a known format."
     assert not page.find("stage").is_displayed()
     assert not page.find("side").is_displayed()
 
@@ -465,3 +482,111 @@ def test_the_page_asks_for_the_token(page: Page, picture: Path) -> None:
         page.find("login-cancel").click()
         page.until(lambda: page.text("error"))
         assert "token" in page.text("error")
+
+
+@pytest.mark.skipif(not static.AXE.is_file(), reason="axe-core is missing: make browser-test")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_bars_anyone(
+    page: Page, address: str, picture: Path, tmp_path: Path, width: int, theme: str
+) -> None:
+    page.theme(theme)
+    page.open(address, width)
+    found = {"start": page.barriers()}
+    document = tmp_path / "scan.pdf"
+    with Image.open(picture) as first:
+        first.convert("RGB").save(document, save_all=True, append_images=[Image.new("L", (9, 9))])
+    page.find("file").send_keys(str(document))
+    page.until(lambda: "page 1 of 2" in page.text("status"))
+    page.browser.find_element(By.CSS_SELECTOR, "details summary").click()
+    page.browser.find_element(By.CSS_SELECTOR, "#legend .only").click()
+    found["result"] = page.barriers()
+    (tmp_path / "broken.png").write_text("not a picture")
+    page.upload(tmp_path / "broken.png")
+    found["error"] = page.barriers()
+    page.docs(address)
+    found["API"] = page.barriers()
+    page.send(0)
+    page.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = 1")
+    found["response"] = page.barriers()
+    page.theme("light")
+    assert {state: one for state, one in found.items() if one} == {}
+
+
+BODIES = ("application/octet-stream", "multipart/form-data", "application/json")
+
+
+@pytest.mark.parametrize("media", BODIES)
+def test_the_api_page_sends_what_its_form_says(
+    page: Page, address: str, picture: Path, result: segrt.SegResult, tmp_path: Path, media: str
+) -> None:
+    page.docs(address)
+    form = page.browser.find_element(By.TAG_NAME, "form")
+    Select(form.find_element(By.NAME, "media")).select_by_visible_text(media)
+    fields = form.find_element(By.CSS_SELECTOR, f'[data-media="{media}"]')
+    assert [one.is_displayed() for one in form.find_elements(By.TAG_NAME, "fieldset")].count(
+        True
+    ) == 1
+    fields.find_element(By.CSS_SELECTOR, "[type=file]").send_keys(str(picture))
+    for name, value in (("labelFormat", "png"), ("visualize", "false"), ("inputImage", "true")):
+        Select(fields.find_element(By.NAME, name)).select_by_visible_text(value)
+    fields.find_element(By.NAME, "page").send_keys("0")
+    command = page.browser.find_element(By.CSS_SELECTOR, "form + div pre").text
+    status, body = page.send(0)
+    assert status.startswith("200 OK, ")
+    assert '"pages": 1' in body
+    assert '"size": [ 150, 200 ]' in body
+    assert "characters)" in body
+    captions = [one.text for one in page.browser.find_elements(By.TAG_NAME, "figcaption")]
+    assert captions == ["result.labelMap", "result.inputImage"]
+    shutil.copy(picture, tmp_path / picture.name)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    answer = json.loads(done.stdout)["result"]
+    labels = Image.open(io.BytesIO(base64.b64decode(answer["labelMap"])))
+    assert (np.asarray(labels) == result.labels).all()
+    assert answer["pages"] == 1
+
+
+def test_the_api_page_works_at_once_and_shows_errors(page: Page, address: str) -> None:
+    """Without a file, an example is sent; all other calls have nothing to fill in."""
+    page.browser.get_log("browser")
+    page.docs(address)
+    assert "`" not in page.browser.find_element(By.TAG_NAME, "body").get_attribute("textContent")
+    forms = page.browser.find_elements(By.TAG_NAME, "form")
+    answers = [page.send(number) for number in range(len(forms))]
+    assert all(status.startswith("200 OK, ") for status, _ in answers), answers
+    assert '"size": [ 360, 480 ]' in answers[0][1]
+    assert any("segrt_requests_total" in body for _, body in answers)
+    assert page.browser.get_log("browser") == []  # nothing is blocked, nothing failed
+    forms[0].find_element(By.NAME, "targetSize").send_keys("huge")
+    status, body = page.send(0)
+    assert status.startswith("422 ")
+    assert "'targetSize' is not valid" in body
+
+
+def test_the_keyboard_sends_a_form(page: Page, address: str) -> None:
+    page.docs(address)
+    media = page.browser.find_element(By.NAME, "media")
+    page.browser.execute_script("arguments[0].focus()", media)
+    sizes = page.browser.find_element(By.NAME, "targetSize")
+    ActionChains(page.browser).send_keys(Keys.TAB, Keys.TAB, "256", Keys.ENTER).perform()
+    assert sizes.get_property("value") == "256"
+    status = page.browser.find_element(By.CLASS_NAME, "answer-status")
+    page.until(lambda: status.text.startswith("200"))
+    assert status.get_attribute("role") == "status"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_api_page_without_horizontal_scroll(page: Page, address: str, width: int) -> None:
+    page.docs(address, width)
+    page.send(0)
+    page.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = 1")
+    scroll = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.browser.execute_script(scroll) == 0

@@ -251,6 +251,20 @@ def test_no_request_leaves_the_host(page: Page, address: str) -> None:
     }
 
 
+@pytest.mark.skipif(not static.AXE.is_file(), reason="axe-core is missing: make web-test")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_bars_anyone(page: Page, address: str, theme: str) -> None:
+    page.theme(theme)
+    found = []
+    for width in (1280, 400):
+        page.open(address, width)
+        found += page.barriers()
+        page.sample()
+        found += page.barriers()
+    page.theme("light")
+    assert found == []
+
+
 def test_the_main_thread_stays_free(page: Page) -> None:
     """No task of the page takes 50 ms while the network runs: else the browser reports it."""
     page.run("""window.tasks = [];

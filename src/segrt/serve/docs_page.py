@@ -157,9 +157,7 @@ def _responses(document: dict[str, Any], responses: dict[str, Any]) -> Iterator[
         yield _table("Errors", ("status", "meaning"), statuses)
         schema = errors[max(errors)]["content"]["application/json"]["schema"]
         rows = [*_rows(document, schema)]
-        yield _table(
-            "Errors: <code>application/json</code>", ("member", "type", "meaning"), rows
-        )
+        yield _table("Errors: <code>application/json</code>", ("member", "type", "meaning"), rows)
     yield "</details>"
 
 
@@ -232,4 +230,4 @@ def _text(markdown: str) -> str:
 
 
 def _anchor(path: str) -> str:
-    return path.strip("/").replace("/", "-")
+    return "call-" + path.strip("/").replace("/", "-")

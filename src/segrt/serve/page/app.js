@@ -158,7 +158,7 @@ async function segment(blob, name, page = 0) {
   } catch (cause) {
     if (cause.name === "AbortError") return;
     viewer.clear();
-    error.textContent = cause.message;
+    error.textContent = `${name}: ${cause.message}`;
     status.textContent = "";
   } finally {
     if (mine === running) document.body.classList.remove("busy");

@@ -142,18 +142,20 @@ function prepare(form) {
     const begin = performance.now();
     try {
       const reply = await send(form, read(form));
-      const text = await reply.text();
+      const received = await reply.text();
       const took = Math.round(performance.now() - begin);
-      const size = new Blob([text]).size.toLocaleString("en");
+      const size = new Blob([received]).size.toLocaleString("en");
       status.textContent = `${reply.status} ${reply.statusText}, ${size} bytes, ${took} ms`;
       status.classList.toggle("bad", !reply.ok);
       body.hidden = false;
       if (!reply.headers.get("Content-Type")?.includes("json")) {
-        body.textContent = text;
+        body.textContent = received;
         return;
       }
-      const content = JSON.parse(text);
-      body.textContent = JSON.stringify(content, shortened, 1);
+      const content = JSON.parse(received);
+      // Lists of numbers in one line.
+      const text = JSON.stringify(content, shortened, 2);
+      body.textContent = text.replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
       shown.replaceChildren(...pictures(content.result));
     } catch {
       status.textContent = "The server can't be reached: is it still running?";
