@@ -68,7 +68,7 @@ gpu-test:
 
 # The server's page in a headless Chromium, and examples/clients. Tests whose tools are missing are
 # skipped and listed; on Debian, tools/apt-get-needed.sh installs all of them.
-browser-test: .venv/.ready
+browser-test: .venv/.ready $(if $(shell command -v npm),.npm/.ready)
 	.venv/bin/python -m pytest -m browser -rs tests/serve/test_page.py
 
 clients-test: .venv/.ready
@@ -145,10 +145,10 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 	$(INSTALL) --editable '.[cpu,dev,ray,serve]' s3fs 'moto[s3,server]'
 	touch $@
 
-# The runtimes from npm. Their install scripts would only download GPU libraries.
+# The runtimes, and axe-core, which checks the accessibility of pages, from npm. Their install scripts would only download GPU libraries.
 .npm/.ready: Makefile
 	npm install --prefix .npm --ignore-scripts --no-audit --no-fund --silent \
-	    onnxruntime-node@1.30.0 onnxruntime-web@1.30.0
+	    onnxruntime-node@1.30.0 onnxruntime-web@1.30.0 axe-core@4.14.1
 	touch $@
 
 .venv-docs/.ready: pyproject.toml

@@ -18,10 +18,10 @@ from PIL import Image
 
 from segrt import pdf
 from segrt.arrays import from_array, from_bands
-from segrt.errors import ConfigError, InputError, MissingExtraError
+from segrt.errors import ConfigError, InputError, MissingExtraError, TooLargeError
 from segrt.frame import Frame, SegFailure
 from segrt.reading import Reading
-from segrt.sources import frames
+from segrt.sources import frames, one_page
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 Answer = tuple[int, dict[str, str], Iterable[bytes]]
@@ -584,3 +584,76 @@ def test_pixel_limit_is_configurable(
     assert Image.MAX_IMAGE_PIXELS == 2_500
     with pytest.raises(ConfigError, match="max_pixels 0 is not valid"):
         Reading(max_pixels=0)
+
+
+def _stack(form: str, count: int = 3) -> bytes:
+    """A file of several pages, each of another grey and, where the format allows it, size."""
+    grows = form in ("PDF", "TIFF")
+    sizes = [(20, 12 + (5 * n if grows else 0)) for n in range(count)]
+    greys = [Image.new("RGB", size, (60 * n,) * 3) for n, size in enumerate(sizes)]
+    buffer = io.BytesIO()
+    greys[0].save(buffer, form, save_all=True, append_images=greys[1:])
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PDF", "TIFF", "GIF", "WEBP", "PNG"])
+def test_one_page_is_that_of_all_pages(form: str) -> None:
+    data = _stack(form)
+    found = list(frames(data))
+    assert len(found) == 3
+    for index, frame in enumerate(found):
+        assert isinstance(frame, Frame)
+        image, count = one_page(data, index)
+        assert count == 3
+        assert (image == frame.image).all()
+    for index in (3, 10_000, 1 << 30):
+        with pytest.raises(ConfigError, match=f"no page {index}: this file has 3 pages, from 0 to"):
+            one_page(data, index)
+
+
+def test_an_image_has_one_page() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 7), "red").save(buffer, "JPEG")
+    image, count = one_page(buffer.getvalue(), 0)
+    assert (image.shape, count) == ((7, 9, 3), 1)
+    with pytest.raises(ConfigError, match="there is no page 1: this file has 1 page, page 0"):
+        one_page(buffer.getvalue(), 1)
+
+
+def test_a_page_that_cannot_be_read_does_not_affect_the_others() -> None:
+    """Where `frames` has an error, the file has a page with that error."""
+    tiff = bytearray(_stack("TIFF"))
+    for data in (bytes(tiff[:-40]), _stack("GIF")[:-5]):
+        found = list(frames(data))
+        failed = [n for n, one in enumerate(found) if isinstance(one, SegFailure)]
+        assert failed
+        for index, one in enumerate(found):
+            if isinstance(one, SegFailure):
+                with pytest.raises(InputError):
+                    one_page(data, index)
+            else:
+                image, count = one_page(data, index)
+                assert (image == one.image).all()
+                assert count >= len(found)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b"", "empty"), (b"hello", "not an image"), (b"%PDF-1.4", "PDF is damaged")],
+)
+def test_no_page_of_what_is_no_file_of_pages(data: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        one_page(data, 0)
+
+
+def test_pages_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("reading", "tiff"):
+        monkeypatch.setattr(f"segrt.{module}.MAX_PAGES", 2)
+    _, count = one_page(_stack("PDF"), 1)
+    assert count == 3
+    with pytest.raises(ConfigError, match="3 pages, from 0 to 2, and those from 2 on are not read"):
+        one_page(_stack("PDF"), 2)
+    with pytest.raises(InputError, match="more than 2 frames"):
+        one_page(_stack("TIFF"), 2)
+    with pytest.raises(TooLargeError, match="max_pixels"):
+        one_page(_stack("PDF"), 0, Reading(max_pixels=100))

@@ -1,5 +1,9 @@
 """Draw the pictures of the documentation: six scenes, computed like the sample image, as overlays.
 
+With `--examples`, draw the pictures that the pages of segrt offer to try instead:
+
+    python tools/draw_scenes.py --examples src/segrt/page
+
 The street is that of draw_sample.py. The other scenes are drawn here together with their label
 maps, so no network is involved: they show what overlays look like, not how well a model works.
 """
@@ -13,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from draw_sample import draw as draw_street
 from draw_sample import smooth_noise
 from numpy.typing import NDArray
 from PIL import Image
@@ -454,12 +459,37 @@ def street(**options: str) -> SegResult:
     return result
 
 
+def examples() -> dict[str, Bytes]:
+    """Pictures to try a model on, uint8 (H, W, 3), RGB."""
+    avenue = draw_street(seed=23)[0][:, ::-1]
+    evening = draw_street(seed=11)[0].astype(np.float32) * np.array([0.78, 0.6, 0.5], np.float32)
+    return {
+        "street": draw_street()[0],
+        "avenue": avenue,
+        "evening": evening.astype(np.uint8),
+        **{
+            scene.__name__: scene().image[:, :, ::-1]
+            for scene in (indoor, aerial, portrait, microscopy)
+        },
+    }
+
+
 def main() -> None:
     """Write the pictures into a folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--examples", action="store_true", help="the pictures of the pages")
+    options = parser.parse_args()
+    folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
+    if options.examples:
+        for name, image in examples().items():
+            picture = Image.fromarray(np.ascontiguousarray(image))
+            picture.thumbnail((480, 480), Image.Resampling.LANCZOS)
+            picture.save(folder / f"example-{name}.webp", quality=70, method=6)
+        return
 
     def save(name: str, picture: Image.Image) -> None:
         picture.save(folder / f"{name}.jpg", quality=88, optimize=True)  # keeps the pages light

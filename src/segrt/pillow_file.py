@@ -20,7 +20,7 @@ from segrt import forks, structure
 from segrt.arrays import from_array
 from segrt.errors import InputError, MissingExtraError
 from segrt.formats import is_avif, is_heif, pillow_formats
-from segrt.reading import MAX_PAGES, Page, Pixels, Reading
+from segrt.reading import MAX_PAGES, Page, Pixels, Reading, check_page
 
 log = logging.getLogger("segrt")
 
@@ -54,6 +54,32 @@ def images(content: str | bytes, head: bytes, reading: Reading) -> Iterator[Page
             yield from _frames(image, content, reading)
         else:
             yield Page(_pixels(image, reading))
+
+
+def page(content: str | bytes, head: bytes, index: int, reading: Reading) -> tuple[Pixels, int]:
+    """Decode one frame of an animation, or the image of another file; see `images`.
+
+    Returns:
+        tuple: the frame, uint8 (H, W, 3) BGR, and the number of frames that the file states.
+        What is missing from a GIF that was cut off counts as one.
+
+    Raises:
+        ConfigError: there is no such frame.
+    """
+    suffix = Path(content).suffix.lower() if isinstance(content, str) else ""
+    _check_decoder(head)
+    with _opened(content, reading, pillow_formats(head, suffix)) as image:
+        is_animated = image.format in _SEVERAL and getattr(image, "is_animated", False)
+        count = int(getattr(image, "n_frames", 1)) if is_animated else 1
+        if is_animated and _is_cut_off(image, content, count):
+            count += 1  # where `images` has an error
+        check_page(index, count)
+        if is_animated:
+            try:
+                image.seek(index)
+            except EOFError:
+                raise InputError(f"this animation breaks off before frame {index}") from None
+        return _pixels(image, reading), count
 
 
 def _frames(image: Any, content: str | bytes, reading: Reading) -> Iterator[Page]:

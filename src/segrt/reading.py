@@ -73,6 +73,22 @@ class Reading:
             raise InputError("the image has no pixels")
 
 
+def check_page(index: int, count: int) -> None:
+    """Refuse a page that a file doesn't have.
+
+    Args:
+        index: zero-based.
+        count: the number of pages; those from `MAX_PAGES` on are not read.
+
+    Raises:
+        ConfigError: there is no such page.
+    """
+    if index >= min(count, MAX_PAGES):
+        have = "1 page, page 0" if count == 1 else f"{count} pages, from 0 to {count - 1}"
+        more = f", and those from {MAX_PAGES} on are not read" if count > MAX_PAGES else ""
+        raise ConfigError(f"there is no page {index}: this file has {have}{more}")
+
+
 @dataclass(frozen=True, eq=False)
 class Page:
     """One image of a file, or why it can't be read.

@@ -20,7 +20,7 @@ from segrt.arrays import (
     from_bands,
     is_array,
 )
-from segrt.errors import InputError, MissingExtraError, TooLargeError
+from segrt.errors import ConfigError, InputError, MissingExtraError, TooLargeError
 from segrt.folders import find_images
 from segrt.formats import HEAD, READ_SUFFIXES, VIDEO_SUFFIXES, is_pdf, is_tiff
 from segrt.frame import Frame, SegFailure
@@ -348,6 +348,38 @@ def read_image(path: str | Path) -> Pixels:
     return frame.image
 
 
+def one_page(content: bytes, index: int, reading: Reading = Reading()) -> tuple[Pixels, int]:
+    """Decode one page of the bytes of a PDF, TIFF or animation; other images have one page.
+
+    Args:
+        content: the bytes of a file.
+        index: zero-based page or frame, as in `frames`.
+        reading: how files are read.
+
+    Returns:
+        tuple: the page, uint8 (H, W, 3) BGR, and the number of pages.
+
+    Raises:
+        ConfigError: the file has no such page.
+        InputError: the page, or the file, can't be read; or it is a video.
+        TooLargeError: the page has more pixels than `reading` allows.
+    """
+    head = content[:HEAD]
+    if video.is_video(head):
+        raise InputError("this is a video: send each frame as an image")
+    try:
+        if is_pdf(head):
+            return pdf.page(content, index, reading)
+        structure.check(content, reading.limit)
+        if is_tiff(head):
+            return tiff.page(content, index, reading)
+        return pillow_file.page(content, head, index, reading)
+    except ConfigError:
+        raise
+    except Exception as error:  # decoders raise almost anything on damaged files
+        raise _failure(None, index, _explained(error, content, None, reading)).error from None
+
+
 def one_image(content: bytes, reading: Reading = Reading()) -> Pixels:
     """Decode the bytes of a file that must contain exactly one image: no PDF, no video.
 
@@ -359,13 +391,13 @@ def one_image(content: bytes, reading: Reading = Reading()) -> Pixels:
         TooLargeError: it has more pixels than `reading` allows.
     """
     if is_pdf(content):
-        raise InputError("this is a PDF: send each page as an image")
+        raise InputError("this is a PDF: select a page with page=0, or send pages as images")
     if video.is_video(content):
         raise InputError("this is a video: send each frame as an image")
     found = list(islice(_decode(content, None, reading), 2))
     if len(found) != 1:
         what = "several images" if found else "no image"
-        raise InputError(f"this holds {what}: send one at a time")
+        raise InputError(f"this holds {what}: send one at a time, or select one with page=0")
     if isinstance(found[0], SegFailure):
         raise found[0].error
     return found[0].image

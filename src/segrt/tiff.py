@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from segrt import pillow_file
 from segrt.arrays import from_array, to_uint8
 from segrt.errors import InputError, TooLargeError
 from segrt.formats import GEOTAGS, GeoTags
-from segrt.reading import MAX_PAGES, Page, Pixels, Reading, attempt
+from segrt.reading import MAX_PAGES, Page, Pixels, Reading, attempt, check_page
 
 # tifffile logs each oddity of a file; what matters becomes an error of its page.
 if (_tifffile_log := logging.getLogger("tifffile")).level == logging.NOTSET:
@@ -60,6 +60,44 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
         InputError: the file is no TIFF, is cut off between its pages, or holds more than
             `MAX_PAGES` pages or no page at all.
     """
+    for index, (read, geotags) in enumerate(_readers(content, reading)):
+        yield Page(attempt(read), index, geotags=geotags)
+
+
+def page(content: str | bytes, index: int, reading: Reading) -> tuple[Pixels, int]:
+    """Read one page; see `pages`. What follows the last page and can't be read counts as one.
+
+    Returns:
+        tuple: the page, uint8 (H, W, 3) BGR, and the number of pages.
+
+    Raises:
+        ConfigError: there is no such page.
+    """
+    found: Pixels | None = None
+    count = 0
+    try:
+        for read, _ in _readers(content, reading):
+            if count == index:
+                found = read()
+            count += 1
+    except InputError:
+        if found is None:
+            raise
+        count += 1
+    check_page(index, count)
+    assert found is not None
+    return found, count
+
+
+def _readers(
+    content: str | bytes, reading: Reading
+) -> Iterator[tuple[Callable[[], Pixels], GeoTags | None]]:
+    """A function for each page, which reads it, and where it is; only the last may be called.
+
+    Raises:
+        InputError: the file is no TIFF, is cut off between its pages, or holds more than
+            `MAX_PAGES` pages or no page at all.
+    """
     import tifffile
 
     file = io.BytesIO(content) if isinstance(content, bytes) else content
@@ -70,7 +108,7 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
             try:
                 page = tifffile.TiffPage(tif, number)
             except Exception:
-                yield Page(InputError("its tags are damaged"), index)
+                yield _refuse, None
                 index += 1
                 continue
             if page.subfiletype & (_REDUCED | _MASK):
@@ -81,8 +119,8 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
                     f"this TIFF has more than {MAX_PAGES} frames: the others are skipped"
                 )
             geotags = _geotags(page)
-            image = attempt(partial(_page, page, number, content, reading, geotags is not None))
-            yield Page(image, index, geotags=geotags)
+            read = partial(_page, page, number, content, reading, geotags is not None)
+            yield read, geotags
             index += 1
         if not index:
             raise InputError(
@@ -90,6 +128,10 @@ def pages(content: str | bytes, reading: Reading) -> Iterator[Page]:
                 "raw file of a camera, develop it first"
             )
         _check_stack(tif, index + further)
+
+
+def _refuse() -> Pixels:
+    raise InputError("its tags are damaged")
 
 
 def _directories(tif: Any) -> Iterator[int]:

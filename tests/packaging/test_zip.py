@@ -36,7 +36,6 @@ assert np.array_equal(decoders.decode(sample.read_bytes()), result.image)
 decoders.close()
 
 with TestClient(create_app(pipeline, Settings())) as client:
-    assert client.get("/sample.png").content == sample.read_bytes()
     tops = ("page", "serve/page")
     served = [f"{top}/{name}" for top in tops for name in package_data.names(top)]
     for path in served:

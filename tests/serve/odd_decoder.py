@@ -13,7 +13,7 @@ from segrt.reading import Reading
 from segrt.serve import decoding
 
 
-def odd(content: bytes, reading: Reading) -> npt.NDArray[np.uint8]:
+def odd(content: bytes, page: int | None, reading: Reading) -> tuple[npt.NDArray[np.uint8], int]:
     """Sleep, spin, crash, use memory, fail, or return one pixel that is the process id."""
     if content == b"sleep":
         time.sleep(1000)
@@ -27,7 +27,7 @@ def odd(content: bytes, reading: Reading) -> npt.NDArray[np.uint8]:
         np.ones(1 << 33, np.uint8)
     elif content == b"bug":
         raise KeyError("a bug")
-    return np.frombuffer(os.getpid().to_bytes(6, "little"), np.uint8).reshape(1, 2, 3)
+    return np.frombuffer(os.getpid().to_bytes(6, "little"), np.uint8).reshape(1, 2, 3), 1
 
 
 if __name__ == "__main__":

@@ -375,6 +375,51 @@ def test_the_picture_is_the_default_of_the_server(serve: Serve, tiles: Picture) 
             assert (answer["result"]["image"] is not None) == wanted
 
 
+def _document(*greys: int) -> bytes:
+    """A PDF with a page for each grey, 20 x 10 points."""
+    pages = [Image.new("RGB", (20, 10), (grey,) * 3) for grey in greys]
+    buffer = io.BytesIO()
+    pages[0].save(buffer, "PDF", save_all=True, append_images=pages[1:], resolution=72)
+    return buffer.getvalue()
+
+
+def test_pages_of_a_pdf(client: TestClient) -> None:
+    data = _document(250, 0)
+    for page, grey in ((0, 250), (1, 0)):
+        query = {"page": str(page), "inputImage": "true", "labelFormat": "png"}
+        for answer in (
+            client.post(PATH, content=data, headers=OCTETS, params=query),
+            client.post(PATH, files={"image": ("a.pdf", data)}, data=query),
+            client.post(PATH, json={"image": b64(data), **query, "page": page}),
+            client.post(PATH, json={"image": b64(data), **query, "page": float(page)}),
+        ):
+            assert answer.status_code == 200, answer.text
+            result = answer.json()["result"]
+            assert (result["size"], result["pages"]) == ([20, 40], 2)
+            photo = np.asarray(Image.open(io.BytesIO(base64.b64decode(result["inputImage"]))))
+            assert photo.shape == (20, 40, 3)
+            assert np.abs(photo.astype(int) - grey).max() < 3
+    _failure(
+        client.post(PATH, content=data, headers=OCTETS, params={"page": 2}),
+        422,
+        "There is no page 2: this file has 2 pages, from 0 to 1.",
+    )
+    _failure(client.post(PATH, content=data, headers=OCTETS), 400, "select a page with page=0")
+    for wrong in (-1, 1.5, True, "two", [0], 1 << 40):
+        request = {"image": b64(data), "page": wrong}
+        _failure(client.post(PATH, json=request), 422, "'page' is not valid")
+
+
+def test_other_images_have_one_page(client: TestClient, tiles: Picture) -> None:
+    data = png(tiles)
+    plain = client.post(PATH, content=data, headers=OCTETS).json()["result"]
+    assert not plain.keys() & {"pages", "inputImage"}
+    first = client.post(PATH, content=data, headers=OCTETS, params={"page": 0}).json()["result"]
+    assert first == plain | {"pages": 1}
+    answer = client.post(PATH, content=data, headers=OCTETS, params={"page": 1})
+    _failure(answer, 422, "this file has 1 page, page 0")
+
+
 def test_limits(serve: Serve, tiles: Picture) -> None:
     client = serve(max_body=2000, max_pixels=7000)
     data = png(tiles)
@@ -439,6 +484,7 @@ def test_the_other_endpoints(client: TestClient, pipeline: Pipeline) -> None:
         assert "http://" not in page.text.replace("http://www.w3.org", "")  # no external resources
         assert page.headers["x-content-type-options"] == "nosniff"
         assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert client.get("/example-street.webp").headers["content-type"] == "image/webp"
     client.post(PATH, content=b"x", headers=OCTETS)
     client.get("/" + "x" * 50)
     metrics = client.get("/metrics").text
@@ -465,7 +511,7 @@ def test_token(serve: Serve, tiles: Picture) -> None:
     assert client.post(PATH, content=png(tiles), headers=OCTETS | right).status_code == 200
     assert client.get("/info", headers=right).status_code == 200
     assert client.get("/health").status_code == client.get("/ready").status_code == 200
-    page = ("/", "/app.js", "/docs", "/openapi.json", "/sample.png")
+    page = ("/", "/app.js", "/docs", "/openapi.json", "/example-street.webp")
     for path in page:
         _failure(client.get(path), 401, "token")
         assert client.get(path, headers=right).status_code == 200
@@ -563,7 +609,7 @@ def test_a_client_that_disconnects_frees_its_queue_slot(
         app = create_app(pipeline, Settings(max_batch=1))
         service, admission = app.state.service, app.state.admission
         data = png(tiles)
-        service.images.size = 3 * 24 * tiles.size // 3
+        service.images.size = 3 * 27 * tiles.size // 3
         leave = asyncio.Event()
 
         async def post() -> None:

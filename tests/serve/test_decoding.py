@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from segrt.errors import InputError, TooLargeError
+from segrt.errors import ConfigError, InputError, TooLargeError
 from segrt.reading import Reading
 from segrt.serve import decoding
 from segrt.serve.decoding import Decoders
@@ -51,7 +51,7 @@ def real() -> Iterator[Decoders]:
 
 def _process(decoders: Decoders) -> int:
     """The process id of the worker that decodes next."""
-    return int.from_bytes(decoders.decode(b"").tobytes(), "little")
+    return int.from_bytes(decoders.decode(b"")[0].tobytes(), "little")
 
 
 def _state(process: int) -> str:
@@ -82,14 +82,14 @@ def test_pixels_are_those_of_one_image(real: Decoders, form: str, size: tuple[in
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     data = _encoded(image, form)
     for _ in range(2):
-        decoded = real.decode(data)
+        decoded, _ = real.decode(data)
         assert decoded.dtype == np.uint8
         np.testing.assert_array_equal(decoded, one_image(data, Reading()))
 
 
 def test_pixels_belong_to_the_caller(real: Decoders) -> None:
     black, white = (_encoded(np.full((9, 9, 3), v, np.uint8), "PNG") for v in (0, 255))
-    first = real.decode(black)
+    first, _ = real.decode(black)
     first[0, 0] = 7
     real.decode(white)
     assert first[0, 0, 0] == 7
@@ -110,6 +110,20 @@ def test_errors_are_those_of_one_image(real: Decoders) -> None:
         with pytest.raises(InputError, match=message) as caught:
             real.decode(data)
         assert type(caught.value) is InputError
+
+
+def test_pages_are_decoded_one_by_one(real: Decoders) -> None:
+    greys = [Image.new("L", (8, 6), 50 * n) for n in range(3)]
+    buffer = io.BytesIO()
+    greys[0].save(buffer, "TIFF", save_all=True, append_images=greys[1:])
+    for index in (2, 0, 1):
+        image, pages = real.decode(buffer.getvalue(), index)
+        assert (image == 50 * index).all()
+        assert pages == 3
+    with pytest.raises(ConfigError, match="there is no page 3: this file has 3 pages"):
+        real.decode(buffer.getvalue(), 3)
+    with pytest.raises(InputError, match="several images"):
+        real.decode(buffer.getvalue())
 
 
 @pytest.mark.parametrize("how", [b"sleep", b"spin"])
@@ -215,7 +229,7 @@ def test_workers_end_when_the_server_is_killed(tmp_path: Path, how: bytes) -> No
         "from segrt.serve import decoding\n"
         "decoding._GRACE_SECONDS = 0.5\n"
         "pool = decoding.Decoders(1, max_pixels=9, seconds=0.5, module='serve.odd_decoder')\n"
-        "print(int.from_bytes(pool.decode(b'').tobytes(), 'little'), flush=True)\n"
+        "print(int.from_bytes(pool.decode(b'')[0].tobytes(), 'little'), flush=True)\n"
         f"pool._seconds = 1000\npool.decode({how!r})\ninput()"
     )
     command = [sys.executable, "-c", program]

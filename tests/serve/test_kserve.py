@@ -148,6 +148,8 @@ def test_parameters_are_checked(kclient: TestClient, tiles: Picture) -> None:
         ({"target_size": 0}, "'target_size' is not valid"),
         ({"target_size": 1.5}, "'target_size' is not valid"),
         ({"slide": "x"}, "'slide' is not valid"),
+        ({"page": -1}, "'page' is not valid"),
+        ({"page": 1}, "There is no page 1"),
         ({"targetsize": 64}, "There is no parameter 'targetsize'"),
         ({"scores": True}, "There is no parameter 'scores'"),
         ({"binary_data_output": 1}, "use true or false"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -22,6 +23,7 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 from web import static
 
 import segrt
@@ -67,6 +69,28 @@ class Page(static.Page):
     def upload(self, path: Path) -> None:
         self.find("file").send_keys(str(path))
         self.until(lambda: f"{path.name}: " in self.text("status") or self.text("error"))
+
+    def example(self, name: str) -> None:
+        if self.find("again").is_displayed():
+            self.find("again").click()
+        picture = self.browser.find_element(By.CSS_SELECTOR, f'[src="example-{name}.webp"]')
+        picture.click()
+        self.until(lambda: f"{name}.webp: " in self.text("status") or self.text("error"))
+
+    def docs(self, address: str, width: int = 1280) -> None:
+        self.size(width)
+        self.browser.get(f"{address}/docs")
+        self.until(lambda: self.browser.find_elements(By.CSS_SELECTOR, "form + div"))
+
+    def send(self, number: int) -> tuple[str, str]:
+        """Send a form of the API page; its status, and the body of the response."""
+        form = self.browser.find_elements(By.TAG_NAME, "form")[number]
+        answer = form.find_element(By.XPATH, "following-sibling::div")
+        script = "arguments[0].requestSubmit()"
+        self.browser.execute_script(script, form)
+        status = answer.find_element(By.CLASS_NAME, "answer-status")
+        self.until(lambda: status.text and "Waiting" not in status.text)
+        return status.text, answer.find_elements(By.TAG_NAME, "pre")[1].text
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         """The canvas: uint8 (H, W, 4), RGBA."""
@@ -285,12 +309,11 @@ def test_downloads(page: Page, picture: Path, result: segrt.SegResult, downloads
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_sample_without_horizontal_scroll(page: Page, address: str, width: int) -> None:
+def test_an_example_without_horizontal_scroll(page: Page, address: str, width: int) -> None:
     page.open(address, width)
     scroll = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.browser.execute_script(scroll) == 0
-    page.find("sample").click()
-    page.until(lambda: "sample.png: 960 × 720" in page.text("status"))
+    page.example("street")
     page.browser.find_element(By.CSS_SELECTOR, "details summary").click()
     assert page.browser.execute_script(scroll) == 0
     assert page.browser.execute_script("return innerWidth") == width
@@ -300,15 +323,14 @@ def test_no_request_leaves_the_host(page: Page, address: str, picture: Path) -> 
     page.browser.get_log("performance")
     page.open(address)
     page.upload(picture)
-    page.find("sample").click()
-    page.until(lambda: "sample.png: 960 × 720" in page.text("status"))
+    page.example("street")
     events = [
         json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")
     ]
     urls = [
         e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
     ]
-    assert f"{address}/semantic-segmentation?labelFormat=png&visualize=false" in urls
+    assert f"{address}/semantic-segmentation?labelFormat=png&visualize=false&page=0" in urls
     assert {urlsplit(url).netloc for url in urls} == {urlsplit(address).netloc}
 
 
@@ -316,27 +338,112 @@ def test_errors_are_the_messages_of_the_server(page: Page, picture: Path, tmp_pa
     broken = tmp_path / "broken.png"
     broken.write_text("not a picture")
     page.upload(broken)
-    assert page.find("error").text == "This is not an image of a known format."
+    assert page.find("error").text == "broken.png: This is not an image of a known format."
     assert page.find("error").get_attribute("role") == "alert"
     page.upload(picture)
     assert page.text("error") == ""
     letter = tmp_path / "letter.txt"  # the result before does not stay beside the error
     letter.write_text("Dear reader")
     page.upload(letter)
-    assert page.find("error").text == "This is not an image of a known format."
+    assert page.find("error").text == "letter.txt: This is not an image of a known format."
     assert not page.find("stage").is_displayed()
     assert not page.find("side").is_displayed()
 
 
-def test_only_the_classes_of_a_tiff_are_shown(
+def test_a_tiff_is_shown_as_the_server_decodes_it(
     page: Page, picture: Path, result: segrt.SegResult, tmp_path: Path
 ) -> None:
     path = tmp_path / "street.tif"
     Image.open(picture).save(path)
     page.upload(path)
-    assert "can't show the picture itself" in page.text("status")
+    page.slide(0)
+    shown = page.pixels()[:, :, :3].astype(int)
+    assert np.abs(shown - result.image[:, :, ::-1]).mean() < 6  # a JPEG
     page.slide(100)
     assert (page.pixels()[:, :, :3] == result.palette[result.labels]).all()
+
+
+def test_the_pages_of_a_pdf(page: Page, picture: Path, tmp_path: Path, downloads: Path) -> None:
+    path = tmp_path / "scan.pdf"
+    with Image.open(picture) as first, Image.new("RGB", (90, 60), "white") as second:
+        first.convert("RGB").save(path, save_all=True, append_images=[second], resolution=144)
+    page.find("file").send_keys(str(path))
+    page.until(lambda: "scan.pdf, page 1 of 2: 200 × 150" in page.text("status"))
+    assert "Page 1 of 2" in page.text("pages")
+    page.slide(0)
+    assert page.pixels()[:, :, :3].std() > 20  # the page is shown, not only its classes
+    page.browser.find_element(By.CSS_SELECTOR, "[aria-label='Next page']").click()
+    page.until(lambda: "scan.pdf, page 2 of 2: 90 × 60" in page.text("status"))
+    assert (page.pixels()[:, :, :3] > 250).all()
+    assert "&page=1" in page.text("curl")
+    labels = Image.open(io.BytesIO(page.file("save-labels", downloads / "scan_1_res.png")))
+    assert labels.size == (90, 60)
+    page.browser.find_element(By.CSS_SELECTOR, "[aria-label='Next page']").click()
+    page.until(lambda: "scan.pdf, page 1 of 2: " in page.text("status"))
+    page.upload(picture)
+    assert not page.find("pages").is_displayed()
+    assert "page=" not in page.text("curl")
+
+
+def test_outlines_are_those_of_overlays(page: Page, picture: Path, result: segrt.SegResult) -> None:
+    page.upload(picture)
+    page.slide(50)
+    without = page.pixels()
+    page.find("outlines").click()
+    expected = np.asarray(result.overlay(alpha=0.5, legend=False, outlines=True)).astype(int)
+    assert np.abs(page.pixels()[:, :, :3] - expected).max() < 5
+    page.browser.find_element(By.CSS_SELECTOR, "#legend .only").click()
+    alone = int(
+        page.browser.find_element(By.CSS_SELECTOR, "#legend .class").get_attribute("data-id")
+    )
+    inside = np.asarray(Image.fromarray(result.labels == alone))
+    far = ~np.asarray(inside | np.roll(inside, 1, 0) | np.roll(inside, 1, 1))
+    photo = result.image[:, :, ::-1].astype(int)
+    assert (page.pixels()[far][:, :3] == photo[far]).all()  # no lines between hidden classes
+    page.browser.find_element(By.CSS_SELECTOR, "#legend .only").click()
+    page.find("outlines").click()
+    assert (page.pixels() == without).all()
+
+
+def test_examples_suit_the_model(page: Page, address: str) -> None:
+    titles = [one.text for one in page.browser.find_elements(By.CLASS_NAME, "example")]
+    assert titles == ["Street", "Avenue", "Evening"]
+    page.example("avenue")
+    assert "avenue.webp: 480 × 360 pixels" in page.text("status")
+    assert not page.find("examples").is_displayed()
+    page.find("again").click()
+    assert page.find("examples").is_displayed()
+    assert page.text("status") == ""
+    script = """const done = arguments[arguments.length - 1];
+        import("/viewer.js").then((m) => {
+            m.offerExamples(arguments[0], () => {});
+            done([...document.querySelectorAll(".example")].map((one) => one.textContent));
+        });"""
+    for classes, expected in (
+        (["wall", "building", "sofa", "rug"], ["Living room"]),
+        (["Background", "Person"], ["Portrait"]),
+        (["background", "nucleus"], ["Cells"]),
+        (["scratch", "dent"], ["Street", "Avenue", "Evening", "Living room", "Portrait"]),
+    ):
+        found = page.browser.execute_async_script(script, classes)
+        assert found[: len(expected)] == expected
+        assert len(found) == (len(expected) if len(expected) < 5 else 7)
+
+
+def test_the_page_is_light(page: Page, address: str) -> None:
+    """Less than 150 kB without pictures, and pictures only as they come into view."""
+    page.open(address)
+    script = """return performance.getEntriesByType("resource").concat(
+        performance.getEntriesByType("navigation")).map((e) => [e.name, e.decodedBodySize]);"""
+    sizes = dict(page.browser.execute_script(script))
+    code = sum(size for name, size in sizes.items() if not name.endswith(".webp"))
+    assert 10_000 < code < 150_000, sizes
+    assert all(
+        one.get_property("loading") == "lazy"
+        for one in page.browser.find_elements(By.CSS_SELECTOR, ".example img")
+    )
+    folder = Path(segrt.__file__).with_name("page")
+    assert sum(path.stat().st_size for path in folder.glob("*.webp")) < 150_000
 
 
 @pytest.mark.parametrize("classes", [2, 4, 11, 256, 1000])
@@ -375,3 +482,111 @@ def test_the_page_asks_for_the_token(page: Page, picture: Path) -> None:
         page.find("login-cancel").click()
         page.until(lambda: page.text("error"))
         assert "token" in page.text("error")
+
+
+@pytest.mark.skipif(not static.AXE.is_file(), reason="axe-core is missing: make browser-test")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_bars_anyone(
+    page: Page, address: str, picture: Path, tmp_path: Path, width: int, theme: str
+) -> None:
+    page.theme(theme)
+    page.open(address, width)
+    found = {"start": page.barriers()}
+    document = tmp_path / "scan.pdf"
+    with Image.open(picture) as first:
+        first.convert("RGB").save(document, save_all=True, append_images=[Image.new("L", (9, 9))])
+    page.find("file").send_keys(str(document))
+    page.until(lambda: "page 1 of 2" in page.text("status"))
+    page.browser.find_element(By.CSS_SELECTOR, "details summary").click()
+    page.browser.find_element(By.CSS_SELECTOR, "#legend .only").click()
+    found["result"] = page.barriers()
+    (tmp_path / "broken.png").write_text("not a picture")
+    page.upload(tmp_path / "broken.png")
+    found["error"] = page.barriers()
+    page.docs(address)
+    found["API"] = page.barriers()
+    page.send(0)
+    page.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = 1")
+    found["response"] = page.barriers()
+    page.theme("light")
+    assert {state: one for state, one in found.items() if one} == {}
+
+
+BODIES = ("application/octet-stream", "multipart/form-data", "application/json")
+
+
+@pytest.mark.parametrize("media", BODIES)
+def test_the_api_page_sends_what_its_form_says(
+    page: Page, address: str, picture: Path, result: segrt.SegResult, tmp_path: Path, media: str
+) -> None:
+    page.docs(address)
+    form = page.browser.find_element(By.TAG_NAME, "form")
+    Select(form.find_element(By.NAME, "media")).select_by_visible_text(media)
+    fields = form.find_element(By.CSS_SELECTOR, f'[data-media="{media}"]')
+    assert [one.is_displayed() for one in form.find_elements(By.TAG_NAME, "fieldset")].count(
+        True
+    ) == 1
+    fields.find_element(By.CSS_SELECTOR, "[type=file]").send_keys(str(picture))
+    for name, value in (("labelFormat", "png"), ("visualize", "false"), ("inputImage", "true")):
+        Select(fields.find_element(By.NAME, name)).select_by_visible_text(value)
+    fields.find_element(By.NAME, "page").send_keys("0")
+    command = page.browser.find_element(By.CSS_SELECTOR, "form + div pre").text
+    status, body = page.send(0)
+    assert status.startswith("200 OK, ")
+    assert '"pages": 1' in body
+    assert '"size": [ 150, 200 ]' in body
+    assert "characters)" in body
+    captions = [one.text for one in page.browser.find_elements(By.TAG_NAME, "figcaption")]
+    assert captions == ["result.labelMap", "result.inputImage"]
+    shutil.copy(picture, tmp_path / picture.name)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    answer = json.loads(done.stdout)["result"]
+    labels = Image.open(io.BytesIO(base64.b64decode(answer["labelMap"])))
+    assert (np.asarray(labels) == result.labels).all()
+    assert answer["pages"] == 1
+
+
+def test_the_api_page_works_at_once_and_shows_errors(page: Page, address: str) -> None:
+    """Without a file, an example is sent; all other calls have nothing to fill in."""
+    page.browser.get_log("browser")
+    page.docs(address)
+    assert "`" not in page.browser.find_element(By.TAG_NAME, "body").get_attribute("textContent")
+    forms = page.browser.find_elements(By.TAG_NAME, "form")
+    answers = [page.send(number) for number in range(len(forms))]
+    assert all(status.startswith("200 OK, ") for status, _ in answers), answers
+    assert '"size": [ 360, 480 ]' in answers[0][1]
+    assert any("segrt_requests_total" in body for _, body in answers)
+    assert page.browser.get_log("browser") == []  # nothing is blocked, nothing failed
+    forms[0].find_element(By.NAME, "targetSize").send_keys("huge")
+    status, body = page.send(0)
+    assert status.startswith("422 ")
+    assert "'targetSize' is not valid" in body
+
+
+def test_the_keyboard_sends_a_form(page: Page, address: str) -> None:
+    page.docs(address)
+    media = page.browser.find_element(By.NAME, "media")
+    page.browser.execute_script("arguments[0].focus()", media)
+    sizes = page.browser.find_element(By.NAME, "targetSize")
+    ActionChains(page.browser).send_keys(Keys.TAB, Keys.TAB, "256", Keys.ENTER).perform()
+    assert sizes.get_property("value") == "256"
+    status = page.browser.find_element(By.CLASS_NAME, "answer-status")
+    page.until(lambda: status.text.startswith("200"))
+    assert status.get_attribute("role") == "status"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_api_page_without_horizontal_scroll(page: Page, address: str, width: int) -> None:
+    page.docs(address, width)
+    page.send(0)
+    page.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = 1")
+    scroll = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.browser.execute_script(scroll) == 0

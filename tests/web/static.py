@@ -16,6 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+AXE = Path(__file__).parents[2] / ".npm/node_modules/axe-core/axe.min.js"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
@@ -98,3 +99,16 @@ class Page:
     def size(self, width: int, mobile: bool = False) -> None:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def theme(self, name: str) -> None:
+        """Set the colours that the system prefers: light or dark."""
+        feature = {"name": "prefers-color-scheme", "value": name}
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds serious or critical on the page as it is."""
+        self.browser.execute_script(AXE.read_text())
+        script = """const { violations } = await axe.run(document, {resultTypes: ["violations"]});
+            return violations.filter((v) => ["serious", "critical"].includes(v.impact))
+                .map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 160)).join("; ")}`);"""
+        return [str(one) for one in run(self.browser, script)]

@@ -110,8 +110,10 @@ class Page(static.Page):
         self.until(lambda: self.text("status").startswith(f"{path.name}: ") or self.text("error"))
 
     def sample(self) -> None:
-        self.find("sample").click()
-        self.until(lambda: "sample.png: 960 × 720" in self.text("status"))
+        if self.find("again").is_displayed():
+            self.find("again").click()
+        self.browser.find_element(By.CLASS_NAME, "example").click()
+        self.until(lambda: "street.webp: 480 × 360" in self.text("status"))
 
     def run(self, script: str, *arguments: object) -> Any:
         """Run a script that may wait; its value must be JSON."""
@@ -202,6 +204,13 @@ def test_errors_are_one_sentence(page: Page, tmp_path: Path, folder: Path) -> No
     page.upload(wrong)
     expected = "notes.txt is not a picture that this browser can read: choose a JPEG or PNG."
     assert page.find("error").text == expected
+    for name, start, words in (
+        ("scan.pdf", b"%PDF-1.4", "scan.pdf is a PDF, which this page can't read: save its pages"),
+        ("map.tif", b"II*\0", "map.tif is a TIFF, which browsers can't read: save it as a PNG."),
+    ):
+        (tmp_path / name).write_bytes(start)
+        page.upload(tmp_path / name)
+        assert page.find("error").text.startswith(words)
     huge = tmp_path / "huge.png"
     Image.new("1", (20_000, 10_000)).save(huge)
     page.upload(huge)
@@ -240,6 +249,20 @@ def test_no_request_leaves_the_host(page: Page, address: str) -> None:
     assert {urlsplit(url).netloc for url in urls if not url.startswith("blob:")} == {
         urlsplit(address).netloc
     }
+
+
+@pytest.mark.skipif(not static.AXE.is_file(), reason="axe-core is missing: make web-test")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_bars_anyone(page: Page, address: str, theme: str) -> None:
+    page.theme(theme)
+    found = []
+    for width in (1280, 400):
+        page.open(address, width)
+        found += page.barriers()
+        page.sample()
+        found += page.barriers()
+    page.theme("light")
+    assert found == []
 
 
 def test_the_main_thread_stays_free(page: Page) -> None:

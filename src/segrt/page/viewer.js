@@ -27,6 +27,9 @@ const SIDE = `
     Only the photo <output id="part" for="split">0 %</output>
   </label>
   <input id="split" type="range" min="0" max="100" value="0">
+  <label for="outlines">
+    Outlines <input id="outlines" type="checkbox">
+  </label>
   <h2>Classes</h2>
   <p class="hint">Select a class to hide or show it, or show it alone.</p>
   <ul id="legend"></ul>
@@ -90,39 +93,55 @@ export function offerThemes() {
 }
 
 /**
- * Call `pick` with each picture that is chosen, dropped or pasted. Of several, the first is picked,
- * and buttons go to the others.
+ * Buttons that go through pictures or pages, in front of `#choose`.
+ *
+ * @param {string} id
+ * @param {string} what of which there are several, such as "page"
+ * @param {(at: number) => void} go called with the zero-based number of the next one
+ * @returns {(at: number, count: number) => void} shows where one is; hidden if there is only one
  */
-export function takePictures(pick) {
-  const several = document.createElement("nav");
+export function stepper(id, what, go) {
+  const nav = document.createElement("nav");
   const place = element("span", "");
-  const steps = { Previous: -1, Next: 1 };
-  let files = [];
-  let at = 0;
-  const show = () => {
-    several.hidden = files.length < 2;
-    place.textContent = `${at + 1} of ${files.length}`;
-    pick(files[at], files[at].name);
-  };
-  several.id = "several";
-  several.hidden = true;
-  several.setAttribute("aria-label", "Pictures");
-  const buttons = Object.entries(steps).map(([name, step]) => {
-    const button = element("button", name);
+  let [at, count] = [0, 1];
+  nav.id = id;
+  nav.className = "steps";
+  nav.hidden = true;
+  nav.ariaLabel = `Go to another ${what}`;
+  const [previous, next] = [["Previous", -1], ["Next", 1]].map(([name, step]) => {
+    const button = element("button", name, "quiet");
     button.type = "button";
-    button.addEventListener("click", () => {
-      at = (at + step + files.length) % files.length;
-      show();
-    });
+    button.ariaLabel = `${name} ${what}`;
+    button.addEventListener("click", () => go((at + step + count) % count));
     return button;
   });
-  several.append(buttons[0], place, buttons[1]);
-  $("choose").before(several);
+  nav.append(previous, place, next);
+  $("choose").before(nav);
+  return (now, of) => {
+    [at, count] = [now, of];
+    nav.hidden = count < 2;
+    place.textContent = `${what[0].toUpperCase()}${what.slice(1)} ${at + 1} of ${count}`;
+  };
+}
+
+/**
+ * Call `pick` with each picture that is chosen, dropped or pasted. Of several, the first is picked,
+ * and buttons go to the others.
+ *
+ * @param {(file: Blob, name: string) => void} pick
+ * @returns {(files: Iterable<File>) => void} as if the user chose these files; none to forget them
+ */
+export function takePictures(pick) {
+  let files = [];
+  const show = (at) => {
+    place(at, files.length);
+    pick(files[at], files[at].name);
+  };
+  const place = stepper("several", "picture", show);
   const take = (chosen) => {
     if (!chosen.length) return;
     files = [...chosen];
-    at = 0;
-    show();
+    show(0);
   };
   $("file").addEventListener("change", () => {
     take([...$("file").files]);
@@ -141,10 +160,59 @@ export function takePictures(pick) {
     take(event.dataTransfer.files);
   });
   document.addEventListener("paste", (event) => take(event.clipboardData.files));
-  $("sample").addEventListener("click", () => {
-    files = [];
-    several.hidden = true;
+  return (chosen) => {
+    place(0, 0);
+    take(chosen);
+  };
+}
+
+/* Drawn by tools/draw_scenes.py: title, width, height, and patterns of classes that a model for such
+ * pictures has. */
+const STREET = [/\broad\b/, /\bcar\b/];
+const EXAMPLES = {
+  street: ["Street", 480, 360, STREET],
+  avenue: ["Avenue", 480, 360, STREET],
+  evening: ["Evening", 480, 360, STREET],
+  indoor: ["Living room", 480, 320, [/\bwall\b/, /\b(floor|sofa)\b/]],
+  portrait: ["Portrait", 384, 480, [/^background$/, /\b(person|human|portrait|hair|skin)\b/]],
+  aerial: ["From above", 480, 480, [/forest|farmland|agricultur|cropland|impervious/]],
+  microscopy: ["Cells", 480, 360, [/nucle|\bcells?\b|mitosis|cytoplasm|stroma/]],
+};
+
+/**
+ * Offer pictures to try in `#examples`: those that suit the model, or all if none does.
+ *
+ * @param {string[]} classNames of the model
+ * @param {(files: File[]) => void} take called with the one that is chosen
+ */
+export function offerExamples(classNames, take) {
+  const names = classNames.map((name) => name.toLowerCase());
+  const suits = (patterns) => patterns.every((one) => names.some((name) => one.test(name)));
+  const all = Object.entries(EXAMPLES);
+  const suiting = all.filter(([, [, , , patterns]]) => suits(patterns));
+  const offered = (suiting.length ? suiting : all).map(([name, [title, width, height]]) => {
+    const button = element("button", "", "example");
+    const picture = new Image(width, height);
+    const item = document.createElement("li");
+    picture.alt = "";
+    picture.loading = "lazy";
+    picture.src = `example-${name}.webp`;
+    button.type = "button";
+    button.append(picture, element("span", title));
+    button.addEventListener("click", async () => {
+      try {
+        const answer = await fetch(picture.src);
+        if (!answer.ok) throw new Error(answer.statusText);
+        take([new File([await answer.blob()], `${name}.webp`)]);
+      } catch {
+        $("error").textContent = "This example can't be loaded: is its server running?";
+      }
+    });
+    item.append(button);
+    return item;
   });
+  $("examples").querySelector("ul").replaceChildren(...offered);
+  $("examples").hidden = false;
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
@@ -152,7 +220,7 @@ const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 /**
  * @typedef {object} Shown
  * @property {string} stem the picture's name without its suffix
- * @property {CanvasImageSource | null} photo null if this browser can't show it
+ * @property {CanvasImageSource} photo
  * @property {Uint16Array} labels class ids, row by row
  * @property {number} width
  * @property {number} height
@@ -164,6 +232,7 @@ const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 export class Viewer {
   #shown = null;
   #coloured = null;
+  #lines = null; // outlines between classes, while they are shown
   #hidden = new Set(); // class ids
   #at = null; // position of the probe: {x, y} in pixels of the picture
 
@@ -183,6 +252,7 @@ export class Viewer {
       $("part").textContent = `${$("split").value} %`;
       this.#draw();
     });
+    $("outlines").addEventListener("change", () => this.#colour());
     $("save-labels").addEventListener("click", async () =>
       save(await labelsPng(), `${this.#shown.stem}_res.png`),
     );
@@ -283,7 +353,34 @@ export class Viewer {
     for (let i = 0; i < pixels.length; i++) pixels[i] = table[labels[i]];
     this.#coloured = new OffscreenCanvas(width, height);
     this.#coloured.getContext("2d").putImageData(image, 0, 0);
+    this.#lines = $("outlines").checked ? this.#outline() : null;
     this.#draw();
+  }
+
+  /** White lines between classes, except between two that are hidden; as in Python's overlays. */
+  #outline() {
+    const { classes, labels, width, height } = this.#shown;
+    const visible = new Uint8Array(65536);
+    for (const { id } of classes) visible[id] = !this.#hidden.has(id);
+    const image = new ImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer);
+    const thickness = Math.max(1, Math.round(Math.sqrt(width * height) / 600));
+    const before = (thickness - 1) >> 1;
+    const isEdge = (a, b) => a !== b && (visible[a] || visible[b]);
+    for (let y = 0, i = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, i++) {
+        const across = x > 0 && isEdge(labels[i], labels[i - 1]);
+        if (!across && !(y > 0 && isEdge(labels[i], labels[i - width]))) continue;
+        const [left, right] = [Math.max(0, x - before), Math.min(width, x - before + thickness)];
+        const bottom = Math.min(height, y - before + thickness);
+        for (let row = Math.max(0, y - before); row < bottom; row++) {
+          pixels.fill(0xbfffffff, row * width + left, row * width + right); // three quarters white
+        }
+      }
+    }
+    const lines = new OffscreenCanvas(width, height);
+    lines.getContext("2d").putImageData(image, 0, 0);
+    return lines;
   }
 
   #draw() {
@@ -291,13 +388,18 @@ export class Viewer {
     const pen = canvas.getContext("2d");
     pen.globalAlpha = 1;
     pen.clearRect(0, 0, canvas.width, canvas.height);
-    const { photo } = this.#shown;
-    if (photo) pen.drawImage(photo, 0, 0, canvas.width, canvas.height);
-    pen.globalAlpha = $("opacity").valueAsNumber / 100;
+    pen.drawImage(this.#shown.photo, 0, 0, canvas.width, canvas.height);
     const left = Math.round(($("split").valueAsNumber / 100) * canvas.width);
     const width = canvas.width - left;
     if (!width) return;
-    pen.drawImage(this.#coloured, left, 0, width, canvas.height, left, 0, width, canvas.height);
+    for (const [layer, alpha] of [
+      [this.#coloured, $("opacity").valueAsNumber / 100],
+      [this.#lines, 1],
+    ]) {
+      if (!layer) continue;
+      pen.globalAlpha = alpha;
+      pen.drawImage(layer, left, 0, width, canvas.height, left, 0, width, canvas.height);
+    }
   }
 
   /** Show the class of the pixel at the probe; announce it only if a key moved the probe. */

@@ -32,15 +32,17 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt.errors import ConfigError, InputError, TooLargeError
+from segrt.errors import ConfigError, InputError, SegrtError, TooLargeError
 from segrt.reading import Reading
-from segrt.sources import one_image
+from segrt.sources import one_image, one_page
 
 log = logging.getLogger("segrt.serve")
 
 _Pixels: TypeAlias = npt.NDArray[np.uint8]
+_Decode: TypeAlias = Callable[[bytes, int | None, Reading], tuple[_Pixels, int]]
 
-_ERRORS = {error.__name__: error for error in (InputError, TooLargeError)}
+_ERRORS = {error.__name__: error for error in (ConfigError, InputError, TooLargeError)}
+_REQUEST = 32  # bytes, of a number in decimal
 _REPLY = 1 << 14  # bytes; messages are shorter
 
 # Address space of a worker on top of its libraries. Pixels take 3 bytes here and 4 in Pillow; the
@@ -100,19 +102,25 @@ class Decoders:
         for worker in workers:
             worker.wait()
 
-    def decode(self, content: bytes) -> _Pixels:
-        """Decode the bytes of a file that contains one image. Waits for an idle worker.
+    def decode(self, content: bytes, page: int | None = None) -> tuple[_Pixels, int]:
+        """Decode an image, or one page. Waits for an idle worker.
+
+        Args:
+            content: the bytes of a file.
+            page: zero-based page of a PDF or TIFF, or frame of an animation; None for a file that
+                contains one image.
 
         Returns:
-            np.ndarray: uint8 (H, W, 3), BGR.
+            tuple: uint8 (H, W, 3), BGR, and the number of pages.
 
         Raises:
+            ConfigError: there is no such page.
             InputError: see `segrt.sources.one_image`; or the decoder crashed.
             TooLargeError: it has too many pixels, or takes too much time or memory.
         """
         with self._worker() as worker:
             worker.wait()
-            return worker.decode(content, self._seconds)
+            return worker.decode(content, page, self._seconds)
 
     def close(self) -> None:
         """Kill all workers, even those that are decoding."""
@@ -202,12 +210,12 @@ class _Worker:
         self._process.kill()
         self._process.wait()
 
-    def decode(self, content: bytes, seconds: float) -> _Pixels:
+    def decode(self, content: bytes, page: int | None, seconds: float) -> tuple[_Pixels, int]:
         """See `Decoders.decode`."""
         with _memory_file(content) as file:
             self._socket.settimeout(seconds)
             try:
-                socket.send_fds(self._socket, [b"\0"], [file])
+                socket.send_fds(self._socket, [json.dumps(page).encode()], [file])
                 reply = self._socket.recv(_REPLY)
             except TimeoutError:
                 self._end()
@@ -227,7 +235,7 @@ class _Worker:
                 raise _ERRORS[answer["error"]](answer["message"])
             height, width = answer["size"]
             pixels = mmap.mmap(file, height * width * 3)
-        return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+        return np.frombuffer(pixels, np.uint8).reshape(height, width, 3), answer["pages"]
 
     def _end(self) -> None:
         with suppress(subprocess.TimeoutExpired):
@@ -250,35 +258,36 @@ def _memory_file(content: bytes) -> Iterator[int]:
         os.close(file)
 
 
-def _work(decode: Callable[[bytes], _Pixels], channel: socket.socket, seconds: float) -> None:
+def _work(decode: _Decode, reading: Reading, channel: socket.socket, seconds: float) -> None:
     """Decode the images that arrive, until the server is gone; end if one takes too long."""
     channel.send(b"ready")
     while True:
-        _, files, _, _ = socket.recv_fds(channel, 1, 1)
+        request, files, _, _ = socket.recv_fds(channel, _REQUEST, 1)
         if not files:
             return
         signal.setitimer(signal.ITIMER_REAL, seconds)  # ends the process, even inside a decoder
         with open(files[0], "r+b", buffering=0) as file:
-            answer = _reply(file, decode)
+            answer = _reply(file, json.loads(request), reading, decode)
         signal.setitimer(signal.ITIMER_REAL, 0)
         channel.send(json.dumps(answer).encode())
 
 
-def _reply(file: FileIO, decode: Callable[[bytes], _Pixels]) -> dict[str, object]:
+def _reply(file: FileIO, page: int | None, reading: Reading, decode: _Decode) -> dict[str, object]:
     """Replace the contents of a file with the pixels of the image it contains."""
     try:
         file.seek(0)
-        image = decode(file.readall())
+        image, pages = decode(file.readall(), page, reading)
         file.seek(0)
         file.truncate(image.nbytes)
         view = image.data.cast("B")
         while view:
             view = view[file.write(view) :]
-        return {"size": image.shape[:2]}
+        return {"size": image.shape[:2], "pages": pages}
     except MemoryError:
         return {"error": "TooLargeError", "message": "decoding it takes too much memory"}
-    except InputError as error:
-        return {"error": type(error).__name__, "message": str(error)[:1000]}
+    except SegrtError as error:
+        kind = type(error).__name__
+        return {"error": kind if kind in _ERRORS else "InputError", "message": str(error)[:1000]}
 
 
 def _limit_memory(max_pixels: int) -> None:
@@ -290,7 +299,11 @@ def _limit_memory(max_pixels: int) -> None:
     )
 
 
-def main(decode: Callable[[bytes, Reading], _Pixels] = one_image) -> None:
+def _decode(content: bytes, page: int | None, reading: Reading) -> tuple[_Pixels, int]:
+    return (one_image(content, reading), 1) if page is None else one_page(content, page, reading)
+
+
+def main(decode: _Decode = _decode) -> None:
     """Run a worker, with the arguments that `Decoders` gives it."""
     # The server ends this process. Signals to its process group (Ctrl-C) or control group (systemd)
     # must not cost requests in progress.
@@ -301,7 +314,7 @@ def main(decode: Callable[[bytes, Reading], _Pixels] = one_image) -> None:
     reading = Reading(max_pixels=max_pixels)
     _limit_memory(max_pixels)
     with suppress(ConnectionError):
-        _work(lambda content: decode(content, reading), socket.socket(fileno=handle), seconds)
+        _work(decode, reading, socket.socket(fileno=handle), seconds)
 
 
 if __name__ == "__main__":

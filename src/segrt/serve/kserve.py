@@ -45,7 +45,8 @@ HEADER = "inference-header-content-length"
 """The header with the bytes of JSON at the beginning of a body with binary tensors."""
 
 _INPUT, _LABELS, _SCORES = "image", "labels", "scores"
-_OPTIONS = {"target_size": "targetSize", "slide": "slide"}  # parameters, and names in the API
+# Parameters, and their names in the API.
+_OPTIONS = {"target_size": "targetSize", "slide": "slide", "page": "page"}
 _IGNORED = {"priority", "timeout"}  # scheduling hints of Triton
 _BINARY, _BINARY_SIZE, _ALL_BINARY = "binary_data", "binary_data_size", "binary_data_output"
 
@@ -198,7 +199,7 @@ async def _infer(
     most = service.settings.max_queue
     inference = await anyio.to_thread.run_sync(partial(read, body, header, max_images=most))
     try:
-        results, memory = await service.label(
+        results, _, memory = await service.label(
             inference.images, inference.options, held, bytes_per_pixel=_BYTES_PER_PIXEL
         )
     except ApiError as error:

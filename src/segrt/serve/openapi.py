@@ -80,4 +80,7 @@ def _as_text(option: dict[str, Any]) -> dict[str, Any]:
     kinds = [one.get("type") for one in option.get("anyOf", [option])]
     if "string" not in kinds and "boolean" in kinds:
         return {"type": "boolean", **about}
+    if "string" not in kinds and "integer" in kinds:
+        [number] = [one for one in option["anyOf"] if one.get("type") == "integer"]
+        return {**number, **about}
     return {"type": "string", **({"enum": option["enum"]} if "enum" in option else {}), **about}

@@ -84,7 +84,6 @@ def add_routes(app: FastAPI, *, with_token: bool, public_page: bool) -> None:
         f"/{name}": f"{folder}/{name}" for folder in _PAGES for name in package_data.names(folder)
     }
     served["/"] = served.pop("/index.html")
-    served["/sample.png"] = package_data.SAMPLE
     for path, name in served.items():
         app.add_api_route(path, _file(name), include_in_schema=False, dependencies=page)
     _add_aliases(app)
@@ -214,7 +213,11 @@ def service_of(request: Request) -> Service:
 
 def _file(name: str) -> Callable[[], Awaitable[FileResponse]]:
     async def read() -> FileResponse:
-        return FileResponse(package_data.path(name), headers={"Cache-Control": "no-cache"})
+        # Python knows WebP from 3.13 on.
+        kind = "image/webp" if name.endswith(".webp") else None
+        return FileResponse(
+            package_data.path(name), headers={"Cache-Control": "no-cache"}, media_type=kind
+        )
 
     return read
 

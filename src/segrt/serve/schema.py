@@ -55,7 +55,14 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool):  # which pydantic takes for 0 and 1
+        raise ValueError("it must be a whole number from 0")
+    return _whole(value)
+
+
 _Int = Annotated[StrictInt, BeforeValidator(_whole)]
+_Page = Annotated[Annotated[int, Field(ge=0, lt=1 << 31)], BeforeValidator(_number)]
 _Pair = Annotated[list[_Int], Field(min_length=2, max_length=2)]
 
 
@@ -89,6 +96,18 @@ class Options(BaseModel):
         description='Sliding window: {"crop": 1024, "stride": 768}, each a number or '
         "[height, width]; true, the model's own window; false, whole images. As text, "
         "`CROP,STRIDE`. Defaults to the server's setting.",
+    )
+
+    page: _Page | None = Field(
+        None,
+        description="The page of a PDF or TIFF, or the frame of an animation, to segment, from 0; "
+        "the result then has `pages`. Other images have one page. Without it, the file must "
+        "contain exactly one image.",
+    )
+    inputImage: bool = Field(
+        False,
+        description="Whether to include the image as it was decoded, for programs that can't "
+        "decode it themselves.",
     )
 
     @field_validator("targetSize")
@@ -156,6 +175,12 @@ class Result(BaseModel):
     size: tuple[int, int] = Field(description="Height and width of the image.")
     image: str | None = Field(
         description="The label picture, in the colours of PaddleX: a base64 JPEG."
+    )
+    pages: int | None = Field(
+        None, description="Only if `page` was sent: the number of pages of the file."
+    )
+    inputImage: str | None = Field(
+        None, description="Only if requested: the decoded image, a base64 JPEG."
     )
     classes: list[ClassShare] = Field(description="The classes present, largest first.")
     scores: str | None = Field(
@@ -426,7 +451,7 @@ def from_base64(text: str) -> bytes:
         raise ApiError(400, f"'image' is not valid base64: {_sentence(error)}") from None
 
 
-def encode(result: SegResult, options: Options, log_id: str) -> bytes:
+def encode(result: SegResult, options: Options, log_id: str, pages: int) -> bytes:
     """The JSON of an `Answer`."""
     content: dict[str, Any] = {
         "labelMap": _label_map(result, options.labelFormat),
@@ -442,6 +467,11 @@ def encode(result: SegResult, options: Options, log_id: str) -> bytes:
             for c, share in shapes.shares(result.labels).items()
         ],
     }
+    if options.page is not None:
+        content["pages"] = pages
+    if options.inputImage:
+        photo = Image.fromarray(result.image[:, :, ::-1])
+        content["inputImage"] = _base64_image(photo, "JPEG")
     if result.scores is not None:
         grey = np.rint(np.nan_to_num(result.scores) * 255).astype(np.uint8)
         content["scores"] = _base64_image(Image.fromarray(grey), "PNG")

@@ -41,8 +41,8 @@ _PIXELS_PER_SECOND = 1_600_000
 _LARGE_BODY = 512 << 10
 
 # Memory of an image until its answer is sent: 3 bytes per pixel of the image, 4 of the labels, 4 of
-# the scores, up to 8 of the JSON and 3 of the pictures in it.
-_BYTES_PER_PIXEL = 24
+# the scores, up to 8 of the JSON and 6 of the pictures in it.
+_BYTES_PER_PIXEL = 27
 _IMAGE_SHARE = 6  # 1/6 of the memory limit is for images and answers
 
 _Value = TypeVar("_Value")
@@ -126,8 +126,8 @@ class Service:
         options, content = await self._in_thread(schema.read_body, body, head)
         if isinstance(content, str) and is_url(content[:8]):
             content = await self._fetch(content)
-        [result], memory = await self.label([content], options, held)
-        answer = await self._in_thread(self._encode, result, options, log_id)
+        [result], pages, memory = await self.label([content], options, held)
+        answer = await self._in_thread(self._encode, result, options, log_id, pages)
         memory.shrink(len(answer))
         return answer
 
@@ -138,7 +138,7 @@ class Service:
         held: AsyncExitStack,
         *,
         bytes_per_pixel: int = _BYTES_PER_PIXEL,
-    ) -> tuple[list[SegResult], Held]:
+    ) -> tuple[list[SegResult], int, Held]:
         """Segment images of the same size.
 
         Args:
@@ -148,7 +148,7 @@ class Service:
             bytes_per_pixel: memory of the images and their answer.
 
         Returns:
-            tuple: the results, and their memory.
+            tuple: the results, the number of pages of the first file, and their memory.
 
         Raises:
             ApiError: an image can't be segmented, or the sizes differ.
@@ -160,8 +160,15 @@ class Service:
             if max(map(len, files)) > _LARGE_BODY:
                 await slots.enter_async_context(self._large_slots)
             await slots.enter_async_context(self._decoder_slots)
-            decode = partial(self._in_thread, self._decode, pool=self._decoding)
-            image, size = await decode(files[0], request)
+
+            async def decode(
+                file: bytes | str,
+            ) -> tuple[npt.NDArray[np.uint8], int, tuple[int, int]]:
+                return await self._in_thread(
+                    self._decode, file, options.page, request, pool=self._decoding
+                )
+
+            image, pages, size = await decode(files[0])
             pixels = len(files) * (image.size // 3)
             if pixels > self.settings.max_pixels:
                 raise ApiError(
@@ -172,7 +179,7 @@ class Service:
             memory = await held.enter_async_context(self.images.hold(bytes_per_pixel * pixels))
             images = [image]
             for file in files[1:]:
-                other, _ = await decode(file, request)
+                other, _, _ = await decode(file)
                 if other.shape != image.shape:
                     raise ApiError(
                         422,
@@ -182,7 +189,7 @@ class Service:
                 images.append(other)
         runs = [asyncio.ensure_future(self.batcher.run(one, request, size)) for one in images]
         try:
-            return await asyncio.gather(*runs), memory
+            return await asyncio.gather(*runs), pages, memory
         except TooLargeError as error:
             raise ApiError.from_error(413, error) from None
         except (ConfigError, ModelError) as error:
@@ -249,13 +256,15 @@ class Service:
             raise ApiError.from_error(424, error) from None
 
     def _decode(
-        self, content: bytes | str, request: Request
-    ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-        """The image, uint8 (H, W, 3) BGR, and its inference size."""
+        self, content: bytes | str, page: int | None, request: Request
+    ) -> tuple[npt.NDArray[np.uint8], int, tuple[int, int]]:
+        """The image, uint8 (H, W, 3) BGR, the number of pages, and the inference size."""
         data = schema.from_base64(content) if isinstance(content, str) else content
         limit = self.settings.max_pixels
         try:
-            image = self.decoders.decode(data)
+            image, pages = self.decoders.decode(data, page)
+        except ConfigError as error:
+            raise ApiError.from_error(422, error) from None
         except TooLargeError as error:
             raise ApiError.from_error(413, error) from None
         except InputError as error:
@@ -267,10 +276,10 @@ class Service:
                 f"The inference size {height} x {width} exceeds the limit of {limit:,} pixels: "
                 "lower targetSize.",
             )
-        return image, (height, width)
+        return image, pages, (height, width)
 
-    def _encode(self, result: SegResult, options: schema.Options, log_id: str) -> bytes:
+    def _encode(self, result: SegResult, options: schema.Options, log_id: str, pages: int) -> bytes:
         with self.metrics.encoding.time():
             if options.visualize is None:
                 options = options.model_copy(update={"visualize": self.settings.visualize})
-            return schema.encode(result, options, log_id)
+            return schema.encode(result, options, log_id, pages)

@@ -124,7 +124,6 @@ def _files(
     content = {
         **{name.rpartition("/")[2]: _package_file(name) for name in _page_names()},
         **{f"segrt-web/{name}": data for name, data in _module().items()},
-        "sample.png": _package_file(package_data.SAMPLE),
         "model.onnx": with_metadata(file.read_bytes(), _metadata(description, palette)),
         "manifest.webmanifest": _manifest(description.meta.name),
         **dict(_licences(file)),

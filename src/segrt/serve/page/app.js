@@ -1,12 +1,21 @@
 import { decodeLabels } from "./png.js";
-import { element, offerThemes, save, showInfo, takePictures, Viewer } from "./viewer.js";
+import {
+  element,
+  offerExamples,
+  offerThemes,
+  save,
+  showInfo,
+  stepper,
+  takePictures,
+  Viewer,
+} from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const [status, error] = ["status", "error"].map($);
 
 let token = ""; // kept while the page is open, never stored
 let answered = null; // what belongs to the result on the page: {stem, png, answer}
-let picture = null; // the last picture chosen: {blob, name}
+let picture = null; // the last one chosen: {blob, name, page}
 let running = new AbortController();
 
 const viewer = new Viewer(() => new Blob([answered.png], { type: "image/png" }));
@@ -62,11 +71,12 @@ async function askInfo() {
   const info = await (await call("info")).json();
   const provider = info.provider.replace(/ExecutionProvider$/, "");
   showInfo({ Model: info.model, Provider: `${provider} ${info.precision}` });
+  offerExamples(info.classes, take);
 }
 
 /** Show the call that was made, as a command and as a program. */
 function showCode(name, query) {
-  query.delete("visualize");
+  for (const option of ["visualize", "inputImage"]) query.delete(option);
   const url = new URL(`semantic-segmentation?${query}`, location.href);
   const path = /^[\w./-]+$/.test(name) ? name : "picture.png";
   const secret = token ? " -H 'Authorization: Bearer TOKEN'" : "";
@@ -104,18 +114,22 @@ $("side").append(code);
 
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
-/** Segment a picture and show it; a request in progress is cancelled. */
-async function segment(blob, name) {
-  picture = { blob, name };
+/** Segment a picture, or a page of a document, and show it; a request in progress is cancelled. */
+async function segment(blob, name, page = 0) {
+  picture = { blob, name, page };
   running.abort();
   const mine = (running = new AbortController());
   error.textContent = "";
+  if (page === 0) showPage(0, 1);
   status.textContent = `Segmenting ${name} …`;
   document.body.classList.add("busy");
   try {
-    const query = new URLSearchParams({ labelFormat: "png", visualize: "false" });
+    const query = new URLSearchParams({ labelFormat: "png", visualize: "false", page });
     if ($("size").value) query.set("targetSize", $("size").value);
     const begin = performance.now();
+    // The server reads formats that most browsers can't show, such as PDF and TIFF.
+    let photo = page === 0 ? await createImageBitmap(blob).catch(() => null) : null;
+    if (!photo) query.set("inputImage", "true");
     const reply = await call(`semantic-segmentation?${query}`, {
       method: "POST",
       body: blob,
@@ -128,22 +142,23 @@ async function segment(blob, name) {
     const { result } = JSON.parse(answer);
     const png = bytesOf(result.labelMap);
     const { width, height, labels } = await decodeLabels(png);
-    // The server reads formats that most browsers can't show, such as TIFF: then only the classes
-    // are shown.
-    const photo = await createImageBitmap(blob).catch(() => null);
+    photo ??= await createImageBitmap(new Blob([bytesOf(result.inputImage)]));
     if (mine.signal.aborted) return;
+    const { pages } = result;
     const classes = result.classes.filter((c) => c.share > 0).sort((a, b) => b.share - a.share);
-    const stem = name.replace(/\.[^.]*$/, "");
+    const stem = name.replace(/\.[^.]*$/, "") + (pages > 1 ? `_${page}` : "");
     answered = { stem, png, answer };
+    showPage(page, pages);
     viewer.show({ stem, photo, labels, width, height, classes });
+    if (pages === 1) query.delete("page");
     showCode(name, query);
-    const note = photo ? "" : " This browser can't show the picture itself.";
+    const where = pages > 1 ? `${name}, page ${page + 1} of ${pages}` : name;
     const time = `${Math.round(took)} ms including upload`;
-    status.textContent = `${name}: ${width} × ${height} pixels, ${time}.${note}`;
+    status.textContent = `${where}: ${width} × ${height} pixels, ${time}.`;
   } catch (cause) {
     if (cause.name === "AbortError") return;
     viewer.clear();
-    error.textContent = cause.message;
+    error.textContent = `${name}: ${cause.message}`;
     status.textContent = "";
   } finally {
     if (mine === running) document.body.classList.remove("busy");
@@ -151,14 +166,20 @@ async function segment(blob, name) {
 }
 
 offerThemes();
-takePictures(segment);
-$("size").addEventListener("change", () => picture && segment(picture.blob, picture.name));
-$("sample").addEventListener("click", async () => {
-  try {
-    await segment(await (await call("sample.png")).blob(), "sample.png");
-  } catch (cause) {
-    error.textContent = cause.message;
-  }
+const take = takePictures(segment);
+const showPage = stepper("pages", "page", (page) => segment(picture.blob, picture.name, page));
+$("size").addEventListener("change", () => {
+  if (picture) segment(picture.blob, picture.name, picture.page);
+});
+$("again").addEventListener("click", () => {
+  running.abort();
+  document.body.classList.remove("busy");
+  picture = null;
+  take([]);
+  showPage(0, 1);
+  viewer.clear();
+  status.textContent = error.textContent = "";
+  $("examples").querySelector("button")?.focus();
 });
 $("login-cancel").addEventListener("click", () => $("login").close());
 

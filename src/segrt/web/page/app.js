@@ -1,7 +1,7 @@
 import { decode } from "./picture.js";
 import { encodeLabels } from "./png.js";
 import { Segmenter } from "./segrt-web/index.js";
-import { offerThemes, showInfo, takePictures, Viewer } from "./viewer.js";
+import { offerExamples, offerThemes, showInfo, takePictures, Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const [status, error] = ["status", "error"].map($);
@@ -56,6 +56,7 @@ async function load() {
       });
       const threads = crossOriginIsolated ? ", threads" : "";
       showInfo({ Model: seg.name, Runs: provider === "webgpu" ? "WebGPU" : `WebAssembly${threads}` });
+      offerExamples(seg.classNames, take);
       return seg;
     } catch (cause) {
       failure = cause;
@@ -64,6 +65,7 @@ async function load() {
   throw failure;
 }
 
+const take = takePictures(segment);
 const loading = load();
 loading
   .then(() => (document.body.dataset.ready = "true"))
@@ -161,14 +163,15 @@ function stopCamera() {
 }
 
 offerThemes();
-takePictures(segment);
 $("size").addEventListener("change", () => picture && segment(picture.blob, picture.name));
-$("sample").addEventListener("click", async () => {
-  try {
-    await segment(await (await fetch("sample.png")).blob(), "sample.png");
-  } catch (cause) {
-    error.textContent = cause.message;
-  }
+$("again").addEventListener("click", () => {
+  stopCamera();
+  document.body.classList.remove("busy");
+  picture = null;
+  take([]);
+  viewer.clear();
+  status.textContent = error.textContent = "";
+  $("examples").querySelector("button")?.focus();
 });
 $("camera").hidden = !navigator.mediaDevices?.getUserMedia;
 $("camera").addEventListener("click", () => (camera ? stopCamera() : film()));

@@ -30,13 +30,29 @@ function refuseHuge(name, width, height) {
   );
 }
 
+/** Refuse what no browser decodes as a picture, but segrt does. */
+function refuseDocuments(name, bytes) {
+  const start = String.fromCharCode(...bytes.subarray(0, 1024));
+  if (start.includes("%PDF-")) {
+    throw new Error(
+      `${name} is a PDF, which this page can't read: save its pages as pictures, or use segrt ` +
+        "predict or segrt serve.",
+    );
+  }
+  if (/^(II[*+]\0|MM\0[*+])/.test(start)) {
+    throw new Error(`${name} is a TIFF, which browsers can't read: save it as a PNG.`);
+  }
+}
+
 /**
  * Decode a picture with its EXIF orientation, and without conversion of its colours.
  *
  * @returns {Promise<ImageBitmap>}
  */
 export async function decode(blob, name) {
-  const size = statedSize(new Uint8Array(await blob.slice(0, HEAD).arrayBuffer()));
+  const head = new Uint8Array(await blob.slice(0, HEAD).arrayBuffer());
+  refuseDocuments(name, head);
+  const size = statedSize(head);
   if (size) refuseHuge(name, ...size); // before it is decoded
   let bitmap;
   try {
