@@ -1,6 +1,54 @@
-"""What the theme of the documentation leaves out for screen readers and the keyboard."""
+"""What mkdocs and its theme leave out: links into the repository, screen readers, the keyboard."""
 
 from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path, PurePosixPath
+from posixpath import normpath
+from typing import Any
+
+LOG = logging.getLogger("mkdocs.hooks.docs_hooks")  # mkdocs --strict counts its warnings
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"(\]\(|\]: )(\.\./[^)\s#]+)")
+
+
+def repository_links(text: str, page: str, repository: str) -> tuple[str, list[str]]:
+    """Make relative links out of docs/ absolute: they work on GitHub, but not on the site.
+
+    Example:
+        >>> repository_links("[CPU](../benchmarks/results/cpu.md)", "index.md", "https://x.org")
+        ('[CPU](https://x.org/blob/main/benchmarks/results/cpu.md)', [])
+
+    Args:
+        text: Markdown of a page.
+        page: its path in docs/.
+        repository: address of the repository.
+
+    Returns:
+        The changed text, and the targets that do not exist.
+    """
+    missing: list[str] = []
+
+    def replace(match: re.Match[str]) -> str:
+        before, target = match[1], match[2]
+        path = normpath(PurePosixPath("docs", page).parent / target)
+        if path.startswith("docs/"):
+            return match[0]
+        if not (ROOT / path).exists():
+            missing.append(target)
+        kind = "tree" if (ROOT / path).is_dir() else "blob"
+        return f"{before}{repository}/{kind}/main/{path}"
+
+    return LINK.sub(replace, text), missing
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: object) -> str:
+    """Link to the repository, and warn of links to files that it lacks."""
+    text, missing = repository_links(markdown, page.file.src_uri, config.repo_url)
+    for target in missing:
+        LOG.warning("%s: the repository has no %s", page.file.src_uri, target)
+    return text
 
 
 def on_post_page(output: str, **_: object) -> str:
