@@ -472,9 +472,12 @@ GALLERY: dict[str, tuple[str, dict[str, Any]]] = {
     "street-beside": ("street", {"only": "road,car", "side_by_side": True}),
     "street-blur": ("street", {"only": "car,pedestrian", "background": "blur"}),
     "indoor": ("indoor", {"names": True, "legend": "none"}),
-    "aerial": ("aerial", {"alpha": 0.35, "outlines": True, "legend": "below"}),
-    "market": ("market", {"legend": "right"}),
-    "microscopy": ("microscopy", {"only": "nucleus,mitosis", "outlines": True}),
+    "aerial": ("aerial", {"alpha": 0.35, "outlines": True, "legend": "right"}),
+    "market": ("market", {"legend": "below"}),
+    "microscopy": (
+        "microscopy",
+        {"only": "nucleus,lymphocyte,mitosis", "alpha": 0.7, "outlines": True},
+    ),
     "portrait": ("portrait", {"names": True, "legend": "inside"}),
     "portrait-cutout": ("portrait", {"background": "transparent"}),
 }
