@@ -51,14 +51,18 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: object) -> str:
     return text
 
 
-def on_post_page(output: str, **_: object) -> str:
+def accessible(output: str, **_: object) -> str:
     """Name the search dialog, and let the keyboard scroll code.
 
     Example:
-        >>> on_post_page('<div class="md-search" role="dialog">')
+        >>> accessible('<div class="md-search" role="dialog">')
         '<div class="md-search" role="dialog" aria-label="Search">'
     """
     output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
     # In docs/extra.css, these scroll rather than the code within them.
     output = output.replace("<pre", '<pre tabindex="0"')
     return output.replace('<div class="highlight-ipynb', '<div tabindex="0" class="highlight-ipynb')
+
+
+on_post_page = accessible
+on_post_template = accessible  # of 404.html

@@ -91,7 +91,8 @@ def predict(
     else:
         rows = _rows(pipeline, work or input, total, task)
     done, failed, ran = _collect(rows, work, output.form, len(input))
-    ran = ran or ("Ray" if on_ray else str(pipeline.session.plan))
+    plan = pipeline.session.plan
+    ran = ran or ("Ray" if on_ray else f"{plan.provider} {plan.precision}")
     if videos:
         saved = _save_videos(pipeline, videos, inference, look)
         done, failed = done + saved, failed + len(videos) - saved
