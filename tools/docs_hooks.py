@@ -51,6 +51,21 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: object) -> str:
     return text
 
 
+def on_page_content(html: str, page: Any, files: Any, **_: object) -> str:
+    """Link from the notebook to pages: mkdocs does so only in Markdown."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def replace(match: re.Match[str]) -> str:
+        target = files.get_file_from_path(match[1])
+        if target is None:
+            LOG.warning("%s: there is no page %s", page.file.src_uri, match[1])
+            return match[0]
+        return f'href="{target.url_relative_to(page.file)}'
+
+    return re.sub(r'href="([\w-]+\.md)', replace, html)
+
+
 def accessible(output: str, **_: object) -> str:
     """Name the search dialog, and let the keyboard scroll code.
 
