@@ -8,7 +8,7 @@ SAMPLE := src/segrt/models/sample.png
 # with `make test COVERAGE=--cov`, or `COVERAGE=`.
 COVERAGE ?= $(shell $(PYTHON) -c 'import sys; print("--cov" if sys.version_info >= (3, 12) else "")')
 
-.PHONY: demo test lint docs package export-test zoo-test test-openvino-wheel test-gpu-wheel gpu-test \
+.PHONY: demo test lint docs docs-check pictures package export-test zoo-test test-openvino-wheel test-gpu-wheel gpu-test \
     browser-test web-test clients-test frameworks-test pyinstaller-test scale-test bench bench-paddlex \
     clean
 
@@ -33,6 +33,15 @@ lint: .venv/.ready
 # The documentation, into site/.
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+# All pages in a headless Chromium, in light and dark colours: axe-core, and links within the site.
+docs-check: docs .venv/.ready .npm/.ready
+	.venv/bin/python tools/check_docs.py site .npm/node_modules/axe-core/axe.min.js
+
+# The pictures of the documentation.
+pictures: .venv/.ready
+	.venv/bin/python tools/draw_scenes.py docs/images
+	.venv/bin/python tools/draw_figures.py docs/images
 
 # The sdist and the wheel, into dist/, as they would be uploaded.
 package: .venv-package/.ready
@@ -145,7 +154,7 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 	$(INSTALL) --editable '.[cpu,dev,ray,serve]' s3fs 'moto[s3,server]'
 	touch $@
 
-# The runtimes, and axe-core, which checks the accessibility of pages, from npm. Their install scripts would only download GPU libraries.
+# The runtimes and axe-core from npm. Their install scripts would only download GPU libraries.
 .npm/.ready: Makefile
 	npm install --prefix .npm --ignore-scripts --no-audit --no-fund --silent \
 	    onnxruntime-node@1.30.0 onnxruntime-web@1.30.0 axe-core@4.14.1

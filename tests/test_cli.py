@@ -136,6 +136,7 @@ def test_demo(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("█" in done.stdout) == (encoding == "utf-8")
     assert "\\u" not in done.stdout
     assert sorted(p.name for p in Path("segrt-demo").iterdir()) == [
+        "sample.png",
         "sample_overlay.png",
         "sample_res.json",
         "sample_res.png",

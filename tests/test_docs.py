@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import re
 import shlex
@@ -143,6 +144,52 @@ def test_links_of_the_readme_exist() -> None:  # mkdocs --strict checks those of
     assert len(targets) > 10
     for target in targets:
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_links_into_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    hooks = importlib.import_module("docs_hooks")
+    text = "[a](../benchmarks/results/cpu.md#x) [b](../gone.md) [c](faq.md)\n\n[d]: ../deploy/\n"
+    base = "https://x.org"
+    assert hooks.repository_links(text, "page.md", base) == (
+        f"[a]({base}/blob/main/benchmarks/results/cpu.md#x) [b]({base}/blob/main/gone.md) "
+        f"[c](faq.md)\n\n[d]: {base}/tree/main/deploy\n",
+        ["../gone.md"],
+    )
+    text = "[a](../errors.md) [b](../../README.md)"
+    assert hooks.repository_links(text, "api/page.md", base) == (
+        f"[a](../errors.md) [b]({base}/blob/main/README.md)",
+        [],
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_recorded_results_are_linked(page: Path) -> None:
+    for token in MarkdownIt().enable("table").parse(page.read_text("utf-8")):
+        linked = False
+        for child in token.children or []:
+            if child.type in ("link_open", "link_close"):
+                linked = child.type == "link_open"
+            elif child.type == "code_inline" and child.content.startswith("benchmarks/results/"):
+                assert linked, f"{page.name}: {child.content} is not a link"
+
+
+def test_the_gallery_shows_the_calls_that_drew_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    gallery = importlib.import_module("draw_scenes").GALLERY
+    text = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    for name, (_, options) in gallery.items():
+        call = ", ".join(f"{key}={value!r}" for key, value in options.items()).replace("'", '"')
+        before, found, _ = text.partition(f"](images/gallery-{name}.webp)")
+        assert found
+        assert f".overlay({call})" in before.rpartition("](images/")[2], name
+
+
+def test_pictures_are_small_and_used() -> None:
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert f"images/{picture.name})" in text, picture
+        assert picture.stat().st_size <= 60_000, picture
 
 
 def test_documented_names_can_be_imported_from_segrt() -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that `make browser-test`, `make web-test`, `make clients-test` and
-# `make pyinstaller-test` need and that are missing; as root, else it says which.
+# Installs the Debian packages that `make browser-test`, `make web-test`, `make docs-check`,
+# `make clients-test` and `make pyinstaller-test` need and that are missing; as root, else it says which.
 set -eu
 packages="nginx-light openssl chromium chromium-driver g++ pkg-config libcpp-httplib-dev libssl-dev nlohmann-json3-dev default-jdk-headless
 libgoogle-gson-java golang-go mono-mcs libnewtonsoft-json5.0-cil libmono-system-net-http4.0-cil php-cli curl jq binutils"

@@ -501,8 +501,8 @@ def finish(scene: Scene) -> NDArray[np.uint8]:
     return np.asarray((small * vignette[..., None] + grain[..., None]).clip(0, 255), np.uint8)
 
 
-def draw(seed: int = 7) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the image, uint8 RGB, and its label map."""
+def draw(seed: int = 7, seconds: float = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the image, uint8 RGB, and its label map, after some seconds of traffic."""
     scene = Scene(seed)
     rng = scene.rng
     things: list[tuple[float, Callable[[], None]]] = []
@@ -528,16 +528,16 @@ def draw(seed: int = 7) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         add(draw_tree, x, z, 8.5, (float(rng.uniform(102, 120)), 117, 59))
     for x, z in ((-1.0, 135), (6.0, 136), (2.5, 134)):
         add(draw_tree, x, z, 12.0, (106, 117, 70))
-    add(draw_car, 0.1, 17, (128, 28, 30), True)
-    add(draw_car, 3.6, 11.5, (44, 62, 104), False)
+    add(draw_car, 0.1, 17 + 7 * seconds, (128, 28, 30), True)
+    add(draw_car, 3.6, 11.5 - 7 * seconds, (44, 62, 104), False)
     add(draw_car, 5.4, 19, (52, 56, 60), True)
     add(draw_car, 5.4, 25, (180, 184, 188), True)
     add(draw_car, 5.4, 32, (40, 70, 60), True)
-    add(draw_car, 3.6, 38, (196, 198, 200), False)
-    add(draw_person, -4.3, 11, (58, 50, 62), (44, 52, 76), PEDESTRIAN)
-    add(draw_person, -3.9, 15.5, (120, 44, 44), (38, 38, 42), PEDESTRIAN)
-    add(draw_person, 7.6, 15, (44, 56, 60), (30, 32, 38), PEDESTRIAN)
-    add(draw_person, -1.75, 13, (158, 172, 46), (38, 42, 58), BICYCLIST)
+    add(draw_car, 3.6, 38 - 7 * seconds, (196, 198, 200), False)
+    add(draw_person, -4.3, 11 + seconds, (58, 50, 62), (44, 52, 76), PEDESTRIAN)
+    add(draw_person, -3.9, 15.5 - seconds, (120, 44, 44), (38, 38, 42), PEDESTRIAN)
+    add(draw_person, 7.6, 15 + seconds, (44, 56, 60), (30, 32, 38), PEDESTRIAN)
+    add(draw_person, -1.75, 13 + 3 * seconds, (158, 172, 46), (38, 42, 58), BICYCLIST)
     add(draw_lamp, -3.1, 16.5, 1.6)
     add(draw_lamp, 6.8, 26, -1.6)
     add(draw_sign, -3.3, 9.8)

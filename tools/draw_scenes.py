@@ -1,19 +1,23 @@
-"""Draw the pictures of the documentation: six scenes, computed like the sample image, as overlays.
+"""Draw the gallery of the documentation: six scenes, computed like the sample image, as overlays.
 
 With `--examples`, draw the pictures that the pages of segrt offer to try instead:
 
     python tools/draw_scenes.py --examples src/segrt/page
 
-The street is that of draw_sample.py. The other scenes are drawn here together with their label
-maps, so no network is involved: they show what overlays look like, not how well a model works.
+The street is that of draw_sample.py, segmented by the bundled model. The other scenes are drawn
+here together with their label maps, so no network is involved: they show what overlays look like,
+not how well a model works.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -454,9 +458,46 @@ def market() -> SegResult:
 def street(**options: str) -> SegResult:
     """The sample image, segmented by the bundled model."""
     pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu", **options)
-    (result,) = pipeline.predict(package_data.path(package_data.SAMPLE))
-    assert isinstance(result, SegResult)
-    return result
+    return pipeline.segment(package_data.path(package_data.SAMPLE))
+
+
+SCENES: dict[str, Callable[[], SegResult]] = {
+    "street": street,
+    "cityscapes": partial(street, palette="cityscapes"),
+    "indoor": indoor,
+    "aerial": aerial,
+    "market": market,
+    "microscopy": microscopy,
+    "portrait": portrait,
+}
+
+GALLERY: dict[str, tuple[str, dict[str, Any]]] = {
+    "street": ("street", {"names": True}),
+    "street-below": ("cityscapes", {"alpha": 0.7, "legend": "below"}),
+    "street-beside": ("street", {"only": "road,car", "side_by_side": True}),
+    "street-blur": ("street", {"only": "car,pedestrian", "background": "blur"}),
+    "indoor": ("indoor", {"names": True, "legend": "none"}),
+    "aerial": ("aerial", {"alpha": 0.35, "outlines": True, "legend": "right"}),
+    "market": ("market", {"legend": "below"}),
+    "microscopy": (
+        "microscopy",
+        {"only": "nucleus,lymphocyte,mitosis", "alpha": 0.7, "outlines": True},
+    ),
+    "portrait": ("portrait", {"names": True, "legend": "inside"}),
+    "portrait-cutout": ("portrait", {"background": "transparent"}),
+}
+"""The pictures of docs/gallery.md: their scene, and the options of its overlay."""
+
+
+def save(picture: Image.Image, path: Path, width: int = 960) -> None:
+    """Write a picture of at most this width, in the best quality that takes at most 60 kB."""
+    picture.thumbnail((width, width), Image.Resampling.LANCZOS)
+    for quality in range(90, 0, -5):
+        data = io.BytesIO()
+        picture.save(data, "webp", quality=quality, method=6)
+        if data.tell() <= 60_000:
+            break
+    path.write_bytes(data.getvalue())
 
 
 def examples() -> dict[str, Bytes]:
@@ -490,27 +531,9 @@ def main() -> None:
             picture.thumbnail((480, 480), Image.Resampling.LANCZOS)
             picture.save(folder / f"example-{name}.webp", quality=70, method=6)
         return
-
-    def save(name: str, picture: Image.Image) -> None:
-        picture.save(folder / f"{name}.jpg", quality=88, optimize=True)  # keeps the pages light
-
-    road = street()
-    road.overlay(names=True).save(folder / "overlay.png", optimize=True)
-    save("gallery-street", street(palette="cityscapes").overlay(names=True, legend="below"))
-    scenes: dict[str, Callable[[], SegResult]] = {
-        "indoor": indoor,
-        "aerial": aerial,
-        "microscopy": microscopy,
-        "market": market,
-    }
-    for name, draw in scenes.items():
-        save(f"gallery-{name}", draw().overlay(names=True))
-    person = portrait()
-    save("gallery-portrait", person.overlay(names=True, legend="inside"))
-    cut_out = person.overlay(background="transparent").resize((320, 400))
-    cut_out.save(folder / "cutout-transparent.png", optimize=True)
-    save("cutout-blur", road.overlay(only="car,pedestrian", background="blur"))
-    save("side-by-side", road.overlay(only="road,car", side_by_side=True))
+    drawn = {scene: SCENES[scene]() for scene, _ in GALLERY.values()}
+    for name, (scene, look) in GALLERY.items():
+        save(drawn[scene].overlay(**look), folder / f"gallery-{name}.webp")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,11 @@ for target, text in {
     "tune:tune": "Find the fastest plan for a model here, for high-performance mode.",
 }.items():
     app.command(f"segrt.cli.{target}", help=text, help_epilogue="")
-app.command("segrt.cli.models:app", name="models")
+app.command(
+    "segrt.cli.models:app",
+    name="models",
+    help="List the models, with their published accuracy; fetch, share and remove them.",
+)
 app.register_install_completion_command()
 
 

@@ -10,6 +10,7 @@ from segrt.cli import shares
 from segrt.cli.console import say
 from segrt.create import create_pipeline
 from segrt.errors import SegrtError
+from segrt.files import write_atomic
 from segrt.waiting import is_quiet
 
 FOLDER = Path("segrt-demo")
@@ -24,8 +25,10 @@ Next:
 
 def demo() -> None:
     """Segment a sample image that comes with segrt, into ./segrt-demo. No file is needed."""
+    sample = package_data.path(package_data.SAMPLE)
+    write_atomic(FOLDER / sample.name, sample.read_bytes())  # to try other commands with
     pipeline = create_pipeline("semantic_segmentation")
-    result = next(iter(pipeline.predict(package_data.path(package_data.SAMPLE))))
+    result = next(iter(pipeline.predict(sample)))
     if result.error is not None:
         raise SegrtError(str(result.error))
     labels = result.save_to_json(FOLDER, label_format="rle")

@@ -91,7 +91,8 @@ def predict(
         left = {name: file for name, file in videos.items() if not (kept and kept.all([file]))}
         saved = _save_videos(pipeline, left, task)
         done, failed = done + saved, failed + len(left) - saved
-    ran = ran or ("Ray" if on_ray else str(pipeline.session.plan))
+    plan = pipeline.session.plan
+    ran = ran or ("Ray" if on_ray else f"{plan.provider} {plan.precision}")
     counts = f"{done} segmented, {failed} failed ({pipeline.model_name} on {ran})"
     say(", ".join([counts, *_notes(output, work, kept, done)]))
     return 1 if failed else 0
