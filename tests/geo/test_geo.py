@@ -552,6 +552,42 @@ def test_a_grey_network_gets_the_grey_of_a_colour_scene(rgb: Array, tmp_path: Pa
         np.testing.assert_array_equal(read(result.path), grey[0] < 100)
 
 
+@pytest.mark.parametrize("stated", ["descriptions", "colours", "nothing", "by the user"])
+def test_a_network_of_bands_gets_their_values(rgb: Array, tmp_path: Path, stated: str) -> None:
+    from onnx import helper
+    from rasterio.enums import ColorInterp
+
+    names = ("red", "green", "blue", "nir")
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    normalize = {"type": "Normalize", "scale": 0.01, "mean": [1, 2, 3, 4], "std": [1, 2, 1, 2]}
+    file = _write_model(
+        tmp_path / "bands.onnx", nodes, ["N", 4, "H", "W"], 4, bands=names, transforms=[normalize]
+    )
+    pipeline = segrt.create_pipeline(model_dir=file, device="cpu")
+    values = np.random.default_rng(22).integers(0, 1000, (4, 90, 110), np.uint16)
+    expected = pipeline.segment(values.transpose(1, 2, 0), slide="64,48").labels
+    assert len(np.unique(expected)) == 4
+
+    order = (0, 1, 2, 3) if stated == "nothing" else (2, 1, 0, 3)  # blue first
+    scene = write(tmp_path / "scene.tif", values[list(order)], photometric="minisblack")
+    with rasterio.open(scene, "r+") as opened:
+        if stated == "descriptions":  # beside which colours don't count
+            opened.descriptions = ("Blue", "Green", "Red", "NIR")
+            colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+            opened.colorinterp = (*colours, ColorInterp.undefined)
+        elif stated == "colours":
+            colours = (ColorInterp.blue, ColorInterp.green, ColorInterp.red)
+            opened.colorinterp = (*colours, ColorInterp.undefined)
+    numbers = (3, 2, 1, 4) if stated in ("by the user", "colours") else None
+    if stated == "colours":
+        with pytest.raises(ConfigError, match=r"which is nir\? Give the 4 numbers as bands"):
+            segrt.geo.segment(pipeline, scene, tmp_path / "l.tif")
+    result = segrt.geo.segment(pipeline, scene, tmp_path / "l.tif", bands=numbers, slide="64,48")
+    np.testing.assert_array_equal(read(result.path), expected)
+    with pytest.raises(ConfigError, match="takes the values of its bands"):
+        segrt.geo.segment(pipeline, scene, tmp_path / "m.tif", bands=(3, 2, 1, 4), scale="0,9")
+
+
 def test_a_network_of_one_size_gets_windows_of_it(rgb: Array, truth: Array, tmp_path: Path) -> None:
     from onnx import helper
 

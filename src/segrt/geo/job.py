@@ -127,6 +127,7 @@ def segment(
                 nodata=nodata,
                 resolution=resolution,
                 channels=pipeline.transforms.channels,
+                takes=pipeline.session.meta.bands,
             )
         )
         area = None if aoi is None else Area(aoi, raster.crs, raster.transform)

@@ -69,14 +69,16 @@ class Raster:
         nodata: float | None = None,
         resolution: float | None = None,
         channels: int = 3,
-        raw: bool = False,
+        takes: Sequence[str] = (),
     ) -> None:
         """Open a raster, and decide how it becomes a picture. No pixels are read yet.
 
         Args:
             path: what rasterio opens.
             bands: numbers, from 1, of red, green and blue, as (4, 3, 2) or "4,3,2". None for those
-                whose colour interpretation says so, or for the only three apart from alpha.
+                whose colour interpretation says so, or for the only three apart from alpha. For a
+                model that takes bands, None is those whose descriptions or colour interpretations
+                are the names of its bands; or, if none are, all apart from alpha in their order.
             scale: (low, high) or "LOW,HIGH", which become 0 and 255 in all bands; or "percentile",
                 the 2nd and 98th percentile of each band, measured on at most 1024 x 1024 pixels.
                 None for bands of 8 bits, which are used as they are, or fewer.
@@ -84,7 +86,8 @@ class Raster:
             resolution: size of a pixel in units of the coordinate system; None for the raster's
                 own. Coarser pixels are averages of those with data, finer ones bilinear.
             channels: of the network's input: 3, or 1 for a grey one.
-            raw: whether values are used as they are, for a model that normalises them itself.
+            takes: the names of the bands that the model takes, `pipeline.session.meta.bands`:
+                values are used as they are. Empty for a model that takes pictures.
 
         Raises:
             ConfigError: there is no such band, no band is named where there is a choice, or the
@@ -93,13 +96,18 @@ class Raster:
             MissingExtraError: rasterio is not installed.
         """
         self.path = os.fspath(path)
-        self._channels, self._raw, self._nodata = channels, raw, nodata
+        self._channels, self._takes, self._nodata = channels, tuple(takes), nodata
         wanted = parse_scale(scale)
+        if wanted is not None and takes:
+            raise ConfigError(
+                f"scale {shown(scale)} is not valid: the model takes the values of its bands "
+                f"({', '.join(takes)}) as they are"
+            )
         with calls(self.path) as rasterio:
             self._source = rasterio.open(self.path)
             try:
                 _check(self.path, self._source)
-                self.bands = _bands(self.path, self._source, bands, channels)
+                self.bands = _bands(self.path, self._source, bands, channels, self._takes)
                 self.dtype = _dtype(self.path, self._source, self.bands)
                 self._view, self._alpha, self.transform = self._at(resolution)
                 self.size: tuple[int, int] = self._view.shape
@@ -139,8 +147,8 @@ class Raster:
             rows: within the height of the grid.
 
         Returns:
-            pixels: uint8 (rows, W, 3), BGR, or (rows, W), grey; with `raw`, of `dtype` and shape
-                (rows, W, C), in the order of `bands`.
+            pixels: uint8 (rows, W, 3), BGR, or (rows, W), grey; for a model that takes bands, of
+                `dtype` and shape (rows, W, C), in the order of `bands`.
                 Those without data have any value.
             valid: bool (rows, W), the pixels with data.
 
@@ -150,7 +158,7 @@ class Raster:
         with calls(self.path) as rasterio:
             window = rasterio.windows.Window(0, rows.start, self.size[1], rows.stop - rows.start)
             bands, valid = self._read(self._view, self._alpha, window=window)
-        if self._raw:
+        if self._takes:
             return np.ascontiguousarray(bands.transpose(1, 2, 0)), valid
         if self._scale:
             bands = self._scale.apply(bands)
@@ -173,7 +181,7 @@ class Raster:
         """
         height, width = self.size
         reading.check(width, height)
-        if self._raw or self._channels != 3:
+        if self._takes or self._channels != 3:
             raise InputError(f"{self.path}: only a raster of three bands becomes a picture")
         image = np.empty((height, width, 3), np.uint8)
         valid = np.empty((height, width), np.bool_)
@@ -261,7 +269,7 @@ class Raster:
         return bands, valid
 
     def _scaling(self, wanted: Any) -> Scale | None:
-        if self._raw:
+        if self._takes:
             return None
         count = len(self.bands)
         if isinstance(wanted, tuple):
@@ -339,9 +347,13 @@ def _alpha(source: Any) -> int | None:
 
 
 def _bands(
-    path: str, source: Any, given: Sequence[int] | str | None, channels: int
+    path: str,
+    source: Any,
+    given: Sequence[int] | str | None,
+    channels: int,
+    takes: tuple[str, ...],
 ) -> tuple[int, ...]:
-    """The bands to read, red first."""
+    """The bands to read, in the order of the model, or red first."""
     from rasterio.enums import ColorInterp
 
     kinds = source.colorinterp
@@ -363,7 +375,15 @@ def _bands(
     else:
         colours = ColorInterp.red, ColorInterp.green, ColorInterp.blue
         others = tuple(i for i, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha)
-        if all(kinds.count(colour) == 1 for colour in colours) and channels in (1, 3):
+        if takes and (named := _named(source, takes)):
+            if len(named) < len(takes):
+                missing = ", ".join(name for name in takes if name not in named)
+                raise ConfigError(
+                    f"{has}, and the model takes {', '.join(takes)}: which is {missing}? Give the "
+                    f"{len(takes)} numbers as bands"
+                )
+            chosen = tuple(named.values())
+        elif all(kinds.count(colour) == 1 for colour in colours) and channels in (1, 3):
             chosen = tuple(kinds.index(colour) + 1 for colour in colours)
         elif len(others) in {channels, 3 if channels == 1 else channels}:
             chosen = others
@@ -377,6 +397,19 @@ def _bands(
             f"{path} has the colours of a palette: run  gdal_translate -expand rgb {path} rgb.tif"
         )
     return chosen
+
+
+def _named(source: Any, takes: Sequence[str]) -> dict[str, int]:
+    """The number of each band of a model that the raster names, by its name.
+
+    Descriptions are the words of whoever made the raster; programs add colour interpretations.
+    """
+    for texts in (source.descriptions, [kind.name for kind in source.colorinterp]):
+        lower = [(text or "").strip().lower() for text in texts]
+        known = {name: lower.index(name.lower()) + 1 for name in takes if name.lower() in lower}
+        if known:
+            return known
+    return {}
 
 
 def _dtype(path: str, source: Any, bands: Sequence[int]) -> np.dtype[Any]:
