@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import shlex
 import shutil
@@ -10,13 +11,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from clips import write_clip
 from markdown_it import MarkdownIt
 from PIL import Image
+from shapely.geometry import box, mapping
 
 import segrt
+import segrt.geo
 from segrt import cli, config, errors
 
 ROOT = Path(__file__).parents[1]
@@ -77,9 +81,27 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         road.save(file)
     road.save("scan.pdf", save_all=True, append_images=[road])
     write_clip(Path("clip.mp4"))
+    _write_scene(road)
     Path("converted").mkdir()
     shutil.copyfile(MODELS / "PP-LiteSeg-T_camvid" / "model.onnx", "converted/my_model.onnx")
     return tmp_path
+
+
+def _write_scene(picture: Image.Image) -> None:
+    """A georeferenced scene, and an area in it."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    width, height = picture.size
+    options = {"crs": "EPSG:32633", "transform": from_origin(412_000, 5_655_000, 0.25, 0.25)}
+    options |= {"driver": "GTiff", "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    with rasterio.open("scene.tif", "w", width=width, height=height, **options) as scene:
+        scene.write(np.asarray(picture.convert("RGB")).transpose(2, 0, 1))
+    area = box(412_010, 5_654_920, 412_090, 5_654_990)
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    feature = {"type": "Feature", "properties": {}, "geometry": mapping(area)}
+    collection = {"type": "FeatureCollection", "crs": crs, "features": [feature]}
+    Path("area.geojson").write_text(json.dumps(collection))
 
 
 def _run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,15 +168,15 @@ def test_links_of_the_readme_exist() -> None:  # mkdocs --strict checks those of
 
 
 def test_documented_names_can_be_imported_from_segrt() -> None:
-    names = re.findall(
-        r"^::: segrt\.[\w.]+\.(\w+)$",
-        "".join(page.read_text("utf-8") for page in sorted((ROOT / "docs/api").glob("*.md"))),
-        re.MULTILINE,
-    )
-    names += [name for name, value in vars(errors).items() if isinstance(value, type)]
-    assert set(names) == {name for name in segrt.__all__ if name != "__version__"}
-    for name in names:
-        assert getattr(segrt, name).__name__ == name
+    text = "".join(page.read_text("utf-8") for page in sorted((ROOT / "docs/api").glob("*.md")))
+    found = re.findall(r"^::: segrt\.([\w.]+)\.(\w+)$", text, re.MULTILINE)
+    geo = {name for module, name in found if module.startswith("geo.")}
+    names = {name for module, name in found if not module.startswith("geo.")}
+    names |= {name for name, value in vars(errors).items() if isinstance(value, type)}
+    for documented, package in ((names, segrt), (geo, segrt.geo)):
+        assert documented == {name for name in package.__all__ if name != "__version__"}
+        for name in documented:
+            assert getattr(package, name).__name__ == name
 
 
 def test_links_of_the_long_description_are_absolute() -> None:

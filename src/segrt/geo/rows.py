@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,8 +15,8 @@ from segrt.slide import Box, Size
 _LEAST, _MOST = 128, 512
 """Limits on the rows read at once; between them, the height of the file's blocks."""
 
-_Group: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]"
-# Pixels; which have data; which of these are wanted.
+_Group: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]"
+# Pixels, and which have data.
 
 
 class Rows:
@@ -46,46 +47,58 @@ class Rows:
         self.size = max(height, least[0]), max(width, least[1])
         self._step = min(max(raster.block_height, _LEAST), _MOST)
         self._groups = dict[int, _Group]()
+        self._inside = lru_cache(maxsize=2)(self._covered)  # of the rows of windows, and of strips
 
     def __getitem__(self, box: Box) -> npt.NDArray[Any]:
         """The pixels of a crop; those without data are filled from the nearest with data in it."""
-        parts = [(pixels, valid) for pixels, valid, _ in self._within(box[0])]
-        cut = self._cut(box[0])
-        pixels = np.concatenate([pixels[:, box[1]] for pixels, _ in parts])[cut]
-        valid = np.concatenate([valid[:, box[1]] for _, valid in parts])[cut]
+        groups = self._within(box[0])
+        pixels = self._joined(box, [pixels for pixels, _ in groups])
+        valid = self._joined(box, [valid for _, valid in groups])
         return fill(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32), valid)
 
     def wanted(self, box: Box) -> npt.NDArray[np.bool_]:
         """Which pixels of a box have data and are in the area: bool."""
-        parts = [wanted[:, box[1]] for _, _, wanted in self._within(box[0])]
-        found: npt.NDArray[np.bool_] = np.concatenate(parts)[self._cut(box[0])]
-        return found
+        inside = self._inside(box[0].start, box[0].stop)
+        if inside is not None and not inside[:, box[1]].any():  # then nothing needs to be read
+            return inside[:, box[1]]
+        valid: npt.NDArray[np.bool_] = self._joined(box, [part for _, part in self._within(box[0])])
+        return valid if inside is None else valid & inside[:, box[1]]
 
-    def _cut(self, rows: slice) -> slice:
-        """Rows, counted from the first one of their first group."""
-        first = rows.start // self._step * self._step
-        return slice(rows.start - first, rows.stop - first)
+    def _covered(self, top: int, bottom: int) -> npt.NDArray[np.bool_] | None:
+        """Which pixels of some rows are in the area; None if all are."""
+        if self._area is None:
+            return None
+        inside = np.zeros((bottom - top, self.size[1]), np.bool_)
+        height, width = self._raster.size
+        if top < height:
+            rows = slice(top, min(bottom, height))
+            inside[: rows.stop - top, :width] = self._area.covers(rows, width)
+        return inside
+
+    def _joined(self, box: Box, parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """A box of the rows of consecutive groups."""
+        first = box[0].start // self._step * self._step
+        rows = slice(box[0].start - first, box[0].stop - first)
+        return np.concatenate([part[:, box[1]] for part in parts])[rows]
 
     def _within(self, rows: slice) -> list[_Group]:
         """The groups with these rows."""
-        first = rows.start // self._step
+        first, end = rows.start // self._step, -(-rows.stop // self._step)
         self._groups = {key: group for key, group in self._groups.items() if key >= first}
-        for key in range(first, -(-rows.stop // self._step)):
+        for key in range(first, end):
             if key not in self._groups:
                 self._groups[key] = self._read(key * self._step)
-        return [self._groups[key] for key in range(first, -(-rows.stop // self._step))]
+        return [self._groups[key] for key in range(first, end)]
 
     def _read(self, top: int) -> _Group:
-        """A group's pixels, those with data, and those of them in the area."""
         (height, width), (full_height, full_width) = self._raster.size, self.size
         count = min(self._step, full_height - top)
         rows = slice(min(top, height - 1), min(top + count, height))
         pixels, valid = self._raster.read(rows)
         if top >= height:
             valid = np.zeros_like(valid)
-        wanted = valid & self._area.covers(rows, width) if self._area else valid
         if (count, full_width) != valid.shape:
             beyond = (0, count - len(valid)), (0, full_width - width)
             pixels = np.pad(pixels, (*beyond, *((0, 0),) * (pixels.ndim - 2)))
-            valid, wanted = np.pad(valid, beyond), np.pad(wanted, beyond)
-        return pixels, valid, wanted
+            valid = np.pad(valid, beyond)
+        return pixels, valid
