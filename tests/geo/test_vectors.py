@@ -437,3 +437,19 @@ def test_command(
     assert command(scene, "-o", tmp_path / "new.tif", "--polygons", "x.shp") == 2
     assert command(scene, "-o", tmp_path / "new.tif", "--min-area", 1) == 2
     assert not (tmp_path / "new.tif").exists()
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
+def test_a_full_disk_is_an_error(tmp_path: Path, suffix: str) -> None:
+    resource = pytest.importorskip("resource", reason="needs POSIX")
+    noise = np.random.default_rng(0).integers(0, 3, (120, 120), dtype=np.uint8)
+    file, out = save(tmp_path / "labels.tif", noise), tmp_path / f"out{suffix}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"can't be written|too large"):
+            vectors.polygons(file, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert not out.exists()

@@ -453,17 +453,20 @@ class _GeoPackage(_Writer):
             self.file.unlink()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
-            pyogrio.raw.write(
-                self.file,
-                shapely.to_wkb(geometries),
-                values,
-                self.columns,
-                layer=self.layer,
-                driver="GPKG",
-                geometry_type="Polygon",
-                crs=None if self.crs is None else self.crs.to_wkt(),
-                append=bool(self.written),
-            )
+            try:
+                pyogrio.raw.write(
+                    self.file,
+                    shapely.to_wkb(geometries),
+                    values,
+                    self.columns,
+                    layer=self.layer,
+                    driver="GPKG",
+                    geometry_type="Polygon",
+                    crs=None if self.crs is None else self.crs.to_wkt(),
+                    append=bool(self.written),
+                )
+            except RuntimeError as error:  # of pyogrio.errors
+                raise OSError(f"{self.layer}.gpkg can't be written: {error}") from None
 
     def close(self) -> None:
         """Each batch has been written."""
