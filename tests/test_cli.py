@@ -25,6 +25,7 @@ from rich.console import Console
 import segrt
 from segrt import cli, video
 from segrt.cli import console
+from segrt.coco import CocoFile
 from segrt.palette import distinct_palette
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
@@ -501,6 +502,10 @@ def test_coco(
     ):
         _says(_inside(*run, *options), 2, "--coco writes one file of all images, but " + options[0])
     _says(_inside("predict", photos[0], "--per-region"), 2, "it needs --coco FILE")
+    before = Path("x.json").read_bytes()
+    with patch.object(CocoFile, "add", side_effect=KeyboardInterrupt):
+        _says(_inside(*run), 130, "interrupted: x.json is not written")
+    assert Path("x.json").read_bytes() == before
     clip = write_clip(tmp_path / "d.mp4", 2)
     _says(_inside(*run[:1], clip, *run[3:], "-o", "out"), 1, "d.mp4 is a video")
     _says(_inside(*run[:1], clip, *run[3:]), 0, "2 segmented")

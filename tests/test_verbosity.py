@@ -58,3 +58,15 @@ def test_both_contradict_each_other() -> None:
 def test_a_program_that_imports_segrt_is_not_quiet() -> None:
     log.setLevel(logging.NOTSET)
     assert not waiting.is_quiet()
+
+
+def test_ctrl_c_reaches_the_program() -> None:
+    app = App(suppress_keyboard_interrupt=False)
+
+    @app.default
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    verbosity.add_to(app)
+    with pytest.raises(KeyboardInterrupt):
+        app.meta([])

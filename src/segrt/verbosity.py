@@ -31,6 +31,7 @@ def add_to(app: App, rewrite: Callable[[Sequence[str]], Sequence[str]] = list) -
         app: the command.
         rewrite: changes its arguments, without these two options, before they are parsed.
     """
+    app.meta.suppress_keyboard_interrupt = app.suppress_keyboard_interrupt  # not passed on
 
     @app.meta.default
     def run(
