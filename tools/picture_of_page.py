@@ -1,0 +1,43 @@
+"""Take the picture of the server's page for the documentation, in a headless Chromium.
+
+    PYTHONPATH=tests .venv/bin/python tools/picture_of_page.py docs/page.webp
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from pathlib import Path
+
+import live
+from PIL import Image
+from selenium.webdriver.common.by import By
+from web import static
+
+
+def main() -> None:
+    """Show an example, with outlines and the probe on a car."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    file = parser.parse_args().file
+    with (
+        tempfile.TemporaryDirectory() as downloads,
+        live.server() as address,
+        static.chromium(Path(downloads)) as browser,
+    ):
+        page = static.Page(browser)
+        page.theme("light")
+        page.size(1280)
+        browser.get(f"{address}/")
+        page.until(lambda: browser.find_elements(By.CLASS_NAME, "example"))
+        browser.find_element(By.CLASS_NAME, "example").click()
+        page.until(lambda: "480 × 360" in page.text("status"))
+        page.find("outlines").click()
+        browser.execute_script("window.scrollTo(0, 0)")
+        picture = Image.open(io.BytesIO(browser.get_screenshot_as_png()))
+    picture.convert("RGB").save(file, quality=80, method=6)
+
+
+if __name__ == "__main__":
+    main()
