@@ -278,6 +278,8 @@ export class Viewer {
     if (canvas.width !== result.width || canvas.height !== result.height) {
       canvas.width = result.width;
       canvas.height = result.height;
+      $("view").style.setProperty("--width", result.width);
+      $("view").style.setProperty("--ratio", result.width / result.height);
     }
     const { width, height } = result;
     const stays = keepHidden && this.#at && this.#at.x < width && this.#at.y < height;

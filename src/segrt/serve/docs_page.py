@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 
@@ -147,7 +147,7 @@ def _responses(document: dict[str, Any], responses: dict[str, Any]) -> Iterator[
         if status in errors:
             continue
         for media, content in response.get("content", {}).items():
-            rows = [*_rows(document, content.get("schema", {}))]
+            rows = _rows(document, content.get("schema", {}))
             title = f"<code>{escape(media)}</code>"
             yield _table(f"{status}: {title}", ("member", "type", "meaning"), rows)
     if errors:
@@ -156,7 +156,7 @@ def _responses(document: dict[str, Any], responses: dict[str, Any]) -> Iterator[
         ]
         yield _table("Errors", ("status", "meaning"), statuses)
         schema = errors[max(errors)]["content"]["application/json"]["schema"]
-        rows = [*_rows(document, schema)]
+        rows = _rows(document, schema)
         yield _table("Errors: <code>application/json</code>", ("member", "type", "meaning"), rows)
     yield "</details>"
 
@@ -205,7 +205,7 @@ def _kind(document: dict[str, Any], schema: dict[str, Any]) -> str:
     return str(schema.get("type", "anything"))
 
 
-def _table(caption: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(caption: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     columns = "".join(f'<th scope="col">{name}' for name in head)
     lines = "\n".join(
         f'<tr><th scope="row">{first}' + "".join(f"<td>{cell}" for cell in rest)
