@@ -110,12 +110,14 @@ def main() -> int:
     pages = sorted(options.site.rglob("*.html"))
     axe, wrong = options.axe.read_text(), 0
     with served(options.site) as address, chromium() as driver:
-        for page in pages:
+        for done, page in enumerate(pages):
             name = page.relative_to(options.site).as_posix()
+            if sys.stderr.isatty():
+                print(f"\r{done}/{len(pages)} {name:60}", end="\r", file=sys.stderr, flush=True)
             driver.get(f"{address}/{name}")
             links = driver.execute_script(LINKS)
             for problem in [*broken(links, options.site, address), *findings(driver, axe)]:
-                print(f"{name}: {problem}")
+                print(f"{name}: {problem}", flush=True)
                 wrong += 1
     print(f"{len(pages)} pages, {wrong} problems")
     return bool(wrong)

@@ -20,7 +20,7 @@ NEXT = """\
 Next:
   segrt predict YOUR_PHOTO.jpg       your own photo, into ./output
   segrt models                       the models, with their accuracy
-  segrt doctor                       what makes it faster on this machine"""
+  segrt doctor                       what runs on this machine, and what is missing"""
 
 
 def demo() -> None:
