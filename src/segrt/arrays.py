@@ -13,7 +13,8 @@ from segrt.reading import Pixels
 from segrt.types import Color
 
 _CHANNELS = (1, 3, 4)
-_BAND_DTYPES = (np.uint8, np.uint16, np.int16, np.float32)
+BAND_DTYPES = (np.uint8, np.uint16, np.int16, np.float32)
+"""The types of bands that networks get as they are."""
 
 
 class SupportsArray(Protocol):
@@ -122,7 +123,7 @@ def from_bands(array: npt.NDArray[Any], bands: Sequence[str]) -> npt.NDArray[Any
             f"(H, W, {count}) with the bands {', '.join(bands)}"
         )
     dtype = array.dtype.newbyteorder("=")
-    if dtype not in _BAND_DTYPES:
+    if dtype not in BAND_DTYPES:
         raise InputError(
             f"an array of {array.dtype} is not an image for this model: its bands "
             f"{', '.join(bands)} must be uint8, uint16, int16 or float32"

@@ -130,6 +130,11 @@ def segment(
                 takes=pipeline.session.meta.bands,
             )
         )
+        takes = pipeline.session.description.input.dtype
+        if pipeline.session.meta.bands and takes == np.uint8 != raster.dtype:
+            raise InputError(
+                f"{raster.path} has bands of {raster.dtype}, and {pipeline.model_name} takes uint8"
+            )
         area = None if aoi is None else Area(aoi, raster.crs, raster.transform)
         settings = _settings(pipeline, request, raster, area, scale, nodata, resolution)
         layers = _layers(pipeline, raster, file, scores)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segrt.arrays import BAND_DTYPES
 from segrt.errors import ConfigError, InputError
 from segrt.frame import Frame
 from segrt.geo.library import calls
@@ -147,8 +148,8 @@ class Raster:
             rows: within the height of the grid.
 
         Returns:
-            pixels: uint8 (rows, W, 3), BGR, or (rows, W), grey; for a model that takes bands, of
-                `dtype` and shape (rows, W, C), in the order of `bands`.
+            pixels: uint8 (rows, W, 3), BGR, or (rows, W), grey; for a model that takes bands,
+                (rows, W, C) in the order of `bands`, uint8, uint16, int16 or float32.
                 Those without data have any value.
             valid: bool (rows, W), the pixels with data.
 
@@ -159,7 +160,8 @@ class Raster:
             window = rasterio.windows.Window(0, rows.start, self.size[1], rows.stop - rows.start)
             bands, valid = self._read(self._view, self._alpha, window=window)
         if self._takes:
-            return np.ascontiguousarray(bands.transpose(1, 2, 0)), valid
+            dtype = self.dtype if self.dtype in BAND_DTYPES else np.dtype(np.float32)
+            return np.ascontiguousarray(bands.transpose(1, 2, 0), dtype), valid
         if self._scale:
             bands = self._scale.apply(bands)
         if len(bands) == 1:
@@ -370,8 +372,8 @@ def _bands(
         if not all(type(i) is int and 1 <= i <= source.count for i in chosen):
             raise ConfigError(f"bands {shown(chosen)} is not valid: {has}")
         if len(chosen) not in {channels, 3 if channels == 1 else channels}:
-            takes = "1 band, or red, green and blue" if channels == 1 else f"{channels} bands"
-            raise ConfigError(f"bands {shown(chosen)} is not valid: the model takes {takes}; {has}")
+            wanted = "1 band, or red, green and blue" if channels == 1 else f"{channels} bands"
+            raise ConfigError(f"bands {shown(chosen)} is not valid: the model takes {wanted}; {has}")
     else:
         colours = ColorInterp.red, ColorInterp.green, ColorInterp.blue
         others = tuple(i for i, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha)

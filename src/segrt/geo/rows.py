@@ -54,7 +54,7 @@ class Rows:
         groups = self._within(box[0])
         pixels = self._joined(box, [pixels for pixels, _ in groups])
         valid = self._joined(box, [valid for _, valid in groups])
-        return fill(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32), valid)
+        return fill(pixels, valid)
 
     def wanted(self, box: Box) -> npt.NDArray[np.bool_]:
         """Which pixels of a box have data and are in the area: bool."""
