@@ -1,5 +1,9 @@
 """Draw the gallery of the documentation: six scenes, computed like the sample image, as overlays.
 
+With `--examples`, draw the pictures that the pages of segrt offer to try instead:
+
+    python tools/draw_scenes.py --examples src/segrt/page
+
 The street is that of draw_sample.py, segmented by the bundled model. The other scenes are drawn
 here together with their label maps, so no network is involved: they show what overlays look like,
 not how well a model works.
@@ -17,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from draw_sample import draw as draw_street
 from draw_sample import smooth_noise
 from numpy.typing import NDArray
 from PIL import Image
@@ -484,6 +489,21 @@ GALLERY: dict[str, tuple[str, dict[str, Any]]] = {
 """The pictures of docs/gallery.md: their scene, and the options of its overlay."""
 
 
+def examples() -> dict[str, Bytes]:
+    """Pictures to try a model on, uint8 (H, W, 3), RGB."""
+    avenue = draw_street(seed=23)[0][:, ::-1]
+    evening = draw_street(seed=11)[0].astype(np.float32) * np.array([0.78, 0.6, 0.5], np.float32)
+    return {
+        "street": draw_street()[0],
+        "avenue": avenue,
+        "evening": evening.astype(np.uint8),
+        **{
+            scene.__name__: scene().image[:, :, ::-1]
+            for scene in (indoor, aerial, portrait, microscopy)
+        },
+    }
+
+
 def save(picture: Image.Image, path: Path, width: int = 960) -> None:
     """Write a picture of at most this width, in the best quality that takes at most 60 kB."""
     picture.thumbnail((width, width), Image.Resampling.LANCZOS)
@@ -496,14 +516,24 @@ def save(picture: Image.Image, path: Path, width: int = 960) -> None:
 
 
 def main() -> None:
-    """Write the pictures of the gallery into a folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Write the pictures into a folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--examples", action="store_true", help="the pictures of the pages")
+    options = parser.parse_args()
+    folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
+    if options.examples:
+        for name, image in examples().items():
+            picture = Image.fromarray(np.ascontiguousarray(image))
+            picture.thumbnail((480, 480), Image.Resampling.LANCZOS)
+            picture.save(folder / f"example-{name}.webp", quality=70, method=6)
+        return
     drawn = {scene: SCENES[scene]() for scene, _ in GALLERY.values()}
-    for name, (scene, options) in GALLERY.items():
-        save(drawn[scene].overlay(**options), folder / f"gallery-{name}.webp")
+    for name, (scene, look) in GALLERY.items():
+        save(drawn[scene].overlay(**look), folder / f"gallery-{name}.webp")
 
 
 if __name__ == "__main__":

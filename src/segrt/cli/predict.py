@@ -91,8 +91,7 @@ def predict(
     else:
         rows = _rows(pipeline, work or input, total, task)
     done, failed, ran = _collect(rows, work, output.form, len(input))
-    plan = pipeline.session.plan
-    ran = ran or ("Ray" if on_ray else f"{plan.provider} {plan.precision}")
+    ran = ran or ("Ray" if on_ray else str(pipeline.session.plan))
     if videos:
         saved = _save_videos(pipeline, videos, inference, look)
         done, failed = done + saved, failed + len(videos) - saved
