@@ -154,7 +154,7 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 	$(INSTALL) --editable '.[cpu,dev,ray,serve]' s3fs 'moto[s3,server]'
 	touch $@
 
-# The runtimes and axe-core from npm. Their install scripts would only download GPU libraries.
+# The runtimes, and axe-core, which checks the accessibility of pages, from npm. Their install scripts would only download GPU libraries.
 .npm/.ready: Makefile
 	npm install --prefix .npm --ignore-scripts --no-audit --no-fund --silent \
 	    onnxruntime-node@1.30.0 onnxruntime-web@1.30.0 axe-core@4.14.1

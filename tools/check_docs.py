@@ -107,6 +107,10 @@ def main() -> int:
     parser.add_argument("site", type=Path, help="the folder that mkdocs wrote")
     parser.add_argument("axe", type=Path, help="axe.min.js of the npm package axe-core")
     options = parser.parse_args()
+    for program in ("chromium", "chromedriver"):
+        if shutil.which(program) is None:
+            print(f"skipped: {program} is not installed")
+            return 0
     pages = sorted(options.site.rglob("*.html"))
     axe, wrong = options.axe.read_text(), 0
     with served(options.site) as address, chromium() as driver:

@@ -489,6 +489,21 @@ GALLERY: dict[str, tuple[str, dict[str, Any]]] = {
 """The pictures of docs/gallery.md: their scene, and the options of its overlay."""
 
 
+def examples() -> dict[str, Bytes]:
+    """Pictures to try a model on, uint8 (H, W, 3), RGB."""
+    avenue = draw_street(seed=23)[0][:, ::-1]
+    evening = draw_street(seed=11)[0].astype(np.float32) * np.array([0.78, 0.6, 0.5], np.float32)
+    return {
+        "street": draw_street()[0],
+        "avenue": avenue,
+        "evening": evening.astype(np.uint8),
+        **{
+            scene.__name__: scene().image[:, :, ::-1]
+            for scene in (indoor, aerial, portrait, microscopy)
+        },
+    }
+
+
 def save(picture: Image.Image, path: Path, width: int = 960) -> None:
     """Write a picture of at most this width, in the best quality that takes at most 60 kB."""
     picture.thumbnail((width, width), Image.Resampling.LANCZOS)
