@@ -504,32 +504,6 @@ def examples() -> dict[str, Bytes]:
     }
 
 
-def save(picture: Image.Image, path: Path, width: int = 960) -> None:
-    """Write a picture of at most this width, in the best quality that takes at most 60 kB."""
-    picture.thumbnail((width, width), Image.Resampling.LANCZOS)
-    for quality in range(90, 0, -5):
-        data = io.BytesIO()
-        picture.save(data, "webp", quality=quality, method=6)
-        if data.tell() <= 60_000:
-            break
-    path.write_bytes(data.getvalue())
-
-
-def examples() -> dict[str, Bytes]:
-    """Pictures to try a model on, uint8 (H, W, 3), RGB."""
-    avenue = draw_street(seed=23)[0][:, ::-1]
-    evening = draw_street(seed=11)[0].astype(np.float32) * np.array([0.78, 0.6, 0.5], np.float32)
-    return {
-        "street": draw_street()[0],
-        "avenue": avenue,
-        "evening": evening.astype(np.uint8),
-        **{
-            scene.__name__: scene().image[:, :, ::-1]
-            for scene in (indoor, aerial, portrait, microscopy)
-        },
-    }
-
-
 def main() -> None:
     """Write the pictures into a folder."""
     parser = argparse.ArgumentParser(

@@ -372,8 +372,8 @@ def _bands(
         if not all(type(i) is int and 1 <= i <= source.count for i in chosen):
             raise ConfigError(f"bands {shown(chosen)} is not valid: {has}")
         if len(chosen) not in {channels, 3 if channels == 1 else channels}:
-            wanted = "1 band, or red, green and blue" if channels == 1 else f"{channels} bands"
-            raise ConfigError(f"bands {shown(chosen)} is not valid: the model takes {wanted}; {has}")
+            those = "1 band, or red, green and blue" if channels == 1 else f"{channels} bands"
+            raise ConfigError(f"bands {shown(chosen)} is not valid: the model takes {those}; {has}")
     else:
         colours = ColorInterp.red, ColorInterp.green, ColorInterp.blue
         others = tuple(i for i, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha)
