@@ -29,6 +29,8 @@ from segrt.coco import CocoFile
 from segrt.palette import distinct_palette
 
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
+Words = list[str | Path]
+"""Arguments of a command."""
 
 
 @pytest.fixture(autouse=True)
@@ -299,7 +301,7 @@ def test_quiet_leaves_errors_and_what_is_asked_for(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
 ) -> None:
     photo = save_image("photo.png", tiles)
-    run = ["predict", photo, "--model_dir", colour_model]
+    run: Words = ["predict", photo, "--model_dir", colour_model]
     for arguments in (["-q", *run], [*run, "--quiet"]):
         done = _inside(*arguments)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -310,7 +312,7 @@ def test_quiet_leaves_errors_and_what_is_asked_for(
         str(photo),
         "gone.png",
     ]
-    form = ["-q", "--pipeline", "semantic_segmentation", "--input", photo]
+    form: Words = ["-q", "--pipeline", "semantic_segmentation", "--input", photo]
     done = _inside(*form, "--model_dir", colour_model)
     assert done.stdout.startswith("{'res': ")
     assert done.stderr == ""
@@ -324,7 +326,7 @@ def test_verbose_says_what_runs_and_how_long(
     colour_model: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run = ["predict", save_image("photo.png", tiles), "--model_dir", colour_model]
+    run: Words = ["predict", save_image("photo.png", tiles), "--model_dir", colour_model]
     _says(_inside(*run), 0)
     assert not caplog.records
     _says(_inside(*run, "-v"), 0, "1 segmented")
@@ -350,7 +352,8 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch, no_color: str) -> None:
 def test_an_image_on_standard_input(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
 ) -> None:
-    photo, model = save_image("photo.png", tiles), ["--model_dir", colour_model]
+    photo = save_image("photo.png", tiles)
+    model: Words = ["--model_dir", colour_model]
     content = photo.read_bytes()
     status, output, _ = _piped(content, "predict", "-", *model)
     assert (status, output.startswith(b"stdin: ")) == (0, True)
@@ -380,7 +383,7 @@ def test_pages_on_standard_input(
     pages = [Image.fromarray(tiles)] * 2
     scan = io.BytesIO()
     pages[0].save(scan, "TIFF", save_all=True, append_images=pages[1:])
-    model = ["--model_dir", colour_model]
+    model: Words = ["--model_dir", colour_model]
     assert _piped(scan.getvalue(), "predict", "-", *model, "-o", "out")[0] == 0
     assert {path.name for path in Path("out").iterdir()} >= {"stdin_0_res.png", "stdin_1_res.json"}
     status, output, said = _piped(scan.getvalue(), "predict", "-", *model, "-o", "-")
@@ -391,7 +394,8 @@ def test_pages_on_standard_input(
 def test_a_picture_on_standard_output(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, tmp_path: Path
 ) -> None:
-    photo, model = save_image("photo.png", tiles), ["--model_dir", colour_model]
+    photo = save_image("photo.png", tiles)
+    model: Words = ["--model_dir", colour_model]
     for options in ([], ["--overlay"], ["--names"], ["-q"]):
         status, output, said = _piped(
             photo.read_bytes(), "predict", "-", *model, "-o", "-", *options
@@ -402,14 +406,15 @@ def test_a_picture_on_standard_output(
         assert output == file.read_bytes()
         assert bool(said) == (options != ["-q"])
     assert not Path("output").exists()
-    for options, words in (
+    refused: list[tuple[Words, str]] = [
         (["--json"], "--json has no place there"),
         (["--label-format", "rle"], "--label-format has no place there"),
         (["--show", "paddlex"], "--show paddlex has no place there"),
         ([photo], "there are 2 inputs"),
         (["--manifest", "m.jsonl"], "--manifest is for many images"),
-    ):
-        status, output, said = _piped(b"", "predict", photo, *model, "-o", "-", *options)
+    ]
+    for more, words in refused:
+        status, output, said = _piped(b"", "predict", photo, *model, "-o", "-", *more)
         assert (status > 0, output, words in said) == (True, b"", True), said
     clip = write_clip(tmp_path / "a.mp4", 2)
     status, output, said = _piped(b"", "predict", clip, *model, "-o", "-")
@@ -420,7 +425,7 @@ def test_a_picture_on_standard_output(
 def test_a_pipe_that_nobody_reads(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
 ) -> None:
-    run = ["predict", save_image("photo.png", tiles), "--model_dir", colour_model, "-o", "-"]
+    run: Words = ["predict", save_image("photo.png", tiles), "--model_dir", colour_model, "-o", "-"]
     command = shlex.join([sys.executable, "-m", "segrt", *map(str, run)])
     done = subprocess.run(
         ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"],
@@ -441,7 +446,7 @@ def test_no_clobber(
     pages[0].save(photos[0].with_name("c.tif"), save_all=True, append_images=pages[1:])
     clip = write_clip(photos[0].with_name("d.mp4"), 2)
     out = tmp_path / "out"
-    run = ["predict", photos[0].parent, clip, "--model_dir", colour_model, "-o", out]
+    run: Words = ["predict", photos[0].parent, clip, "--model_dir", colour_model, "-o", out]
     _says(_inside(*run, "--no-clobber"), 0, "5 segmented, 0 failed", f"fp32), results in {out}")
     before = {path: path.stat() for path in out.iterdir()}
     assert len(before) == 2 + 3 + 4 + 1
@@ -461,7 +466,7 @@ def test_no_clobber_with_one_file_and_with_jobs(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
 ) -> None:
     photo = save_image("photo.png", tiles)
-    run = ["predict", photo, "--model_dir", colour_model, "--no-clobber"]
+    run: Words = ["predict", photo, "--model_dir", colour_model, "--no-clobber"]
     for name, options in {"x.jpg": [], "x.json": [], "y.jpg": ["--overlay"]}.items():
         _says(_inside(*run, "-o", name, *options), 0, "1 segmented")
         _says(_inside(*run, "-o", name, *options), 0, "0 segmented", "1 left as they were")
@@ -480,7 +485,15 @@ def test_coco(
     photos = [save_image(f"in/{name}", tiles) for name in ("a.png", "deep/b.png")]
     pages = [Image.fromarray(tiles)] * 2
     pages[0].save(tmp_path / "in" / "c.tif", save_all=True, append_images=pages[1:])
-    run = ["predict", tmp_path / "in", "gone.png", "--model_dir", colour_model, "--coco", "x.json"]
+    run: Words = [
+        "predict",
+        tmp_path / "in",
+        "gone.png",
+        "--model_dir",
+        colour_model,
+        "--coco",
+        "x.json",
+    ]
     _says(_inside(*run, "--per-region"), 1, "4 segmented, 1 failed", "COCO data set in x.json")
     assert [path.name for path in Path().iterdir()] == ["x.json"]
     pipeline = segrt.create_pipeline(model_dir=colour_model, device="cpu")
@@ -515,8 +528,9 @@ def test_coco(
 def test_the_form_of_the_json(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
 ) -> None:
-    photo, model = save_image("a.png", tiles), ["--model_dir", colour_model]
-    paddlex = ["--pipeline", "semantic_segmentation", "--input", photo]
+    photo = save_image("a.png", tiles)
+    model: Words = ["--model_dir", colour_model]
+    paddlex: Words = ["--pipeline", "semantic_segmentation", "--input", photo]
     keys = {"input_path", "page_index", "pred"}
     more = {"model", "label_format", "size", "class_names", "areas"}
     for form, options, expected in (
@@ -535,7 +549,7 @@ def test_the_form_of_the_json(
 def test_overlay_without_a_place_to_save(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path
 ) -> None:
-    form = ["--pipeline", "semantic_segmentation", "--input", save_image("a.png", tiles)]
+    form: Words = ["--pipeline", "semantic_segmentation", "--input", save_image("a.png", tiles)]
     _says(_inside(*form, "--model_dir", colour_model, "--overlay"), 0, "results in output")
     assert Path("output/a_overlay.png").is_file()
 
