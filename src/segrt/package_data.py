@@ -46,7 +46,7 @@ def names(folder: str) -> list[str]:
 
     Example:
         >>> names("serve/page")
-        ['app.js', 'docs.css', 'index.html']
+        ['app.js', 'docs.css', 'docs.js', 'index.html']
     """
     entries = files("segrt").joinpath(*folder.split("/")).iterdir()
     return sorted(entry.name for entry in entries if entry.is_file())
