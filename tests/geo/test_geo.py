@@ -506,6 +506,9 @@ def test_bands_without_a_meaning_are_listed(
         segrt.geo.Raster(palette, bands=(1, 1, 1))
     with pytest.raises(ConfigError, match="is the scene itself"):
         segrt.geo.segment(pipeline, grey, grey)
+    scored = write(tmp_path / "l_scores.tif", rgb)
+    with pytest.raises(ConfigError, match="is the scene itself"):
+        segrt.geo.segment(pipeline, scored, tmp_path / "l.tif", scores=True)
     with pytest.raises(ConfigError, match=r"ends in \.tif"):
         segrt.geo.segment(pipeline, grey, tmp_path / "l.png")
 
@@ -713,5 +716,6 @@ def test_command(
     assert command(scenes / "a.tif", "-o", tmp_path / "map.tif") == 0
     np.testing.assert_array_equal(read(tmp_path / "map.tif"), expected)
     assert command(scenes, "-o", tmp_path / "map.tif") == 2
+    assert command(scenes, "-o", scenes) == 1
     assert command("-o", out) == 2
     assert command(scenes / "a.tif") == 2
