@@ -33,10 +33,19 @@ SCENES: dict[str, tuple[int, dict[str, Any]]] = {
     "RGB, uint8": (3, {}),
     "4 bands, uint16": (4, {"bands": (3, 2, 1), "scale": (0, 4080)}),
 }
-HEAD = (
-    "| scene | pixels | peak MiB | in memory | seconds | in memory | throughput, relative "
-    "| equal labels | kills | same file |\n|---|---|---|---|---|---|---|---|---|---|\n"
+TITLE = """\
+# Georeferenced scenes by windows
+
+Made by `benchmarks/geo.py`: `segrt.geo.segment` from a GeoTIFF, beside `predict` with the same
+sliding window on the same pixels, a memory-mapped array. Throughput is relative to that. A run that
+is killed by SIGKILL at random moments and resumed must give the same file, byte for byte.
+
+"""
+COLUMNS = (
+    *("scene", "pixels", "model", "window", "peak MiB", "of the array", "seconds", "of the array"),
+    *("throughput", "equal labels", "kills", "same file"),
 )
+HEAD = f"{TITLE}| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 
 
 def work(task: dict[str, Any]) -> None:
@@ -155,11 +164,13 @@ def measure(bar: Progress, folder: Path, name: str, arguments: argparse.Namespac
     return [name, *peaks, *times, median(ratios), equal, kills, same]
 
 
-def row(cells: list[Any], side: int) -> str:
+def row(cells: list[Any], arguments: argparse.Namespace) -> str:
     """A row of the table."""
+    model = Path(arguments.model_dir).name if arguments.model_dir else "PP-LiteSeg-T_camvid"
+    scene = f"{arguments.side} x {arguments.side} | {model} | {arguments.slide}"
     name, peak, other_peak, seconds, other_seconds, ratio, equal, kills, same = cells
     return (
-        f"| {name} | {side} x {side} | {peak:.0f} | {other_peak:.0f} | {seconds:.0f} | "
+        f"| {name} | {scene} | {peak:.0f} | {other_peak:.0f} | {seconds:.0f} | "
         f"{other_seconds:.0f} | {ratio:.2f} | {equal:.4%} | {kills} | {'yes' if same else 'NO'} |\n"
     )
 
@@ -186,7 +197,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, Progress() as bar:
         for name in arguments.scenes:
             cells = measure(bar, Path(folder), name, arguments)
-            table += row(cells, arguments.side)
+            table += row(cells, arguments)
             wrong |= cells[-3] < BAR_EQUAL or not cells[-1] or cells[1] > BAR_MIB
             bar.console.print(table, markup=False, highlight=False, soft_wrap=True)
             if arguments.output:  # after each scene: a run takes long

@@ -69,6 +69,44 @@ def test_logits_are_the_mean_over_all_crops(data: st.DataObject) -> None:
     )
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_strips_do_not_depend_on_where_a_call_begins_nor_on_crops_that_do_not_count(
+    data: st.DataObject,
+) -> None:
+    sides = st.integers(1, 40)
+    size, crop = data.draw(st.tuples(sides, sides)), data.draw(st.tuples(sides, sides))
+    stride = data.draw(st.tuples(st.integers(1, crop[0]), st.integers(1, crop[1])))
+    image = np.random.default_rng(0).standard_normal((CLASSES, *size)).astype(np.float32)
+    window, counts = Window(crop, stride), np.random.default_rng(1).random(size) < 0.01
+    boxes_run = list[tuple[slice, slice]]()
+
+    def infer(boxes: list[tuple[slice, slice]]) -> Iterator[Upsampled]:
+        for rows, columns in boxes:
+            boxes_run.append((rows, columns))
+            logits = _crop_logits(image, rows, columns)
+            yield Upsampled(logits, logits.shape[1:])
+
+    def infer_some(boxes: list[tuple[slice, slice]]) -> Iterator[Upsampled | None]:
+        for box in boxes:
+            yield next(infer([box])) if counts[box].any() else None
+
+    full = list(run_window(size, window, infer, with_scores=True))
+    tops = starts(size[0], crop[0], stride[0])
+    assert [strip.top for strip in full] == tops
+    done = data.draw(st.integers(0, len(tops)))
+    boxes_run.clear()
+    rest = list(run_window(size, window, infer, with_scores=True, done=done))
+    assert [strip.top for strip in rest] == tops[done:]
+    assert all(rows.stop > tops[done] for rows, _ in boxes_run)
+    for before, after in zip(full[done:], rest, strict=True):
+        np.testing.assert_array_equal(before.labels, after.labels)
+        np.testing.assert_array_equal(before.scores, after.scores)
+    some, _ = whole(size, run_window(size, window, infer_some), False)
+    every, _ = whole(size, iter(full), False)
+    np.testing.assert_array_equal(some[counts], every[counts])
+
+
 def test_crop_positions_equal_paddleseg() -> None:
     assert starts(2048, 1024, 768) == [0, 768, 1024]
     assert starts(1024, 1024, 768) == [0]

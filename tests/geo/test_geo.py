@@ -70,8 +70,8 @@ def write(
     file: Path,
     bands: Array,
     *,
-    transform: Affine = NORTH_UP,
-    crs: str | None = UTM,
+    transform: Affine | None = NORTH_UP,
+    crs: Any = UTM,
     mask: Array | None = None,
     colours: tuple[ColorInterp, ...] | None = None,
     **options: Any,
@@ -494,6 +494,8 @@ def test_bands_without_a_meaning_are_listed(
     palette = write(tmp_path / "palette.tif", rgb[:1])
     with rasterio.open(palette, "r+") as scene:
         scene.write_colormap(1, {20: (255, 0, 0)})
+    three = segrt.geo.segment(pipeline, grey, tmp_path / "l.tif", bands="1,1,1", slide=SLIDE)
+    assert three.covered == 1
     for file, message in (
         (four, "1 gray uint8, 2 undefined uint8, .* as in bands 4,3,2"),
         (grey, "has the band 1 gray uint8, .* as in bands 1,1,1"),
@@ -506,8 +508,26 @@ def test_bands_without_a_meaning_are_listed(
         segrt.geo.Raster(palette, bands=(1, 1, 1))
     with pytest.raises(ConfigError, match="is the scene itself"):
         segrt.geo.segment(pipeline, grey, grey)
+    scored = write(tmp_path / "l_scores.tif", rgb)
+    with pytest.raises(ConfigError, match="is the scene itself"):
+        segrt.geo.segment(pipeline, scored, tmp_path / "l.tif", scores=True)
     with pytest.raises(ConfigError, match=r"ends in \.tif"):
         segrt.geo.segment(pipeline, grey, tmp_path / "l.png")
+
+
+def test_scenes_without_a_grid_of_their_own(
+    pipeline: segrt.Pipeline, rgb: Array, tmp_path: Path
+) -> None:
+    corners = ((0, 0, 15.0, 52.0), (0, 300, 15.1, 52.0), (220, 0, 15.0, 51.9))
+    points = [rasterio.control.GroundControlPoint(*corner) for corner in corners]
+    system = rasterio.crs.CRS.from_epsg(4326)
+    located = write(tmp_path / "gcps.tif", rgb, crs=system, transform=None, gcps=points)
+    with pytest.raises(InputError, match=r"ground control points, .* gdalwarp"):
+        segrt.geo.segment(pipeline, located, tmp_path / "l.tif")
+    pages = write(tmp_path / "pages.tif", rgb)
+    write(tmp_path / "pages.tif", rgb, append_subdataset=True)
+    with pytest.raises(InputError, match=r"holds 2 rasters: .*GTIFF_DIR:1:"):
+        segrt.geo.segment(pipeline, pages, tmp_path / "l.tif")
 
 
 def test_more_than_255_classes() -> None:
@@ -713,5 +733,6 @@ def test_command(
     assert command(scenes / "a.tif", "-o", tmp_path / "map.tif") == 0
     np.testing.assert_array_equal(read(tmp_path / "map.tif"), expected)
     assert command(scenes, "-o", tmp_path / "map.tif") == 2
+    assert command(scenes, "-o", scenes) == 1
     assert command("-o", out) == 2
     assert command(scenes / "a.tif") == 2

@@ -143,6 +143,8 @@ def _listed(scene: str, out: Path) -> list[str]:
     """The scenes of a folder and its subfolders, except hidden ones and those in `out`."""
     if not os.path.isdir(scene):
         return [scene]
+    if out.is_dir() and out.samefile(scene):
+        raise InputError(f"the scenes are in {out}, where the labels would be: give another folder")
     found = []
     for parent, folders, files in os.walk(scene):
         folders[:] = sorted(

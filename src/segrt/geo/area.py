@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import InputError, MissingExtraError
-from segrt.files import sha256
 from segrt.geo.library import calls
 
 
@@ -19,7 +19,7 @@ class Area:
     A pixel is in the area if its centre is in a polygon.
 
     Attributes:
-        digest: SHA-256 of the file.
+        digest: SHA-256 of the polygons.
     """
 
     def __init__(self, file: str | os.PathLike[str], crs: Any, transform: Any) -> None:
@@ -37,7 +37,7 @@ class Area:
         """
         self._file, self._transform = os.fspath(file), transform
         self._shapes = _polygons(self._file, crs)
-        self.digest = sha256(file) if os.path.isfile(self._file) else ""  # type: ignore[arg-type]
+        self.digest = hashlib.sha256(repr(self._shapes).encode()).hexdigest()
 
     def covers(self, rows: slice, width: int) -> npt.NDArray[np.bool_]:
         """Which pixels of some rows are in the area: bool (rows, width)."""

@@ -115,8 +115,9 @@ def segment(
     file = Path(target)
     if file.suffix.lower() not in (".tif", ".tiff"):
         raise ConfigError(f"{file} is not valid as a label raster: use a name that ends in .tif")
-    if is_same_file(os.fspath(source), file):
-        raise ConfigError(f"{file} is the scene itself: use another name")
+    for written in (file, _scores_of(file)) if scores else (file,):
+        if is_same_file(os.fspath(source), written):
+            raise ConfigError(f"{written} is the scene itself: use another name")
     request = _request(pipeline, slide, scores, batch_size)
     with ExitStack() as stack:
         raster = stack.enter_context(
@@ -255,9 +256,13 @@ def _layers(pipeline: Pipeline, raster: Raster, target: Path, scores: bool) -> l
     palette = pipeline.palette[: len(pipeline.class_names)] if dtype == np.uint8 else None
     layers = [Layer("labels", target, {**grid, "dtype": dtype.name, "nodata": nodata}, palette)]
     if scores:
-        beside = target.with_name(f"{target.stem}_scores{target.suffix}")
-        layers.append(Layer("scores", beside, {**grid, "dtype": "float32", "nodata": float("nan")}))
+        profile = {**grid, "dtype": "float32", "nodata": float("nan")}
+        layers.append(Layer("scores", _scores_of(target), profile))
     return layers
+
+
+def _scores_of(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_scores{target.suffix}")
 
 
 def _settings(

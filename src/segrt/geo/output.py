@@ -97,7 +97,7 @@ class Layer:
         """
         width, height = self._profile["width"], self._profile["height"]
         mosaic = folder / f"{self._kind}.vrt"
-        with calls(str(self.target)) as rasterio:
+        with calls(f"{self.target} can't be written (is the disk full?)") as rasterio:
             with rasterio.open(mosaic, "w", driver="VRT", count=1, **self._profile) as vrt:
                 vrt.update_tags(**tags)
                 if self._palette is not None:
@@ -194,7 +194,7 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder)
         try:
-            if not file.is_file():
+            if not any(self.folder.glob("*.tif")):
                 write_atomic(file, json.dumps(settings, indent=1).encode())
             elif not resume:
                 raise InputError(
