@@ -100,11 +100,11 @@ def polygons(
         place = Place.of(source)
         if class_names is None:
             class_names = _names_in(source)
-        if wgs84 and place.crs is None:
+        if wgs84 and not place.is_on_earth:
             raise ConfigError(
                 f"{os.fspath(labels)} has no coordinate system: its polygons can't be in WGS 84"
             )
-        columns.unit = ("", "") if place.crs is None else ("_m2", "_m")
+        columns.unit = ("_m2", "_m") if place.is_on_earth else ("", "")
         _warn(place, source)
         spacing = _SPACING if wgs84 and not place.in_degrees else 0
         suffix = target.suffix.lower()
@@ -198,6 +198,11 @@ class Place:
         return cls(crs, transform, float(np.rad2deg(unit)) if crs.is_geographic else unit)
 
     @property
+    def is_on_earth(self) -> bool:
+        """Whether coordinates have a place, and so metres; those of a local system may not."""
+        return self.crs is not None and bool(self.crs.is_geographic or self.crs.is_projected)
+
+    @property
     def in_degrees(self) -> bool:
         """Whether coordinates are longitude and latitude."""
         return self.crs is not None and bool(self.crs.is_geographic)
@@ -247,12 +252,11 @@ class Place:
         import pyproj
 
         x, y = self.move(np.array([[width / 2, height / 2]]))
-        geographic = self.crs.geodetic_crs
-        there = pyproj.Transformer.from_crs(self.crs, geographic, always_xy=True)
-        longitude, latitude = there.transform(x[0], y[0])
         try:
-            factors = pyproj.Proj(self.crs).get_factors(longitude, latitude)
-        except pyproj.exceptions.ProjError:
+            projection = pyproj.Proj(self.crs)
+            longitude, latitude = projection(x[0], y[0], inverse=True)
+            factors = projection.get_factors(longitude, latitude)
+        except pyproj.exceptions.ProjError:  # PROJ can't say
             return 1.0
         return float(factors.areal_scale)
 
