@@ -504,6 +504,17 @@ def examples() -> dict[str, Bytes]:
     }
 
 
+def save(picture: Image.Image, path: Path, width: int = 960) -> None:
+    """Write a picture of at most this width, in the best quality that takes at most 60 kB."""
+    picture.thumbnail((width, width), Image.Resampling.LANCZOS)
+    for quality in range(90, 0, -5):
+        data = io.BytesIO()
+        picture.save(data, "webp", quality=quality, method=6)
+        if data.tell() <= 60_000:
+            break
+    path.write_bytes(data.getvalue())
+
+
 def main() -> None:
     """Write the pictures into a folder."""
     parser = argparse.ArgumentParser(
