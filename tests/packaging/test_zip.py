@@ -32,7 +32,7 @@ pipeline = segrt.create_pipeline("semantic_segmentation", device="cpu")
 result.save_all("output")
 np.save("labels.npy", result.labels)
 decoders = Decoders(1, max_pixels=10_000_000, seconds=20)
-assert np.array_equal(decoders.decode(sample.read_bytes()), result.image)
+assert np.array_equal(decoders.decode(sample.read_bytes())[0], result.image)
 decoders.close()
 
 with TestClient(create_app(pipeline, Settings())) as client:

@@ -64,7 +64,7 @@ class Decoders:
 
     Example:
         >>> decoders = Decoders(2, max_pixels=16_000_000, seconds=10)
-        >>> image = decoders.decode(Path("road.jpg").read_bytes())
+        >>> image, _ = decoders.decode(Path("road.jpg").read_bytes())
         >>> decoders.close()
     """
 
