@@ -436,6 +436,9 @@ def test_command(
     assert command(tmp_path / "scenes", "-o", tmp_path / "new", "--polygons", "x.gpkg") == 2
     assert command(scene, "-o", tmp_path / "new.tif", "--polygons", "x.shp") == 2
     assert command(scene, "-o", tmp_path / "new.tif", "--min-area", 1) == 2
+    area = tmp_path / "p.geojson"
+    assert command(scene, "-o", tmp_path / "new.tif", "--aoi", area, "--polygons", area) == 2
+    assert "p.geojson is an input itself" in capsys.readouterr().err.replace("\n", "")
     assert not (tmp_path / "new.tif").exists()
 
 

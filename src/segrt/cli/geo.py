@@ -64,7 +64,7 @@ def geo(
     if out is None:
         raise ConfigError("geo needs -o: the label raster to write, a .tif, or a folder")
     targets = _targets(scene, out)
-    files = polygons.files(targets.values())
+    files = polygons.files(targets.values(), [*targets, *([aoi] if aoi else [])])
     pipeline = model.create()
     failed = 0
     for source, target in targets.items():

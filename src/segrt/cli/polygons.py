@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 from segrt.cli import interrupts
 from segrt.cli.console import progress_bar, say
 from segrt.errors import ConfigError
+from segrt.files import is_same_file
 from segrt.geo import vectors
 from segrt.geo.job import LabelMap
 
@@ -31,11 +32,12 @@ class PolygonOptions:
     wgs84: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Write longitude and latitude (RFC 7946), not the scene's coordinates."""
 
-    def files(self, rasters: Collection[Path]) -> dict[Path, Path]:
+    def files(self, rasters: Collection[Path], inputs: Collection[str | Path]) -> dict[Path, Path]:
         """The file for each label raster; none if there are to be no polygons.
 
         Raises:
-            ConfigError: an option is invalid, or one file is given for several rasters.
+            ConfigError: an option is invalid, a file is one of the inputs, or one file is given for
+                several rasters.
             MissingExtraError: a package for them is not installed.
         """
         if self.polygons is None:
@@ -54,6 +56,8 @@ class PolygonOptions:
             found = dict.fromkeys(rasters, Path(self.polygons))
         for file in found.values():
             vectors.check_output(file, self.min_area or 0)
+            if any(is_same_file(one, file) for one in inputs):
+                raise ConfigError(f"{file} is an input itself: give another name for the polygons")
         return found
 
     def write(self, labels: LabelMap, file: Path) -> None:
