@@ -204,7 +204,7 @@ def test_bands_are_named_in_the_configuration_or_the_call(
     config = folders / "bands" / "deploy.yaml"
     text = config.read_text()
     config.write_text(text.replace(BANDS, ""))
-    with pytest.raises(ExportError, match=r"needs one input, N x 3 x .* Deploy\.bands"):
+    with pytest.raises(ExportError, match=r"needs one input, N x 3 x .*Deploy\.bands"):
         export(PaddleModel.open(folders / "bands"), tmp_path / "m.onnx")
     named = PaddleModel.open(folders / "bands", bands=("a", "b", "c", "d"))
     assert named.meta.bands == ("a", "b", "c", "d")
