@@ -16,8 +16,8 @@ demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
 	@echo "Look at output/sample_overlay.png and output/sample_res.png"
 
-# In two processes, since most tests use one core: 2,300 tests take 400 s of CPU time. With more
-# cores, make test WORKERS=4; WORKERS=0 runs them in one process.
+# In two processes, since most tests use one core. With more cores, make test WORKERS=4; WORKERS=0
+# runs them in one process.
 WORKERS ?= 2
 
 test: .venv/.ready
