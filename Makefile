@@ -16,8 +16,8 @@ demo: .venv/.ready
 	.venv/bin/segrt predict $(SAMPLE) --save_path output --overlay
 	@echo "Look at output/sample_overlay.png and output/sample_res.png"
 
-# In two processes, since most tests use one core: 2,300 tests take 400 s of CPU time. With more
-# cores, make test WORKERS=4; WORKERS=0 runs them in one process.
+# In two processes, since most tests use one core. With more cores, make test WORKERS=4; WORKERS=0
+# runs them in one process.
 WORKERS ?= 2
 
 test: .venv/.ready
@@ -49,13 +49,13 @@ package: .venv-package/.ready
 	.venv-package/bin/python -m build
 	.venv-package/bin/twine check --strict dist/*
 
-# The export tests, which require Paddle.
+# The export tests, which require Paddle. In processes like `make test`: conversions use one core.
 export-test: .venv-export/.ready
-	.venv-export/bin/python -m pytest tests/export
+	.venv-export/bin/python -m pytest tests/export --numprocesses=$(WORKERS) --dist=loadfile
 
-# Export all 18 models, untrained, and compare them with Paddle Inference. About 20 minutes.
+# Export all 18 models, untrained, and compare them with Paddle Inference.
 zoo-test: .venv-export/.ready
-	.venv-export/bin/python -m pytest -m zoo tests/zoo
+	.venv-export/bin/python -m pytest -m zoo tests/zoo --numprocesses=$(WORKERS)
 
 # The wheels that `make test` does not cover. onnxruntime-gpu is installed without the CUDA
 # libraries (gigabytes): without a GPU, OpenVINO and the CPU must work, and errors must say what is
@@ -124,8 +124,10 @@ bench: .venv-bench/.ready
 bench-paddlex: .venv-bench/.ready .venv-paddlex/.ready
 	.venv-bench/bin/python benchmarks/compare_paddlex.py $(MODEL) --paddlex-python .venv-paddlex/bin/python
 
-# Debian's python3 has no ensurepip, so pip installs into the environment from outside.
-INSTALL = $(PYTHON) -m venv --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet
+# Debian's python3 has no ensurepip, so pip installs into the environment from outside. Python
+# compiles the modules that are imported; pip would compile all.
+INSTALL = $(PYTHON) -m venv --without-pip $(@D) && \
+    $(PYTHON) -m pip --python $(@D)/bin/python install --quiet --no-compile
 
 .venv/.ready: pyproject.toml
 	$(INSTALL) --editable '.[cpu,dev,serve]'

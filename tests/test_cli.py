@@ -209,7 +209,7 @@ def test_predict_does_what_it_can_and_counts(
     ],
 )
 def test_wrong_use_is_one_line(arguments: list[str], status: int, words: str) -> None:
-    done = _segrt(*arguments)
+    done = _inside(*arguments)
     _says(done, status, words)
 
 
@@ -217,7 +217,7 @@ def test_wrong_use_is_one_line(arguments: list[str], status: int, words: str) ->
 def test_every_spelling_of_target_size(
     save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path, text: str
 ) -> None:
-    done = _segrt(
+    done = _inside(
         "predict", save_image("a.png", tiles), "--model_dir", colour_model, "--target_size", text
     )
     _says(done, 0, "1 segmented")
@@ -236,7 +236,7 @@ def test_high_performance_in_both_forms(
         "--hpi_config",
         hpi,
     ]
-    _says(_segrt(*form), 0, "CPUExecutionProvider fp32")
+    _says(_inside(*form), 0, "CPUExecutionProvider fp32")
     mode: list[str | Path] = [
         "predict",
         photo,
@@ -247,7 +247,7 @@ def test_high_performance_in_both_forms(
         "--hpi_config",
         hpi,
     ]
-    _says(_segrt(*mode), 0, "CPUExecutionProvider fp32")
+    _says(_inside(*mode), 0, "CPUExecutionProvider fp32")
 
 
 def test_doctor_says_what_would_run() -> None:
@@ -264,7 +264,7 @@ def test_help_and_version() -> None:
 
 
 def test_models_shows_the_licence_of_the_weights() -> None:
-    done = _segrt("models")
+    done = _inside("models")
     assert done.returncode == 0
     assert "PP-LiteSeg-T_camvid" in done.stdout
     assert "CC BY-NC 4.0" in done.stdout
@@ -559,15 +559,15 @@ def test_models_downloaded_fetch_and_remove(
 ) -> None:
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path))
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
-    assert "SegFormer" not in _segrt("models", "--downloaded").stdout
-    _says(_segrt("models", "fetch", "SegFormer-B0"), 1, "SegFormer-B0 (slice)")
-    _says(_segrt("models", "remove", "SegFormer-B0"), 1, "is not downloaded")
+    assert "SegFormer" not in _inside("models", "--downloaded").stdout
+    _says(_inside("models", "fetch", "SegFormer-B0"), 1, "SegFormer-B0 (slice)")
+    _says(_inside("models", "remove", "SegFormer-B0"), 1, "is not downloaded")
     _says(
-        _segrt("predict", "a.png", "--model", "segformer-b0"),
+        _inside("predict", "a.png", "--model", "segformer-b0"),
         1,
         'segrt models fetch "SegFormer-B0 (slice)"',
     )
-    _says(_segrt("models", "fetch", "nothing"), 1, "unknown model 'nothing'")
+    _says(_inside("models", "fetch", "nothing"), 1, "unknown model 'nothing'")
 
 
 def test_models_fetch_shows_how_to_agree_to_the_converter(
@@ -576,21 +576,23 @@ def test_models_fetch_shows_how_to_agree_to_the_converter(
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SEGRT_MIRROR", str(tmp_path))
     for command in (["models", "fetch", "PP-LiteSeg-B"], ["tune", "PP-LiteSeg-B"]):
-        _says(_segrt(*command), 1, '`segrt models fetch "PP-LiteSeg-B" --yes`, which installs it')
+        _says(_inside(*command), 1, '`segrt models fetch "PP-LiteSeg-B" --yes`, which installs it')
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
     monkeypatch.setenv("SEGRT_OFFLINE", "1")
     _says(
-        _segrt("models", "fetch", "PP-LiteSeg-B", "--yes"), 1, "SEGRT_OFFLINE forbids installing it"
+        _segrt("models", "fetch", "PP-LiteSeg-B", "--yes"),
+        1,
+        "SEGRT_OFFLINE forbids installing it",
     )
     _says(
-        _segrt("models", "fetch", "--download-only", "PP-LiteSeg-B", "PP-LiteSeg-T"),
+        _inside("models", "fetch", "--download-only", "PP-LiteSeg-B", "PP-LiteSeg-T"),
         1,
         "PP-LiteSeg-T is not available at",
     )
-    _says(_segrt("models", "fetch"), 2, "specify one or more models, or --all")
-    _says(_segrt("models", "fetch", "--all", "PP-LiteSeg-B"), 2, "specify one or more models")
-    _says(_segrt("models", "remove"), 2, "specify one or more models, or --converter")
-    _says(_segrt("models", "remove", "--converter"), 1, "there is no converter in")
+    _says(_inside("models", "fetch"), 2, "specify one or more models, or --all")
+    _says(_inside("models", "fetch", "--all", "PP-LiteSeg-B"), 2, "specify one or more models")
+    _says(_inside("models", "remove"), 2, "specify one or more models, or --converter")
+    _says(_inside("models", "remove", "--converter"), 1, "there is no converter in")
 
 
 def test_models_share_lock_and_fetch_from_a_shelf(
@@ -602,16 +604,16 @@ def test_models_share_lock_and_fetch_from_a_shelf(
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "first"))
     monkeypatch.delenv("SEGRT_MIRROR", raising=False)
     shelf, lock = tmp_path / "shelf", tmp_path / "segrt.lock"
-    _says(_segrt("models", "share", shelf), 0, f"PP-LiteSeg-B is in {shelf}")
-    _says(_segrt("models", "lock", lock), 0, f"{lock} lists 1 files; set SEGRT_LOCK={lock}")
+    _says(_inside("models", "share", shelf), 0, f"PP-LiteSeg-B is in {shelf}")
+    _says(_inside("models", "lock", lock), 0, f"{lock} lists 1 files; set SEGRT_LOCK={lock}")
     monkeypatch.setenv("SEGRT_HOME", str(tmp_path / "second"))
     monkeypatch.setenv("SEGRT_MIRROR", str(shelf))
     monkeypatch.setenv("SEGRT_LOCK", str(lock))
-    _says(_segrt("models", "fetch", "PP-LiteSeg-B"), 0, "PP-LiteSeg-B is in")
-    describe = _segrt("models", "describe", "PP-LiteSeg-B")
+    _says(_inside("models", "fetch", "PP-LiteSeg-B"), 0, "PP-LiteSeg-B is in")
+    describe = _inside("models", "describe", "PP-LiteSeg-B")
     assert (describe.returncode, "red, green, blue" in describe.stdout) == (0, True)
     lock.write_text('{"files": {}}')
-    _says(_segrt("models", "describe", "PP-LiteSeg-B"), 1, "is not in the lock file")
+    _says(_inside("models", "describe", "PP-LiteSeg-B"), 1, "is not in the lock file")
 
 
 def test_overlay_options(
@@ -648,7 +650,7 @@ def test_palette_and_label_format(
     photo = save_image("photo.png", tiles)
     options = ["--model_dir", str(colour_model), "--save_path", str(photo.parent / "out")]
     _says(
-        _segrt("predict", photo, *options, "--palette", "distinct", "--label_format", "rle"),
+        _inside("predict", photo, *options, "--palette", "distinct", "--label_format", "rle"),
         0,
         "1 segmented",
     )
@@ -659,18 +661,18 @@ def test_palette_and_label_format(
         *distinct_palette(1)[0],
     )
     _says(
-        _segrt("predict", photo, *options, "--palette", "mine"),
+        _inside("predict", photo, *options, "--palette", "mine"),
         2,
         "unknown palette 'mine': use voc, distinct, cityscapes",
     )
-    _says(_segrt("predict", photo, *options, "--label_format", "xml"), 2, "use list, rle, png")
+    _says(_inside("predict", photo, *options, "--label_format", "xml"), 2, "use list, rle, png")
 
 
 def test_workers(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
     folder = save_image("d/0.png", tiles).parent
     for i in range(1, 6):
         save_image(f"d/{i}.png", tiles)
-    done = _segrt(
+    done = _inside(
         "predict", folder, "--model_dir", colour_model, "--workers", "3", "--device", "cpu"
     )
     _says(done, 0, "6 segmented")
@@ -680,9 +682,9 @@ def test_workers(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: P
 def test_slide(save_image: Save, tiles: npt.NDArray[np.uint8], colour_model: Path) -> None:
     photo = save_image("photo.png", tiles)
     run = ["predict", str(photo), "--model_dir", str(colour_model), "--slide"]
-    _says(_segrt(*run, "64,48"), 0, "1 segmented")
-    _says(_segrt(*run, "64"), 2, "slide '64' is not valid: use CROP,STRIDE")
-    _says(_segrt(*run, "model"), 2, "gives colours no sliding window")
+    _says(_inside(*run, "64,48"), 0, "1 segmented")
+    _says(_inside(*run, "64"), 2, "slide '64' is not valid: use CROP,STRIDE")
+    _says(_inside(*run, "model"), 2, "gives colours no sliding window")
 
 
 def test_exif_and_pdf_scale(
@@ -695,9 +697,9 @@ def test_exif_and_pdf_scale(
     picture.save(tmp_path / "turned.jpg", exif=exif)
     common: list[str | Path] = ["--model_dir", colour_model, "--device", "cpu"]
     inputs = [tmp_path / "turned.jpg", tmp_path / "page.pdf"]
-    _says(_segrt("predict", *inputs, *common, "--save_path", tmp_path / "a"), 0, "2 segmented")
+    _says(_inside("predict", *inputs, *common, "--save_path", tmp_path / "a"), 0, "2 segmented")
     _says(
-        _segrt(
+        _inside(
             "predict",
             *inputs,
             *common,
@@ -716,15 +718,15 @@ def test_exif_and_pdf_scale(
         for file in sorted((tmp_path / folder).glob("*_res.png"))
     ]
     assert sizes == [(192, 128), (64, 96), (96, 64), (96, 64)]
-    _says(_segrt("predict", *inputs, *common, "--pdf_scale", "0"), 2, "pdf_scale 0.0 is not valid")
+    _says(_inside("predict", *inputs, *common, "--pdf_scale", "0"), 2, "pdf_scale 0.0 is not valid")
 
 
 def test_both_ways_to_the_pipeline_yaml(tmp_path: Path) -> None:
     form = f"--get_pipeline_config semantic_segmentation --save_path {tmp_path}/my_path"
-    _says(_segrt(*form.split()), 0, "my_path/semantic_segmentation.yaml is written")
-    done = _segrt("config")
+    _says(_inside(*form.split()), 0, "my_path/semantic_segmentation.yaml is written")
+    done = _inside("config")
     assert done.stdout == (tmp_path / "my_path" / "semantic_segmentation.yaml").read_text()
-    _says(_segrt("--get_pipeline_config", "ocr"), 2, "unknown pipeline 'ocr'")
+    _says(_inside("--get_pipeline_config", "ocr"), 2, "unknown pipeline 'ocr'")
 
 
 def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> None:
@@ -734,7 +736,7 @@ def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> Non
         clips.append(write_clip(tmp_path / folder / "a.mp4", 5))
     (tmp_path / "broken.mp4").write_bytes(clips[0].read_bytes()[:600])
     out = tmp_path / "out"
-    done = _segrt(
+    done = _inside(
         "predict", *clips, tmp_path / "broken.mp4", "--model_dir", colour_model, "--save_path", out
     )
     _says(
@@ -746,7 +748,7 @@ def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> Non
     )
     assert "moov atom" not in done.stderr  # FFmpeg says nothing beside
     assert sorted(p.name for p in out.iterdir()) == ["a_2_overlay.mp4", "a_overlay.mp4"]
-    printed = _segrt("predict", clips[0], "--model_dir", colour_model, "--show", "paddlex").stdout
+    printed = _inside("predict", clips[0], "--model_dir", colour_model, "--show", "paddlex").stdout
     assert printed.count("a.mp4") == 5
 
 
@@ -789,7 +791,7 @@ def test_a_result_that_cannot_be_saved_fails_alone(
         "--save_path",
         tmp_path / "out",
     ]
-    _says(_segrt(*run), 1, "2 segmented, 1 failed", "a.png can't be saved: Is a directory")
+    _says(_inside(*run), 1, "2 segmented, 1 failed", "a.png can't be saved: Is a directory")
     saved = ["a_res.png", "b_res.json", "b_res.png", f"{'x' * 200}_res.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir())[:4] == saved
 

@@ -39,7 +39,9 @@ NETWORKS = {  # by folder: tail, number of channels, stride of the logits, shape
     "size": ("none", 3, 2, "-1,3,56,98"),
     "batch": ("softmax", 3, 2, "2,3,-1,-1"),
     "height": ("none", 3, 2, "1,3,56,-1"),
+    "bands": ("argmax", 3, 2, "-1,4,-1,-1"),
 }
+BANDS = "  bands: [red, green, blue, nir]\n"
 """All in Paddle 3's format; `v2/...` has the same in Paddle 2's, of these:"""
 PADDLE2 = ("none21", "fixed")
 
@@ -52,9 +54,9 @@ paddle.seed(3)
 
 
 class Net(paddle.nn.Layer):
-    def __init__(self, classes, tail, stride):
+    def __init__(self, channels, classes, tail, stride):
         super().__init__()
-        self.conv = paddle.nn.Conv2D(3, classes, 3, stride=stride, padding=1)
+        self.conv = paddle.nn.Conv2D(channels, classes, 3, stride=stride, padding=1)
         self.tail = tail
 
     def forward(self, x):
@@ -81,7 +83,7 @@ for line in sys.stdin.read().splitlines():
     shape = [int(side) if side != "-1" else None for side in shape.split(",")]
     spec = [paddle.static.InputSpec(shape, "float32", "x")]
     net = paddle.jit.to_static(
-        Net(int(classes), tail, int(stride)), input_spec=spec, full_graph=True
+        Net(shape[1], int(classes), tail, int(stride)), input_spec=spec, full_graph=True
     )
     net.eval()
     paddle.jit.save(net, target)
@@ -106,7 +108,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (parent / name).mkdir(parents=True)
             op = tail if tail in ("argmax", "softmax") else "none"
             (parent / name / "deploy.yaml").write_text(
-                f"Deploy:\n  output_op: {op}\n  transforms:\n  - type: Normalize\n"
+                f"Deploy:\n  output_op: {op}\n{BANDS if name == 'bands' else ''}"
+                "  transforms:\n  - {type: Normalize, mean: 0.5, std: 0.5}\n"
             )
         done = subprocess.run(
             [sys.executable, str(script)],
@@ -165,6 +168,7 @@ def test_one_call_exports_all_that_can_be_exported(results: tuple[Path, int]) ->
         ("size", True),
         ("batch", True),
         ("height", True),
+        ("bands", True),
         ("even", False),
     ],
 )
@@ -189,6 +193,25 @@ def test_sizes_and_batches_are_those_that_the_model_accepts(results: tuple[Path,
     assert {shape[0] for shape in Result(out / "batch.onnx").shapes} == {2}
     assert {shape[2] for shape in Result(out / "height.onnx").shapes} == {56}
     assert len(Result(out / "argmax2.onnx").shapes) == 5
+
+
+def test_bands_are_named_in_the_configuration_or_the_call(
+    results: tuple[Path, int], folders: Path, tmp_path: Path
+) -> None:
+    result = Result(results[0] / "bands.onnx")
+    assert result.meta.bands == ("red", "green", "blue", "nir")
+    assert result.shapes[0] == [1, 4, 360, 480]
+    config = folders / "bands" / "deploy.yaml"
+    text = config.read_text()
+    config.write_text(text.replace(BANDS, ""))
+    with pytest.raises(ExportError, match=r"needs one input, N x 3 x .*Deploy\.bands"):
+        export(PaddleModel.open(folders / "bands"), tmp_path / "m.onnx")
+    named = PaddleModel.open(folders / "bands", bands=("a", "b", "c", "d"))
+    assert named.meta.bands == ("a", "b", "c", "d")
+    config.write_text("Deploy:\n" + BANDS)
+    with pytest.raises(ExportError, match="does not say how its bands are prepared"):
+        PaddleModel.open(folders / "bands")
+    config.write_text(text)
 
 
 def test_sizes_that_paddle_refuses_are_listed(results: tuple[Path, int]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import write_colour_model
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -69,6 +70,15 @@ def serve(pipeline: Pipeline) -> Iterator[Callable[..., TestClient]]:
         yield lambda **settings: stack.enter_context(
             TestClient(create_app(pipeline, Settings(**settings)), raise_server_exceptions=False)
         )
+
+
+@pytest.fixture(scope="module")
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One application with the default settings for tests that only look at the answers."""
+    model = write_colour_model(tmp_path_factory.mktemp("shared") / "colours.onnx")
+    app = create_app(create_pipeline(model_dir=model, device="cpu"), Settings())
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
 
 
 @pytest.fixture

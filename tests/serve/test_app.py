@@ -213,9 +213,9 @@ BROKEN = [
 
 @pytest.mark.parametrize(("status", "request_", "words"), BROKEN)
 def test_client_errors(
-    client: TestClient, status: int, request_: dict[str, Any], words: str
+    shared_client: TestClient, status: int, request_: dict[str, Any], words: str
 ) -> None:
-    _failure(client.post(PATH, **request_), status, words)
+    _failure(shared_client.post(PATH, **request_), status, words)
 
 
 @pytest.mark.parametrize(
@@ -235,11 +235,11 @@ def test_client_errors(
 )
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\r\n \t"])
 def test_json_is_read_whatever_its_content_type(
-    client: TestClient, tiles: Picture, content_type: str | None, start: bytes
+    shared_client: TestClient, tiles: Picture, content_type: str | None, start: bytes
 ) -> None:
     text = start + json.dumps({"image": b64(png(tiles)), "labelFormat": "png"}).encode()
     headers = {"Content-Type": content_type} if content_type else {}
-    answer = client.post(PATH, content=text, headers=headers)
+    answer = shared_client.post(PATH, content=text, headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.json()["result"]["size"] == [64, 96]
 
