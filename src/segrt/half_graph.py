@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,8 @@ def read(file: Path) -> bytes:
     """
     import onnx
 
-    path = [*sys.path]
-    from onnxruntime.transformers import float16
-
-    sys.path[:] = path  # the import adds a folder that has modules with names such as `models`
+    with import_path():
+        from onnxruntime.transformers import float16
     model = onnx.load(str(file))
     _drop_empty_inputs(model.graph)
     for number, node in enumerate(model.graph.node):
@@ -49,6 +49,23 @@ def read(file: Path) -> bytes:
     )
     data: bytes = half.SerializeToString()
     return data
+
+
+@contextmanager
+def import_path() -> Iterator[None]:
+    """Import modules of ONNX Runtime that need `onnxruntime.transformers`.
+
+    That package adds its own folder to the module path when it is imported first, and its modules
+    rely on that. The folder has modules with names such as `models`, so it does not stay there.
+    """
+    import onnxruntime
+
+    path = [*sys.path]
+    sys.path.append(str(Path(onnxruntime.__file__).parent / "transformers"))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
 
 
 def _drop_empty_inputs(graph: Any) -> None:

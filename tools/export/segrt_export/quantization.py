@@ -32,6 +32,7 @@ from segrt.errors import ConfigError, ExportError, InputError
 from segrt.files import is_same_file, sha256, write_atomic
 from segrt.folders import find_images
 from segrt.graph_tail import is_quantised
+from segrt.half_graph import import_path
 from segrt.metadata import KEY
 from segrt.network import first_line, standard
 from segrt.postprocess import finish
@@ -254,7 +255,8 @@ class _Network:
 
     def quantise(self, photos: Sequence[Path], device: Device, progress: Progress) -> None:
         """Calibrate and quantise all layers."""
-        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+        with import_path():
+            from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
             def __init__(reader) -> None:
