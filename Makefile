@@ -154,9 +154,10 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 
 .venv-ray/.ready: pyproject.toml
 	$(INSTALL) --editable '.[cpu,dev,ray,serve]' s3fs 'moto[s3,server]'
+	.venv-ray/bin/python -m compileall -q -j 2 .venv-ray/lib || true  # Ray starts many processes at once
 	touch $@
 
-# The runtimes, and axe-core, which checks the accessibility of pages, from npm. Their install scripts would only download GPU libraries.
+# The runtimes and axe-core from npm. Their install scripts would only download GPU libraries.
 .npm/.ready: Makefile
 	npm install --prefix .npm --ignore-scripts --no-audit --no-fund --silent \
 	    onnxruntime-node@1.30.0 onnxruntime-web@1.30.0 axe-core@4.14.1

@@ -148,7 +148,7 @@ def measure(bar: Progress, folder: Path, name: str, arguments: argparse.Namespac
     while done is None:
         own = task | {"from": "file", "target": str(again), "resume": True}
         # Late enough to load the model, and early enough that most runs are killed.
-        after = random.uniform(2, 4 + 1.2 * seconds / arguments.kills)
+        after = random.uniform(2, 4 + 1.2 * seconds / max(1, arguments.kills))
         last = kills == arguments.kills
         done = run(bar, f"{name}: kill -9, {kills} times so far", own, None if last else after)
         kills += done is None
