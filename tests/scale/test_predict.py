@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,15 @@ def _rows(file: Path) -> dict[tuple[str, int | None], dict[str, object]]:
 
 def _files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.glob("*_res.*")}
+
+
+def _saved(folder: Path) -> dict[str, int]:
+    """The time of each file with a result."""
+    times = {}
+    for file in folder.glob("*_res.*"):
+        with suppress(FileNotFoundError):  # it has just been renamed
+            times[file.name] = file.stat().st_mtime_ns
+    return times
 
 
 @pytest.fixture
@@ -76,14 +85,15 @@ def test_rows_and_files_are_those_of_the_local_engine(
         time.sleep(0.01)
     first.kill()
     assert first.wait() == -signal.SIGKILL
+    kill_actors()  # Ray would end them a little later
     before = _rows(folder / "out" / "m.jsonl")
     assert 0 < len(before) < 99
+    saved = _saved(folder / "out")
 
     second = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    saved = set(os.listdir(folder / "out"))
-    while saved.issuperset(os.listdir(folder / "out")) and second.poll() is None:
+    while _saved(folder / "out") == saved and second.poll() is None:
         time.sleep(0.001)
     assert kill_actors(), "it ended before an actor could be killed"
     printed, said = second.communicate()
