@@ -125,7 +125,9 @@ bench-paddlex: .venv-bench/.ready .venv-paddlex/.ready
 	.venv-bench/bin/python benchmarks/compare_paddlex.py $(MODEL) --paddlex-python .venv-paddlex/bin/python
 
 # Debian's python3 has no ensurepip, so pip installs into the environment from outside. Python
-# compiles the modules that are imported; pip would compile all.
+# compiles the modules that are imported, once, also where the environment tells it not to keep
+# them; pip would compile all.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(PYTHON) -m venv --without-pip $(@D) && \
     $(PYTHON) -m pip --python $(@D)/bin/python install --quiet --no-compile
 
@@ -154,7 +156,6 @@ TORCH ?= torch$(addprefix ==,$(shell $(PYTHON) -m pip index versions torch 2>/de
 
 .venv-ray/.ready: pyproject.toml
 	$(INSTALL) --editable '.[cpu,dev,ray,serve]' s3fs 'moto[s3,server]'
-	.venv-ray/bin/python -m compileall -q -j 2 .venv-ray/lib || true  # Ray starts many processes at once
 	touch $@
 
 # The runtimes and axe-core from npm. Their install scripts would only download GPU libraries.
