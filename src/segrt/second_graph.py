@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import base64
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from segrt import external_data
@@ -43,16 +45,44 @@ def read(file: Path) -> bytes | None:
     Raises:
         ModelError: the second graph is damaged, or refers to other files.
     """
-    with file.open("rb") as opened:
-        if not opened.seek(0, 2):
-            return None
-        # Not closed here: an error's traceback may still refer to parts of it.
-        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        return assemble(memoryview(data), str(file))
+    with _mapped(file) as model:
+        return assemble(model, str(file)) if model else None
+
+
+def exists(file: Path) -> bool:
+    """Whether an `.onnx` file has a second graph, without putting it together.
+
+    Raises:
+        ModelError: see `read`.
+    """
+    with _mapped(file) as model:
+        return bool(model and _parts(model, str(file)))
 
 
 def assemble(model: memoryview, name: str = "the model") -> bytes | None:
     """Like `read`, for the contents of an `.onnx` file, called `name` in error messages."""
+    parts = _parts(model, name)
+    if parts is None:
+        return None
+    graph, weights = parts
+    whole = b"".join([graph, head(_GRAPH, sum(map(len, weights))), *weights])
+    # Given to ONNX Runtime as bytes, the model has no folder to look for other files in.
+    return None if [*external_data.locations(memoryview(whole))] else whole
+
+
+@contextmanager
+def _mapped(file: Path) -> Iterator[memoryview | None]:
+    """The contents of a file; None if it is empty."""
+    with file.open("rb") as opened:
+        # The map is not closed here: an error's traceback may still refer to parts of it.
+        is_empty = not opened.seek(0, 2)
+        yield (
+            None if is_empty else memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+        )
+
+
+def _parts(model: memoryview, name: str) -> tuple[bytes, list[memoryview]] | None:
+    """The second graph, and the weights of the file."""
     try:
         parts = list(fields(model))
         texts = (_value(entry) for number, _, entry in parts if number == _METADATA)
@@ -63,9 +93,7 @@ def assemble(model: memoryview, name: str = "the model") -> bytes | None:
         weights = [whole for number, whole, _ in fields(graphs[0]) if number == _INITIALIZER]
     except (ValueError, IndexError):
         return None
-    whole = b"".join([_decode(text, name), head(_GRAPH, sum(map(len, weights))), *weights])
-    # Given to ONNX Runtime as bytes, the model has no folder to look for other files in.
-    return None if [*external_data.locations(memoryview(whole))] else whole
+    return _decode(text, name), weights
 
 
 def _decode(text: memoryview, name: str) -> bytes:

@@ -187,11 +187,13 @@ class Builds:
         self.backends: list[str] = []
         real = native.load
 
-        def load(file: Path, plan: Plan, fixed: Mapping[str, int] = native.NOT_FIXED) -> Any:
+        def load(
+            file: Path, plan: Plan, fixed: Mapping[str, int] = native.NOT_FIXED, **options: Any
+        ) -> Any:
             sizes = {"N": 1, "C": 3, **fixed}
             self.shapes.append(tuple(sizes[dim] for dim in "NCHW") if fixed else None)
             self.backends.append(plan.backend.name)
-            return real(file, plan, fixed)
+            return real(file, plan, fixed, **options)
 
         monkeypatch.setattr(native, "load", load)
 
@@ -235,10 +237,12 @@ def test_if_the_slow_plan_fails_the_first_one_goes_on(
     one = Session(colour_model, SLOW)
     real = native.load
 
-    def load(file: Path, plan: Plan, fixed: Mapping[str, int] = native.NOT_FIXED) -> Any:
+    def load(
+        file: Path, plan: Plan, fixed: Mapping[str, int] = native.NOT_FIXED, **options: Any
+    ) -> Any:
         if plan.backend.name == "slow":
             raise DeviceError("out of order")
-        return real(file, plan, fixed)
+        return real(file, plan, fixed, **options)
 
     monkeypatch.setattr(native, "load", load)
     for _ in range(5):
@@ -287,16 +291,43 @@ def test_general_session_is_dropped_if_all_sizes_are_equal(
     assert built.shapes[2:] == [None]
 
 
-def test_fp32_plans_on_the_cpu_run_the_second_graph(tmp_path: Path) -> None:
+@pytest.fixture
+def two_graphs(tmp_path: Path) -> Path:
+    """A model whose second graph has the other sign."""
     first, second = Net(), Net()
     model, negative = first.model(first.add("Identity", "x")), second.model(second.add("Neg", "x"))
     text = base64.b64encode(negative.SerializeToString()).decode()
     onnx.helper.set_model_props(model, {second_graph.KEY: text})
     file = tmp_path / "two.onnx"
     onnx.save(model, str(file))
+    return file
+
+
+def test_fp32_plans_on_the_cpu_run_the_second_graph(two_graphs: Path) -> None:
     x = _batch(8, 8)
-    np.testing.assert_array_equal(Session(file, CPU).run(x), -x)
-    np.testing.assert_array_equal(Session(file, replace(CPU, precision="bf16")).run(x), x)
+    session = Session(two_graphs, CPU)
+    session.warm_up((8, 8))
+    np.testing.assert_array_equal(session.run(x), -x)
+    other = Session(two_graphs, replace(CPU, precision="bf16"))
+    other.warm_up((8, 8))
+    np.testing.assert_array_equal(other.run(x), x)
+
+
+def test_few_images_do_not_wait_for_the_second_graph(two_graphs: Path) -> None:
+    session = Session(two_graphs, CPU)
+    batches = [_batch(8, 8 + width) for width in range(5)]
+    signs = [float((session.run(x) / x).max()) for x in batches]
+    assert signs == [1, 1, 1, -1, -1]
+    copy = Session(two_graphs, CPU)
+    assert [float((copy.run(x) / x).max()) for x in batches[:1] * 5] == [1, 1, 1, -1, -1]
+
+
+def test_a_damaged_second_graph_is_an_error_at_once(two_graphs: Path) -> None:
+    model = onnx.load(two_graphs)
+    model.metadata_props[0].value = "?"
+    onnx.save(model, two_graphs)
+    with pytest.raises(ModelError, match=r"its second graph \(segrt.float32\) is damaged"):
+        Session(two_graphs, CPU)
 
 
 def test_many_sizes_build_few_sessions(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,6 +456,7 @@ def test_tensorrt_engine_cache_is_separate_per_size(
 @pytest.mark.parametrize("backend", ["cpu", "openvino"])
 def test_eight_threads_return_the_same_as_one(backend: str) -> None:
     one = Session(BUNDLED, CPU if backend == "cpu" else _openvino(shapes="dynamic"))
+    one.warm_up((32, 64))  # so that all use the same graph
     batches = [_batch(32 * (1 + index % 3), 64, seed=index) for index in range(12)]
     expected = [one.run(batch) for batch in batches]
     with ThreadPoolExecutor(8) as pool:

@@ -433,10 +433,15 @@ def _gpus() -> tuple[Gpu, ...]:
 def _versions() -> tuple[tuple[str, str], ...]:
     nvidia = ("nvidia-cudnn", "nvidia-cublas", "nvidia-cuda-runtime")
     prefixes = ("onnxruntime", "tensorrt", "opencv-", *nvidia)
-    named = [(str(dist.name).replace("_", "-"), dist.version) for dist in metadata.distributions()]
-    return tuple(
-        sorted({pair for pair in named if pair[0] == "onnx" or pair[0].startswith(prefixes)})
-    )
+    found = set()
+    for dist in metadata.distributions():
+        # Not `dist.name` and `dist.version`, which parse the whole file, twice: 0.1 s for 100 wheels.
+        text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
+        fields = dict(re.findall(r"^(Name|Version): *(\S+)", text, re.MULTILINE)[:2])
+        name = fields.get("Name", "").replace("_", "-")
+        if name == "onnx" or name.startswith(prefixes):
+            found.add((name, fields.get("Version", "")))
+    return tuple(sorted(found))
 
 
 def cpu_name() -> str:

@@ -19,7 +19,9 @@ log = logging.getLogger("segrt")
 NOT_FIXED: Mapping[str, int] = {}
 
 
-def load(file: Path, plan: Plan, fixed: Mapping[str, int] = NOT_FIXED) -> Any:
+def load(
+    file: Path, plan: Plan, fixed: Mapping[str, int] = NOT_FIXED, *, second: bool = True
+) -> Any:
     """Load a model.
 
     Example:
@@ -29,6 +31,7 @@ def load(file: Path, plan: Plan, fixed: Mapping[str, int] = NOT_FIXED) -> Any:
         file: the `.onnx` file.
         plan: how to run it.
         fixed: sizes of the named dimensions of the input; those that are missing stay free.
+        second: whether plans that use the second graph of a file load it, if there is one.
 
     Returns:
         onnxruntime.InferenceSession: or a `bound.Captured` if the plan records CUDA graphs.
@@ -43,7 +46,7 @@ def load(file: Path, plan: Plan, fixed: Mapping[str, int] = NOT_FIXED) -> Any:
     for name, size in fixed.items():
         options.add_free_dimension_override_by_name(name, size)
     try:
-        graph = _graph(file, plan)
+        graph = _graph(file, plan, second)
         providers = _providers(plan, options, fixed)
         # Without enable_fallback=0 ONNX Runtime retries on the CPU and prints a line.
         session = ort.InferenceSession(
@@ -94,11 +97,11 @@ def _options(ort: Any, plan: Plan) -> Any:
     return options
 
 
-def _graph(file: Path, plan: Plan) -> bytes | None:
+def _graph(file: Path, plan: Plan, second: bool) -> bytes | None:
     """The model to run; None for the file as it is."""
     if plan.uses_half_graph:
         return half_graph.read(file)
-    return second_graph.read(file) if plan.uses_second_graph else None
+    return second_graph.read(file) if second and plan.uses_second_graph else None
 
 
 def _providers(plan: Plan, options: Any, fixed: Mapping[str, int]) -> list[Any]:

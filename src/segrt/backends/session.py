@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segrt import external_data, forks, graph_tail
+from segrt import external_data, forks, graph_tail, second_graph
 from segrt.backends import bound, cache, catalog, native
 from segrt.backends.footprint import UNKNOWN, Footprint
 from segrt.backends.memory import BUDGET, release
@@ -34,7 +34,8 @@ OWN_SESSIONS = 4
 _RECENT = 16
 # A size this frequent among the last `_RECENT` runs gets a session of its own. At most
 # `OWN_SESSIONS` sizes can be this frequent at once, so sessions are never built and dropped in
-# turn, however many sizes there are.
+# turn, however many sizes there are. The session for all sizes, too, loads the second graph of a
+# file only after as many runs: that takes 0.2 to 3 s more.
 _OFTEN = _RECENT // OWN_SESSIONS
 
 Shape: TypeAlias = tuple[int, ...]
@@ -83,10 +84,13 @@ class Session:
         external_data.check(file)
         self.plan = plan
         self.file = file
-        first = native.load(file, plan.first or plan)
+        self._runs = 0
+        fallback = plan.first or plan
+        self._has_second_graph = fallback.uses_second_graph and second_graph.exists(file)
+        first = self._load_any()
         self._ran = local()
         self.precision = plan.precision
-        self.share = native.share(first, (plan.first or plan).provider)
+        self.share = native.share(first, fallback.provider)
         inputs, outputs = first.get_inputs(), first.get_outputs()
         if isinstance(given, Given):
             text = first.get_modelmeta().custom_metadata_map.get(KEY)
@@ -173,6 +177,7 @@ class Session:
         """
         shape = (1, self.description.input.channels, *size)
         with self._lock:
+            self._count(_OFTEN - 1)
             if self._shapes == "repeated":
                 self._recent.extend([shape] * _OFTEN)
         self.run(np.zeros(shape, np.float32))
@@ -259,14 +264,25 @@ class Session:
     def _session(self, shape: Shape) -> tuple[Any, str]:
         """The session for an input shape, its own if it has or deserves one; and its provider."""
         with self._lock:
+            self._count(1)
             if shape not in self._own and self._deserves_its_own(shape):
                 self._build_for(shape)
             if shape in self._own:
                 self._own.move_to_end(shape)
                 return self._own[shape], self.plan.provider
-            plan = self.plan.first or self.plan
-            self._any = self._any or native.load(self.file, plan)
-            return self._any, plan.provider
+            self._any = self._any or self._load_any()
+            return self._any, (self.plan.first or self.plan).provider
+
+    def _count(self, runs: int) -> None:
+        """Count runs, and let go of the session for all sizes if another graph is worth loading."""
+        before, self._runs = self._runs, self._runs + runs
+        if before < _OFTEN <= self._runs and self._has_second_graph:
+            self._any = None
+
+    def _load_any(self) -> Any:
+        """Load a session for all sizes."""
+        plan = self.plan.first or self.plan
+        return native.load(self.file, plan, second=self._runs >= _OFTEN)
 
     def _deserves_its_own(self, shape: Shape) -> bool:
         if self._shapes == "dynamic":

@@ -180,6 +180,8 @@ class _Job:
         rest = width * (pixel * (crop[0] + 1024) + 16 * self._window.stride[0])
         count = session.fits(crop, self._request.batch_size, rest)
         with session.reserve((count, channels, *crop), rest):
+            if done < len(self._tops):
+                session.warm_up(crop)  # so that a resumed run computes in the same way
             strips = run_window(
                 self._rows.size,
                 self._window,

@@ -117,13 +117,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def warm_up(pipeline: Pipeline) -> None:
-    """Segment an image, which compiles or loads code that later ones reuse.
+    """Segment a few images, which compiles or loads what later ones reuse.
 
     Example:
         >>> warm_up(pipeline)  # before the first request, which should not wait for it
     """
     load_loop()
-    list(pipeline.predict(np.zeros((64, 64, 3), np.uint8), on_error="yield"))
+    sizes = [(64, 32 * count) for count in range(2, 2 + 4 * len(pipeline.sessions))]
+    images = [np.zeros((*size, 3), np.uint8) for size in sizes]
+    list(pipeline.predict(images, on_error="yield"))
 
 
 def run(pipeline: Pipeline, settings: Settings, sock: socket.socket) -> None:
