@@ -14,8 +14,9 @@ Example:
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from segrt import lazy
 
 # Since 1.29, ONNX Runtime reports sessions to Microsoft. It reads this once, when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -86,14 +87,4 @@ __all__ = [
     "to_coco",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'segrt' has no attribute {name!r}")
-    value = getattr(import_module(f"segrt.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.names(__name__, _MODULES)

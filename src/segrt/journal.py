@@ -12,11 +12,12 @@ between:
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segrt import manifest
 from segrt.errors import ConfigError, InputError
@@ -188,23 +189,26 @@ class Journal:
                 self.page_stems.append(row.stem)
 
 
-def check_settings(before: Settings, now: Settings, what: str) -> None:
+def check_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], what: str, other: str = "folder and manifest"
+) -> None:
     """Refuse to mix results that were made in different ways.
 
     Args:
         before: the settings of the manifest.
         now: those of this call.
         what: was begun with the first: "out/manifest.jsonl was".
+        other: what the call may name instead: another folder and manifest.
 
     Raises:
         ConfigError: they differ.
     """
-    now = manifest.parse_header(manifest.header(now))  # as they are read again
+    now = json.loads(json.dumps(now))  # as they are read again
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise ConfigError(
-                f"{what} begun with {name} {before.get(name)}, but this call has {name} "
-                f"{now.get(name)}: use the same, or another folder and manifest"
+                f"{what} begun with {name} {before.get(name)!s:.80}, but this call has {name} "
+                f"{now.get(name)!s:.80}: use the same, or another {other}"
             )
 
 

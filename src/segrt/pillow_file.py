@@ -135,6 +135,7 @@ def _opened(
     content: str | bytes, reading: Reading, formats: tuple[str, ...]
 ) -> Iterator[Image.Image]:
     file = io.BytesIO(content) if isinstance(content, bytes) else content
+    Image.preinit()  # else Pillow 13 loads all its plugins to see whether a PNG is a JPEG
     with _raised_limit(reading):
         image = Image.open(file, formats=formats)
     try:

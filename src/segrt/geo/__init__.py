@@ -10,8 +10,9 @@ Example:
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from segrt import lazy
 
 if TYPE_CHECKING:
     from segrt.geo.job import LabelMap, segment
@@ -22,14 +23,4 @@ _MODULES = {"LabelMap": "job", "Raster": "raster", "polygons": "vectors", "segme
 
 __all__ = ["LabelMap", "Raster", "polygons", "segment"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'segrt.geo' has no attribute {name!r}")
-    value = getattr(import_module(f"segrt.geo.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.names(__name__, _MODULES)

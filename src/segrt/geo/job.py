@@ -22,7 +22,6 @@ from segrt.geo.output import (
     Layer,
     Parts,
     as_tags,
-    compare,
     label_type,
     not_written,
     read_tags,
@@ -31,6 +30,7 @@ from segrt.geo.output import (
 from segrt.geo.raster import Raster
 from segrt.geo.rows import Rows
 from segrt.geo.scale import PERCENTILES, ScaleLike
+from segrt.journal import check_settings
 from segrt.pipeline import Pipeline
 from segrt.postprocess import Upsampled
 from segrt.request import Request
@@ -322,7 +322,7 @@ def _is_complete(layers: list[Layer], settings: dict[str, Any]) -> bool:
     before = read_tags(target).get("settings")
     if before is None:
         raise InputError(f"{target} exists and is not a label raster of segrt: use another name")
-    compare(before, settings, str(target))
+    check_settings(before, settings, f"{target} was", "name")
     return True
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from segrt.errors import ConfigError, InputError
 from segrt.files import replacing, write_atomic
 from segrt.geo.library import calls
+from segrt.journal import check_settings
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -202,7 +203,9 @@ class Parts:
                     "delete the folder to begin again"
                 )
             else:
-                compare(json.loads(file.read_bytes()), settings, str(self._target))
+                check_settings(
+                    json.loads(file.read_bytes()), settings, f"{self._target} was", "name"
+                )
         except BaseException:
             self._lock.release()
             raise
@@ -210,26 +213,6 @@ class Parts:
 
 def _folder(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
-
-
-def compare(before: Mapping[str, Any], now: Mapping[str, Any], target: str) -> None:
-    """Refuse to mix results that were made in different ways.
-
-    Raises:
-        ConfigError: the settings differ; the message names the first one that does.
-    """
-    now = json.loads(json.dumps(now))  # as they are read again
-    for name in [*now, *before]:
-        if before.get(name) != now.get(name):
-            raise ConfigError(
-                f"{target} was begun with {name} {_shown(before.get(name))}, but this call has "
-                f"{name} {_shown(now.get(name))}: use the same, or another name"
-            )
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def not_written(target: Path, error: OSError) -> InputError:

@@ -8,8 +8,9 @@ Example:
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from segrt import lazy
 
 if TYPE_CHECKING:
     from segrt.ray.job import segment
@@ -21,14 +22,4 @@ _MODULES = {"app": "service", "Segmenter": "segmenter", "segment": "job", "unpac
 
 __all__ = ["Segmenter", "app", "segment", "unpack"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'segrt.ray' has no attribute {name!r}")
-    value = getattr(import_module(f"segrt.ray.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.names(__name__, _MODULES)
