@@ -99,6 +99,17 @@ def test_quantised_models_run_in_int8(
         assert plan.precision != "int8"
 
 
+def test_openvino_runs_int8_only_in_sessions_for_one_size() -> None:
+    device, mode = Device.parse("cpu"), Mode.HIGH_PERFORMANCE
+    plan = plans(device, mode, m.OPENVINO_VNNI, quantised=True)[0]
+    assert (plan.name, plan.shapes) == ("openvino int8", "repeated")
+    assert plan.first is not None
+    assert plan.first.name == "cpu int8"
+    hpi = HpiConfig(backend="openvino", precision="int8")
+    (alone,) = plans(device, mode, m.OPENVINO_VNNI, hpi_config=hpi, quantised=True)
+    assert (alone.first, alone.shapes) == (None, "fixed")
+
+
 def test_options_of_int8() -> None:
     def options(device: str, machine: Catalog) -> dict[str, str]:
         return dict(plans(Device.parse(device), FAST, machine, quantised=True)[0].options)
