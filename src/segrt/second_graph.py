@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import base64
 import mmap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from segrt import external_data
@@ -45,8 +43,7 @@ def read(file: Path) -> bytes | None:
     Raises:
         ModelError: the second graph is damaged, or refers to other files.
     """
-    with _mapped(file) as model:
-        return assemble(model, str(file)) if model else None
+    return assemble(_mapped(file), str(file))
 
 
 def exists(file: Path) -> bool:
@@ -55,8 +52,7 @@ def exists(file: Path) -> bool:
     Raises:
         ModelError: see `read`.
     """
-    with _mapped(file) as model:
-        return bool(model and _parts(model, str(file)))
+    return _parts(_mapped(file), str(file)) is not None
 
 
 def assemble(model: memoryview, name: str = "the model") -> bytes | None:
@@ -70,15 +66,12 @@ def assemble(model: memoryview, name: str = "the model") -> bytes | None:
     return None if [*external_data.locations(memoryview(whole))] else whole
 
 
-@contextmanager
-def _mapped(file: Path) -> Iterator[memoryview | None]:
-    """The contents of a file; None if it is empty."""
+def _mapped(file: Path) -> memoryview:
+    """The contents of a file."""
     with file.open("rb") as opened:
-        # The map is not closed here: an error's traceback may still refer to parts of it.
-        is_empty = not opened.seek(0, 2)
-        yield (
-            None if is_empty else memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-        )
+        if not opened.seek(0, 2):
+            return memoryview(b"")  # an empty file can't be mapped
+        return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _parts(model: memoryview, name: str) -> tuple[bytes, list[memoryview]] | None:

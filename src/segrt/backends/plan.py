@@ -196,6 +196,11 @@ class Plan:
         return self.backend.device
 
     @property
+    def general(self) -> Plan:
+        """The plan for input sizes that have no session of their own."""
+        return self.first or self
+
+    @property
     def where(self) -> str:
         """The device, as in "cpu" or "gpu:0"."""
         return self.device if self.device == "cpu" else f"{self.device}:{self.device_id}"
@@ -395,11 +400,11 @@ def plans(
     if not found:
         raise DeviceError(_refusal(request, reasons))
     found[0] = replace(found[0], note=_note(request, found[0], first))
-    if mode is Mode.NORMAL and found[0].backend.name == "openvino":
-        found[0] = replace(found[0], first=found[1])
-    if found[0].name == "openvino int8":
-        other = next((plan for plan in found if plan.name == "cpu int8"), None)
-        found[0] = replace(found[0], first=other)
+    if found[0].backend.name == "openvino" and (
+        mode is Mode.NORMAL or found[0].precision == "int8"
+    ):
+        same = (plan for plan in found[1:] if plan.precision == found[0].precision)
+        found[0] = replace(found[0], first=next(same, None))
     return tuple(found)
 
 

@@ -85,12 +85,12 @@ class Session:
         self.plan = plan
         self.file = file
         self._runs = 0
-        fallback = plan.first or plan
-        self._has_second_graph = fallback.uses_second_graph and second_graph.exists(file)
+        uses_second_graph = plan.general.uses_second_graph
+        self._has_second_graph = uses_second_graph and second_graph.exists(file)
         first = self._load_any()
         self._ran = local()
         self.precision = plan.precision
-        self.share = native.share(first, fallback.provider)
+        self.share = native.share(first, plan.general.provider)
         inputs, outputs = first.get_inputs(), first.get_outputs()
         if isinstance(given, Given):
             text = first.get_modelmeta().custom_metadata_map.get(KEY)
@@ -113,7 +113,7 @@ class Session:
     @property
     def provider(self) -> str:
         """The provider of this thread's last run; before that, of the next one."""
-        return getattr(self._ran, "provider", (self.plan.first or self.plan).provider)
+        return getattr(self._ran, "provider", self.plan.general.provider)
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Run the network.
@@ -271,7 +271,7 @@ class Session:
                 self._own.move_to_end(shape)
                 return self._own[shape], self.plan.provider
             self._any = self._any or self._load_any()
-            return self._any, (self.plan.first or self.plan).provider
+            return self._any, self.plan.general.provider
 
     def _count(self, runs: int) -> None:
         """Count runs, and let go of the session for all sizes if another graph is worth loading."""
@@ -281,8 +281,7 @@ class Session:
 
     def _load_any(self) -> Any:
         """Load a session for all sizes."""
-        plan = self.plan.first or self.plan
-        return native.load(self.file, plan, second=self._runs >= _OFTEN)
+        return native.load(self.file, self.plan.general, second=self._runs >= _OFTEN)
 
     def _deserves_its_own(self, shape: Shape) -> bool:
         if self._shapes == "dynamic":
@@ -380,7 +379,7 @@ def start(
             log.warning("%s; trying %s", error, found[later])
         else:
             took = (perf_counter() - begun) * 1000
-            log.debug("%s is loaded in %.0f ms; images run on %s", file, took, plan.first or plan)
+            log.debug("%s is loaded in %.0f ms; images run on %s", file, took, plan.general)
             return session
     raise AssertionError("plans() returns at least one plan")
 

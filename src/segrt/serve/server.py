@@ -123,6 +123,7 @@ def warm_up(pipeline: Pipeline) -> None:
         >>> warm_up(pipeline)  # before the first request, which should not wait for it
     """
     load_loop()
+    # Of different sizes, as images to come may be: a session's fourth run loads its second graph.
     sizes = [(64, 32 * count) for count in range(2, 2 + 4 * len(pipeline.sessions))]
     images = [np.zeros((*size, 3), np.uint8) for size in sizes]
     list(pipeline.predict(images, on_error="yield"))
