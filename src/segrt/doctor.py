@@ -69,7 +69,10 @@ def report(machine: Catalog) -> dict[str, Any]:
     modes, can_run = {}, False
     for mode in Mode:
         try:
-            modes[mode.value] = str(plans(None, mode, machine)[0])
+            plan = plans(None, mode, machine)[0]
+            modes[mode.value] = str(plan)
+            if plan.first:
+                modes[mode.value] += f"; {plan.first.provider} for image sizes that don't recur"
             can_run = True
         except SegrtError as error:
             modes[mode.value] = f"can't run: {error}"

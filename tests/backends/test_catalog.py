@@ -128,6 +128,15 @@ def test_doctor_reports_no_problem_on_a_working_machine(capsys: pytest.CaptureFi
     assert "high-performance mode would run TensorrtExecutionProvider fp16 on gpu:0" in out
 
 
+def test_doctor_names_what_runs_sizes_that_do_not_recur() -> None:
+    modes = report(m.OPENVINO)["modes"]
+    assert modes["normal"] == (
+        "OpenVINOExecutionProvider fp32 on cpu, 4 threads; "
+        "CPUExecutionProvider for image sizes that don't recur"
+    )
+    assert modes["high-performance"] == "OpenVINOExecutionProvider fp32 on cpu, 4 threads"
+
+
 def test_doctor_prints_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     for machine, can_run in ((m.GPU_H100, True), (m.GPU_WHEEL_NO_GPU, True), (m.NOTHING, False)):
         assert doctor(machine, as_json=True) == can_run
