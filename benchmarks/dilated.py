@@ -27,7 +27,7 @@ from segrt.backends.session import Session
 from segrt.bench.pairs import interleave, ratio
 from segrt.types import Device
 from segrt_export.graph import Builder
-from segrt_export.passes.winograd import Axis, add_convolution, add_tile_indices
+from segrt_export.passes.winograd import Axis, add_convolution, add_pixels, add_tile_indices
 
 HEIGHT, WIDTH, REPEAT = 64, 128, 7
 CASES = (
@@ -115,11 +115,11 @@ def add_shifts(build: Builder, weight: Weight, dilation: int) -> list[str]:
 def add_winograd(build: Builder, weight: Weight, dilation: int) -> list[str]:
     """The form of the `winograd` pass."""
     tall, wide = Axis.best(HEIGHT, dilation), Axis.best(WIDTH, dilation)
-    x_last = build.add("Transpose", "x", perm=[0, 2, 3, 1])
-    indices = add_tile_indices(build, x_last, tall, wide)
+    indices = add_tile_indices(build, "x", tall, wide)
     kernel = build.const(weight, "float32")
     out, channels = weight.shape[:2]
-    y_last = add_convolution(build, x_last, kernel, (out, channels), tall, wide, indices)
+    pixels = add_pixels(build, "x", channels, shared=False)
+    y_last = add_convolution(build, pixels, kernel, (out, channels), tall, wide, indices)
     return [build.add("Transpose", y_last, perm=[0, 3, 1, 2])]
 
 

@@ -42,6 +42,7 @@ def test_transforms_compute_the_convolution(m: int) -> None:
     stride=st.sampled_from([4, 8, 16]),
     bias=st.booleans(),
     relu=st.booleans(),
+    shared=st.booleans(),
     shape=st.tuples(st.integers(1, 2), st.integers(1, 150), st.integers(1, 150)),
     seed=st.integers(0, 1000),
 )
@@ -51,6 +52,7 @@ def test_same_result_with_fewer_multiply_adds(
     stride: int,
     bias: bool,
     relu: bool,
+    shared: bool,
     shape: tuple[int, int, int],
     seed: int,
 ) -> None:
@@ -58,10 +60,9 @@ def test_same_result_with_fewer_multiply_adds(
     small = net.add(
         "AveragePool", "x", kernel_shape=[stride] * 2, strides=[stride] * 2, ceil_mode=1
     )
-    y = _convolution(
-        net, net.conv(small, 3, CHANNELS), CHANNELS, CHANNELS + more, dilation, bias=bias
-    )
-    model = net.model(net.add("Relu", y) if relu else y)
+    wide = net.conv(small, 3, CHANNELS)
+    y = _convolution(net, wide, CHANNELS, CHANNELS + more, dilation, bias=bias)
+    model = net.model(net.add("Relu", y) if relu else y, *[net.add("Neg", wide)] * shared)
     x = images(*shape)
     expected, work = run(model, x)[0], multiply_adds(model)
     done = winograd(model)
