@@ -20,6 +20,7 @@ import segrt
 from segrt import cli, graph_tail, second_graph, tuning
 from segrt.errors import ConfigError, ExportError, InputError, ModelError, SegrtError
 from segrt.metadata import KEY, ModelMeta, Upsample
+from segrt_export import quantization
 from segrt_export.cli import main
 from segrt_export.quantization import Limit, quantize
 
@@ -156,6 +157,29 @@ def test_a_layer_that_costs_accuracy_stays_in_fp32(photos: Path, tmp_path: Path)
     ]
     assert float_layer.input[0] == convolutions[2].input[0]
     assert kinds(model).count("QuantizeLinear") == 3
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_layers_of_large_networks_are_compared_in_groups_first(
+    groups: int, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantization, "_GROUPS", groups)
+    plain = [np.eye(3)] * 3
+    file = _write(tmp_path / "m.onnx", *plain, LOUD, PLAIN, *plain)
+    steps: list[tuple[str, int, int]] = []
+    done = quantize(
+        file,
+        tmp_path / "int8.onnx",
+        photos,
+        limit=Limit(max_drop=2),
+        progress=lambda *step: steps.append(step),
+    )
+    (kept,) = done.report["float_layers"]
+    convolutions = [n for n in onnx.load(str(file)).graph.node if n.op_type == "Conv"]
+    assert kept["layer"] == convolutions[4].output[0]
+    compared = [step for step in steps if step[0] == "comparing layers"]
+    assert compared == [("comparing layers", n, 2 * groups) for n in range(1, 2 * groups + 1)]
+    assert done.report["agreement"] >= 98
 
 
 def test_a_model_that_loses_too_much_is_not_written(photos: Path, tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ MIN_PHOTOS = 4
 MAX_FLOAT = 0.5
 """Maximum share of the layers that stay in FP32: a network with more would gain too little."""
 
-_RANKING = 4  # photos on which single layers are compared
+_RANKING = 4  # photos on which layers are compared
+_GROUPS = 48  # of layers, that are compared
 _ATTENTION = 0.05  # Softmax operators per convolution
 _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}  # silences a warning
 _Labels = npt.NDArray[np.integer]
@@ -108,7 +109,8 @@ def quantize(
 
     Every second photo calibrates, the others measure. If more than `limit.max_drop` is lost, the
     layers are ranked by the labels that each changes alone, and as few as possible of the worst,
-    at most `MAX_FLOAT` of all, stay in FP32.
+    at most `MAX_FLOAT` of all, stay in FP32. Networks with many layers are ranked by groups of
+    adjacent ones first, and then only the layers of the worst groups one by one.
 
     Example:
         >>> done = quantize(Path("roads.onnx"), Path("roads.int8.onnx"), Path("photos"))
@@ -394,7 +396,7 @@ class _Judge:
         layers = self._network.layers
         if self._passes(0):
             return self._kept(0)
-        self._ranked = sorted(self._damages(), key=lambda pair: -pair[1])
+        self._ranked = self._rank()
         most, failed, count = int(MAX_FLOAT * len(layers)), 0, 1
         while count <= most and not self._passes(count):
             failed, count = count, min(2 * count, most) if count < most else most + 1
@@ -448,17 +450,31 @@ class _Judge:
         )
         return self._drop(self._scores[count]) <= self._limit.max_drop
 
-    def _damages(self) -> Iterator[tuple[str, float]]:
-        """How many labels each layer changes alone, in %, on photos that calibrated."""
+    def _rank(self) -> list[tuple[str, float]]:
+        """The layers, with the share of the labels that each changes, in %, the worst first."""
         layers = self._network.layers
-        for done, layer in enumerate(layers, 1):
-            session = _session(self._network.model([layer]).SerializeToString())
-            same = [
-                np.mean(self._network.labels(session, photo) == self._expected[photo])
-                for photo in self._ranking
-            ]
-            yield layer, 100 * (1 - float(np.mean(same)))
-            self._progress("comparing layers", done, len(layers))
+        size = -(-len(layers) // _GROUPS)
+        groups = [layers[start : start + size] for start in range(0, len(layers), size)]
+        total = len(groups) + (_GROUPS if size > 1 else 0)
+        damages: dict[str, float] = {}
+        for done, group in enumerate(groups, 1):
+            damages |= dict.fromkeys(group, self._damage(group) / len(group))
+            self._progress("comparing layers", done, total)
+        if size > 1:
+            worst = sorted(layers, key=lambda layer: -damages[layer])[:_GROUPS]
+            for done, layer in enumerate(worst, len(groups) + 1):
+                damages[layer] = self._damage([layer])
+                self._progress("comparing layers", done, total)
+        return sorted(damages.items(), key=lambda pair: -pair[1])
+
+    def _damage(self, layers: Sequence[str]) -> float:
+        """How many labels some layers change alone, in %, on photos that calibrated."""
+        session = _session(self._network.model(layers).SerializeToString())
+        same = [
+            np.mean(self._network.labels(session, photo) == self._expected[photo])
+            for photo in self._ranking
+        ]
+        return 100 * (1 - float(np.mean(same)))
 
     def _drop(self, score: _Score) -> float:
         if self._limit.metric == "agreement":
