@@ -506,10 +506,10 @@ def test_bands_without_a_meaning_are_listed(
             segrt.geo.segment(pipeline, file, tmp_path / "l.tif")
     with pytest.raises(InputError, match="gdal_translate -expand rgb"):
         segrt.geo.Raster(palette, bands=(1, 1, 1))
-    with pytest.raises(ConfigError, match="is the scene itself"):
+    with pytest.raises(ConfigError, match="is an input itself"):
         segrt.geo.segment(pipeline, grey, grey)
     scored = write(tmp_path / "l_scores.tif", rgb)
-    with pytest.raises(ConfigError, match="is the scene itself"):
+    with pytest.raises(ConfigError, match="is an input itself"):
         segrt.geo.segment(pipeline, scored, tmp_path / "l.tif", scores=True)
     with pytest.raises(ConfigError, match=r"ends in \.tif"):
         segrt.geo.segment(pipeline, grey, tmp_path / "l.png")
@@ -773,3 +773,224 @@ def test_command(
     assert command(scenes, "-o", scenes) == 1
     assert command("-o", out) == 2
     assert command(scenes / "a.tif") == 2
+
+
+def test_files_that_a_scene_is_read_from_are_not_replaced(
+    pipeline: segrt.Pipeline, rgb: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write(tmp_path / "scene.tif", rgb)
+    before = scene.read_bytes()
+    inner, outer = tmp_path / "inner.vrt", tmp_path / "outer.vrt"
+    rasterio.shutil.copy(scene, inner, driver="VRT")
+    rasterio.shutil.copy(inner, outer, driver="VRT")
+    for source in (inner, outer, f"GTIFF_DIR:1:{scene}", f"vrt://{scene}?bands=1,2,3"):
+        with pytest.raises(ConfigError, match="is an input itself, or part of one"):
+            segrt.geo.segment(pipeline, source, scene, slide=SLIDE)
+    with pytest.raises(ConfigError, match="is an input itself"):
+        segrt.geo.polygons(_label_vrt(tmp_path, rgb), tmp_path / "labels.gpkg")
+    raster = write(tmp_path / "raster.gpkg", rgb, driver="GPKG", photometric=None)
+    raster_bytes = raster.read_bytes()
+    argv = ["segrt", "geo", f"GPKG:{raster}:raster", "-o", str(tmp_path / "o.tif"), "--polygons"]
+    argv += [str(raster), "--model-dir", str(pipeline.session.file), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert (scene.read_bytes(), raster.read_bytes()) == (before, raster_bytes)
+
+
+def _label_vrt(folder: Path, rgb: Array) -> Path:
+    """A VRT whose source is called labels.gpkg."""
+    labels = write(folder / "labels.gpkg", rgb[:1], driver="GTiff")
+    rasterio.shutil.copy(labels, folder / "labels.vrt", driver="VRT")
+    return folder / "labels.vrt"
+
+
+def _box(*bounds: float) -> dict[str, Any]:
+    left, low, right, high = bounds
+    ring = [[left, low], [right, low], [right, high], [left, high], [left, low]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+AMERICAS, AFRICA = _box(-180, -60, -30, 70), _box(-20, -35, 55, 37)
+# The scene of NORTH_UP is at 15 degrees east and 36 north.
+HERE, FIJI = _box(14, 35, 16, 37), _box(-180, -20, -179, -15)
+MULTI = {"type": "MultiPolygon", "coordinates": [HERE["coordinates"]]}
+BOW_TIE = {"type": "Polygon", "coordinates": [[[13, 35], [16, 37], [16, 35], [13, 37], [13, 35]]]}
+
+
+def _collection(*geometries: Any) -> dict[str, Any]:
+    return {"type": "GeometryCollection", "geometries": [*geometries]}
+
+
+@pytest.mark.parametrize(
+    ("area", "covered"),
+    [
+        (_box(-180, -90, 180, 90), 1),
+        (AMERICAS, 0),
+        (AFRICA, 1),
+        (_box(-82, -56, -34, 13), 0),
+        (_box(100, -45, 180, 0), 0),
+        (_collection(FIJI, HERE), 1),
+        (_collection(_collection(FIJI, {"type": "MultiPolygon", "coordinates": []}), HERE), 1),
+        (_collection(_collection(MULTI)), 1),
+        (BOW_TIE, 1),
+    ],
+)
+def test_areas_of_interest_may_be_anywhere(
+    pipeline: segrt.Pipeline, rgb: Array, tmp_path: Path, area: dict[str, Any], covered: float
+) -> None:
+    file = tmp_path / "area.geojson"
+    file.write_text(json.dumps(area))
+    scene = write(tmp_path / "scene.tif", rgb)
+    result = segrt.geo.segment(pipeline, scene, tmp_path / "l.tif", slide=SLIDE, aoi=file)
+    assert result.covered == covered
+
+
+def test_areas_of_interest_across_180_degrees(
+    pipeline: segrt.Pipeline, rgb: Array, tmp_path: Path
+) -> None:
+    there = Affine(20_000, 0, 0, 0, -20_000, 2_200_000)
+    scene = write(tmp_path / "scene.tif", rgb, crs="EPSG:3832", transform=there)  # centre at 150
+    file = tmp_path / "area.geojson"
+    both = _collection(_box(170, -10, 180, 10), _box(-180, -10, -170, 10))
+    file.write_text(json.dumps(both))
+    result = segrt.geo.segment(pipeline, scene, tmp_path / "l.tif", slide=SLIDE, aoi=file)
+    columns = np.flatnonzero((read(result.path) != 255).any(0))
+    # 20 degrees of 111.3 km, 20 km a pixel, without a gap.
+    assert np.ptp(columns) + 1 == len(columns) == pytest.approx(20 * 111.32 / 20, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"type": "Polygon", "coordinates": [[[14, 35], [16, 35], [16, 37]]]}', "area.geojson: "),
+        ('{"type": "Point", "coordinates": [14, 35]}', "holds no polygon"),
+    ],
+)
+def test_unusable_areas_are_refused(
+    pipeline: segrt.Pipeline, rgb: Array, tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "area.geojson"
+    file.write_text(text)
+    scene = write(tmp_path / "scene.tif", rgb)
+    with pytest.raises(InputError, match=message):
+        segrt.geo.segment(pipeline, scene, tmp_path / "l.tif", slide=SLIDE, aoi=file)
+
+
+def test_tables_beside_the_area_are_left_out(
+    pipeline: segrt.Pipeline, rgb: Array, tmp_path: Path
+) -> None:
+    import pyogrio.raw
+    import shapely
+
+    file = tmp_path / "area.gpkg"
+    wkb = shapely.to_wkb(np.array([shapely.box(14, 35, 16, 37)]))
+    names = [np.array(["a"], object)]
+    where = {"crs": "EPSG:4326", "geometry_type": "Polygon"}
+    pyogrio.raw.write(file, wkb, names, ["n"], layer="a", **where)
+    pyogrio.raw.write(file, None, names, ["n"], layer="layer_styles", geometry_type=None)
+    assert len(pyogrio.list_layers(file)) == 2
+    scene = write(tmp_path / "scene.tif", rgb)
+    result = segrt.geo.segment(pipeline, scene, tmp_path / "l.tif", slide=SLIDE, aoi=file)
+    assert result.covered == 1
+
+
+@pytest.mark.parametrize("missing", [-9999, np.nan])
+def test_values_without_data_do_not_count_for_coarser_pixels(
+    pipeline: segrt.Pipeline, rgb: Array, truth: Array, tmp_path: Path, missing: float
+) -> None:
+    """Red has no data in every fourth pixel."""
+    bands = rgb.astype(np.int16 if missing == -9999 else np.float32)
+    bands[0, ::2, ::2] = missing
+    nodata = None if np.isnan(missing) else missing
+    scene = write(tmp_path / "scene.tif", bands, nodata=nodata, photometric="minisblack")
+    call: dict[str, Any] = {"slide": SLIDE, "scale": "0,255", "resolution": 1.0}
+    result = segrt.geo.segment(pipeline, scene, tmp_path / "l.tif", **call)
+    with segrt.geo.Raster(scene, scale="0,255", resolution=1.0) as raster:
+        pixels, valid = raster.read(slice(0, raster.size[0]))
+    assert valid.all()
+    np.testing.assert_array_equal(pixels, rgb[::-1, 1::2, 1::2].transpose(1, 2, 0))
+    labels = read(result.path)
+    assert (labels == truth[::2, ::2]).mean() > 0.9
+    assert result.covered == 1
+
+
+def test_masks_beside_an_alpha_band_and_of_single_bands(
+    rgb: Array, mask: Array, tmp_path: Path
+) -> None:
+    shown = np.concatenate([rgb, np.full_like(rgb[:1], 255)])
+    both = write(tmp_path / "both.tif", shown, photometric="rgb", alpha="yes")
+    aside = write(tmp_path / "mask.tif", mask[None].astype(np.uint8) * 255)
+    single = write(tmp_path / "single.tif", rgb)
+    own = np.stack([np.full_like(mask, True), mask, mask]).astype(np.uint8) * 255
+    for file, bands, flags in ((both, read(aside)[None], 2), (single, own, 0)):
+        sidecar = write(file.with_name(f"{file.name}.msk"), bands, photometric="minisblack")
+        with rasterio.open(sidecar, "r+") as written:
+            count = 4 if file == both else 3
+            written.update_tags(**{f"INTERNAL_MASK_FLAGS_{n}": flags for n in range(1, count + 1)})
+        with segrt.geo.Raster(file) as raster:
+            np.testing.assert_array_equal(raster.read(slice(0, HEIGHT))[1], mask)
+
+
+def test_coordinate_systems_unknown_to_geotiff_are_kept(
+    pipeline: segrt.Pipeline, rgb: Array, expected: Array, tmp_path: Path
+) -> None:
+    equal_earth = rasterio.crs.CRS.from_proj4("+proj=eqearth +datum=WGS84")
+    scene = write(tmp_path / "scene.vrt", rgb, driver="GTiff", crs=None)
+    scene.rename(tmp_path / "scene.tif")
+    rasterio.shutil.copy(tmp_path / "scene.tif", scene, driver="VRT")
+    text = scene.read_text()
+    at = text.index("<GeoTransform>")
+    scene.write_text(f"{text[:at]}<SRS>{equal_earth.to_wkt(version='WKT2_2019')}</SRS>{text[at:]}")
+    out = tmp_path / "out"
+    result = segrt.geo.segment(pipeline, scene, out / "l.tif", slide=SLIDE, scores=True)
+    names = ["l.tif", "l.tif.aux.xml", "l_scores.tif", "l_scores.tif.aux.xml"]
+    assert sorted(file.name for file in out.iterdir()) == names
+    for file in (result.path, result.scores):
+        with rasterio.open(file) as opened:
+            assert opened.crs == equal_earth
+    np.testing.assert_array_equal(read(result.path), expected)
+    assert "<Category>red</Category>" in (out / "l.tif.aux.xml").read_text()
+
+
+def test_files_beside_an_earlier_raster_are_removed(
+    pipeline: segrt.Pipeline, rgb: Array, expected: Array, tmp_path: Path
+) -> None:
+    target = write(tmp_path / "l.tif", rgb[:1], mask=np.zeros((HEIGHT, WIDTH), np.uint8))
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(target, "r+") as old:
+        old.build_overviews([2], rasterio.enums.Resampling.nearest)
+    write(tmp_path / "l.tif.msk", rgb[:1])
+    assert (tmp_path / "l.tif.ovr").is_file()
+    scene = write(tmp_path / "scene.tif", rgb)
+    segrt.geo.segment(pipeline, scene, target, slide=SLIDE)
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["l.tif", "l.tif.aux.xml", "scene.tif"]
+    with rasterio.open(target) as labels:
+        np.testing.assert_array_equal(labels.read(1, masked=True), expected)
+
+
+def test_a_resumed_scene_has_the_same_sources(
+    pipeline: segrt.Pipeline, rgb: Array, tmp_path: Path
+) -> None:
+    file, scene, target = tmp_path / "scene.tif", tmp_path / "scene.vrt", tmp_path / "l.tif"
+    rasterio.shutil.copy(write(file, rgb), scene, driver="VRT")
+    segrt.geo.segment(pipeline, scene, target, slide=SLIDE)
+    (tmp_path / "scene.tif.aux.xml").write_text("<PAMDataset/>\n")  # of a program that shows it
+    segrt.geo.segment(pipeline, scene, target, slide=SLIDE, resume=True)
+    write(file, rgb[::-1])
+    os.utime(file, (time.time(), time.time() + 9))
+    with pytest.raises(ConfigError, match="begun with scene_modified"):
+        segrt.geo.segment(pipeline, scene, target, slide=SLIDE, resume=True)
+
+
+def test_names_outside_utf8_are_refused(
+    pipeline: segrt.Pipeline, rgb: Array, tmp_path: Path
+) -> None:
+    scene, odd = write(tmp_path / "scene.tif", rgb), tmp_path / os.fsdecode(b"\xff.tif")
+    for source, target in ((scene, odd), (odd, tmp_path / "l.tif")):
+        with pytest.raises(InputError, match=r"\\udcff\.tif' is not a name in UTF-8"):
+            segrt.geo.segment(pipeline, source, target, slide=SLIDE)
+    labels = write(tmp_path / "labels.tif", rgb[:1])
+    with pytest.raises(InputError, match=r"not a name in UTF-8"):
+        segrt.geo.polygons(labels, tmp_path / os.fsdecode(b"\xff.gpkg"))

@@ -456,3 +456,50 @@ def test_a_full_disk_is_an_error(tmp_path: Path, suffix: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "values"),
+    [
+        ("EPSG:4326", (1.2, 0, -180, 0, -1.2, 60), np.zeros((100, 300))),
+        ("EPSG:4326", (1.2, 0, -180 + 1e-12, 0, -1.2, 60), np.zeros((100, 300))),
+        ("EPSG:3857", (133_000, 0, -19_950_000, 0, -133_000, 9_000_000), np.zeros((100, 300))),
+        ("EPSG:3857", (39_900, 0, -19_950_000, 0, -39_900, 900_000), np.eye(10, 1000, 800)),
+    ],
+)
+def test_polygons_around_the_world_in_wgs84(
+    crs: str, transform: tuple[float, ...], values: Any, tmp_path: Path
+) -> None:
+    file = save(
+        tmp_path / "labels.tif",
+        values.astype(np.uint8),
+        crs=crs,
+        transform=rasterio.Affine(*transform),
+    )
+    vectors.polygons(file, tmp_path / "out.gpkg", wgs84=True)
+    shapes, _, _ = read(tmp_path / "out.gpkg")
+    assert shapely.is_valid(shapes).all()
+    left, _, right, _ = shapely.total_bounds(shapes)
+    assert (left, right) == (pytest.approx(-180, abs=1), pytest.approx(180, abs=1))
+    assert shapely.coverage_is_valid(shapes)
+
+
+@pytest.mark.parametrize("width", [100, 200, 360])
+def test_lines_in_degrees_follow_parallels(width: int, tmp_path: Path) -> None:
+    there = rasterio.Affine(1, 0, -180, 0, -1, 60)
+    labels = np.zeros((120, width), np.uint8)
+    file = save(tmp_path / "labels.tif", labels, crs="EPSG:4326", transform=there)
+    vectors.polygons(file, tmp_path / "out.gpkg")
+    _, [row], _ = read(tmp_path / "out.gpkg")
+    ellipsoid = pyproj.Geod(ellps="WGS84")
+    curve = ellipsoid.a / math.sqrt(1 - ellipsoid.es * math.sin(math.radians(60)) ** 2)
+    parallel = curve * math.cos(math.radians(60)) * math.radians(width)
+    meridian = ellipsoid.inv(0, -60, 0, 60)[2]
+    assert row["perimeter_m"] == pytest.approx(2 * parallel + 2 * meridian, rel=1e-5)
+
+
+def test_places_that_are_not_on_earth_have_no_wgs84(tmp_path: Path) -> None:
+    file = save(tmp_path / "labels.tif", LABELS, crs="IAU_2015:30110")
+    assert vectors.polygons(file, tmp_path / "moon.gpkg") > 0
+    with pytest.raises(InputError, match="can't be converted to WGS 84"):
+        vectors.polygons(file, tmp_path / "earth.gpkg", wgs84=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from segrt.errors import InputError, MissingExtraError
-from segrt.geo.library import calls
+from segrt.geo.library import calls, name_of
+
+_Bounds: TypeAlias = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
 
 
 class Area:
@@ -22,21 +25,27 @@ class Area:
         digest: SHA-256 of the polygons.
     """
 
-    def __init__(self, file: str | os.PathLike[str], crs: Any, transform: Any) -> None:
+    def __init__(
+        self, file: str | os.PathLike[str], crs: Any, transform: Any, size: tuple[int, int]
+    ) -> None:
         """Read the polygons of all layers.
 
         Args:
             file: a vector file of any format that GDAL reads, in any coordinate system.
             crs: that of the raster; None if it has none. Then the file must have none either.
             transform: from pixels to coordinates of the raster.
+            size: (height, width) of the raster.
 
         Raises:
             InputError: the file can't be read or holds no polygon, or only one of the two has a
                 coordinate system.
             MissingExtraError: pyogrio or shapely is not installed.
         """
-        self._file, self._transform = os.fspath(file), transform
-        self._shapes = _polygons(self._file, crs)
+        self._file, self._transform = name_of(file), transform
+        t, corners = transform, [(column, row) for row in (0, size[0]) for column in (0, size[1])]
+        x = [t.a * column + t.b * row + t.c for column, row in corners]
+        y = [t.d * column + t.e * row + t.f for column, row in corners]
+        self._shapes = _polygons(self._file, crs, (min(x), min(y), max(x), max(y)))
         self.digest = hashlib.sha256(repr(self._shapes).encode()).hexdigest()
 
     def covers(self, rows: slice, width: int) -> npt.NDArray[np.bool_]:
@@ -46,6 +55,8 @@ class Area:
             from rasterio.windows import Window, transform
 
             height = rows.stop - rows.start
+            if not self._shapes:  # all are elsewhere
+                return np.zeros((height, width), np.bool_)
             inside = geometry_mask(
                 self._shapes,
                 (height, width),
@@ -55,7 +66,8 @@ class Area:
         return np.asarray(inside, np.bool_)
 
 
-def _polygons(file: str, crs: Any) -> list[Any]:
+def _polygons(file: str, crs: Any, bounds: _Bounds) -> list[Any]:
+    """The polygons of a file that may meet the bounds, as GeoJSON geometries."""
     try:
         import pyogrio.raw
         import shapely
@@ -69,26 +81,36 @@ def _polygons(file: str, crs: Any) -> list[Any]:
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"{file}: {' '.join(str(error).split())}") from None
     shapes: list[Any] = []
+    is_empty = True
     for meta, _, geometries, _ in read:
-        found = shapely.from_wkb(geometries[geometries != None])  # noqa: E711
-        parts = shapely.get_parts(found)
-        polygons = parts[shapely.get_type_id(parts) == 3]
+        if geometries is None:  # a table
+            continue
+        try:
+            parts = shapely.from_wkb(geometries[geometries != None])  # noqa: E711
+        except shapely.errors.ShapelyError as error:
+            raise InputError(f"{file}: {error}") from None
+        while (shapely.get_type_id(parts) > 3).any():  # collections, and those in them
+            parts = shapely.get_parts(parts)
+        polygons = shapely.force_2d(parts[shapely.get_type_id(parts) == 3])
         polygons = polygons[~shapely.is_empty(polygons)]
         if not len(polygons):
             continue
+        if not np.isfinite(shapely.get_coordinates(polygons)).all():
+            raise InputError(f"{file}: a polygon has coordinates that are not numbers")
+        is_empty = False
         if (crs is None) != (meta["crs"] is None):
             has, lacks = ("the scene", file) if crs else (file, "the scene")
             raise InputError(
                 f"{has} has a coordinate system and {lacks} has none: give both one, or neither"
             )
-        shapes += _moved(file, polygons, meta["crs"], crs)
-    if not shapes:
+        shapes += _moved(file, polygons, meta["crs"], crs, bounds)
+    if is_empty:
         raise InputError(f"{file} holds no polygon: give a file with the area of interest")
     return shapes
 
 
-def _moved(file: str, polygons: Any, before: Any, after: Any) -> list[Any]:
-    """Polygons in another coordinate system, as GeoJSON geometries."""
+def _moved(file: str, polygons: Any, before: Any, after: Any, bounds: _Bounds) -> list[Any]:
+    """Polygons in another coordinate system, as GeoJSON geometries, as far as they are near."""
     import shapely
 
     if after is None:
@@ -98,10 +120,39 @@ def _moved(file: str, polygons: Any, before: Any, after: Any) -> list[Any]:
         from rasterio.warp import transform_geom
 
         source = CRS.from_user_input(before)
-        if source != after:
-            # Straight edges may be curves in other coordinates.
-            left, low, right, high = shapely.total_bounds(polygons)
-            step = max(right - left, high - low) / 200
-            polygons = shapely.segmentize(polygons, step) if step > 0 else polygons
-        shapes = [shapely.geometry.mapping(polygon) for polygon in polygons]
-        return shapes if source == after else list(transform_geom(source, after, shapes))
+        if source == after:
+            return [shapely.geometry.mapping(polygon) for polygon in polygons]
+        # A projection may have no place, or a wrong one, for what is far away.
+        near = [shapely.box(*part) for part in _around(after, source, bounds)]
+        invalid = ~shapely.is_valid(polygons)
+        polygons[invalid] = shapely.make_valid(polygons[invalid])
+        parts = shapely.get_parts(shapely.intersection(polygons, shapely.union_all(near)))
+        while (shapely.get_type_id(parts) > 3).any():
+            parts = shapely.get_parts(parts)
+        parts = parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)]
+        if not len(parts):
+            return []
+        # Straight edges may be curves in other coordinates.
+        left, low, right, high = shapely.total_bounds(parts)
+        parts = shapely.segmentize(parts, max(right - left, high - low) / 200)
+        shapes = [shapely.geometry.mapping(part) for part in parts]
+        return list(transform_geom(source, after, shapes))
+
+
+def _around(crs: Any, other: Any, bounds: _Bounds) -> list[_Bounds]:
+    """The bounds in another coordinate system, with a margin; two if they cross 180 degrees.
+
+    Raises:
+        InputError: they are outside of its domain.
+    """
+    from rasterio.warp import transform_bounds
+
+    left, low, right, high = transform_bounds(crs, other, *bounds)
+    if not np.isfinite((left, low, right, high)).all():
+        raise InputError(f"the scene has no place in the coordinate system {other.to_string()}")
+    wide = left > right
+    margin = max(360 - left + right if wide else right - left, high - low) / 20
+    low, high = low - margin, high + margin
+    if wide:
+        return [(left - margin, low, 180, high), (-180, low, right + margin, high)]
+    return [(left - margin, low, right + margin, high)]

@@ -16,8 +16,9 @@ import numpy as np
 import segrt
 from segrt.backends.session import Session
 from segrt.errors import ConfigError, InputError
-from segrt.files import is_same_file, sha256
+from segrt.files import sha256
 from segrt.geo.area import Area
+from segrt.geo.library import check_output, files_of
 from segrt.geo.output import (
     Layer,
     Parts,
@@ -25,7 +26,6 @@ from segrt.geo.output import (
     label_type,
     not_written,
     read_tags,
-    save_names,
 )
 from segrt.geo.raster import Raster
 from segrt.geo.rows import Rows
@@ -116,8 +116,7 @@ def segment(
     if file.suffix.lower() not in (".tif", ".tiff"):
         raise ConfigError(f"{file} is not valid as a label raster: use a name that ends in .tif")
     for written in (file, _scores_of(file)) if scores else (file,):
-        if is_same_file(os.fspath(source), written):
-            raise ConfigError(f"{written} is the scene itself: use another name")
+        check_output(written, source)
     request = _request(pipeline, slide, scores, batch_size)
     with ExitStack() as stack:
         raster = stack.enter_context(
@@ -136,7 +135,7 @@ def segment(
             raise InputError(
                 f"{raster.path} has bands of {raster.dtype}, and {pipeline.model_name} takes uint8"
             )
-        area = None if aoi is None else Area(aoi, raster.crs, raster.transform)
+        area = None if aoi is None else Area(aoi, raster.crs, raster.transform, raster.size)
         settings = _settings(pipeline, request, raster, area, scale, nodata, resolution)
         layers = _layers(pipeline, raster, file, scores)
         if resume and _is_complete(layers, settings):
@@ -210,7 +209,6 @@ class _Job:
             "counts": np.sum(tops, axis=0).tolist(),
             "settings": settings,
         }
-        save_names(labels.target, self._pipeline.class_names)
         for layer in reversed(self._layers):
             layer.finish(folder, self._tops, as_tags(tags))
         self._parts.remove()
@@ -262,7 +260,8 @@ def _layers(pipeline: Pipeline, raster: Raster, target: Path, scores: bool) -> l
     if raster.crs is None and raster.transform.is_identity:
         grid["transform"] = None
     palette = pipeline.palette[: len(pipeline.class_names)] if dtype == np.uint8 else None
-    layers = [Layer("labels", target, {**grid, "dtype": dtype.name, "nodata": nodata}, palette)]
+    profile = {**grid, "dtype": dtype.name, "nodata": nodata}
+    layers = [Layer("labels", target, profile, palette, pipeline.class_names)]
     if scores:
         profile = {**grid, "dtype": "float32", "nodata": float("nan")}
         layers.append(Layer("scores", _scores_of(target), profile))
@@ -286,11 +285,13 @@ def _settings(
     low, high = PERCENTILES
     rule = f"percentile {low} to {high} of each band" if scale == "percentile" else "limits"
     session = pipeline.session
-    state = os.stat(raster.path) if os.path.isfile(raster.path) else None
+    # Programs that show a scene write statistics and overviews next to it.
+    files = [f for f in files_of(raster.path) if not f.name.endswith((".aux.xml", ".ovr"))]
+    states = [file.stat() for file in files]
     return {
         "scene": raster.path,
-        "scene_bytes": state and state.st_size,
-        "scene_modified": state and state.st_mtime_ns,
+        "scene_bytes": [state.st_size for state in states],
+        "scene_modified": [state.st_mtime_ns for state in states],
         "size": raster.size,
         "bands": raster.bands,
         "scale": raster.scale and {"rule": rule, "limits": raster.scale},

@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -48,6 +50,7 @@ class Layer:
         target: Path,
         profile: Mapping[str, Any],
         palette: npt.NDArray[np.uint8] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         """Describe it.
 
@@ -57,9 +60,10 @@ class Layer:
             profile: `width`, `height`, `dtype`, `nodata`, `transform` and `crs`, as for
                 `rasterio.open`.
             palette: uint8 (K, 3), RGB: the colour of each label; None for none.
+            names: the name of each label.
         """
         self._profile = {key: value for key, value in profile.items() if value is not None}
-        self._kind, self.target, self._palette = kind, target, palette
+        self._kind, self.target, self._palette, self._names = kind, target, palette, names
         self.nodata, self.dtype = profile["nodata"], profile["dtype"]
 
     def part(self, folder: Path, top: int) -> Path:
@@ -126,6 +130,30 @@ class Layer:
                     bigtiff="if_safer",
                     **predictor,
                 )
+                self._save_aside(temporary)
+
+    def _save_aside(self, temporary: Path) -> None:
+        """Write what GeoTIFF can't hold to `labels.tif.aux.xml`, where GDAL and QGIS look for it.
+
+        That is the names of the labels, and coordinate systems unknown to GeoTIFF. Other files
+        next to the target belong to a raster that was there before.
+        """
+        made = temporary.with_name(f"{temporary.name}.aux.xml")
+        root = ElementTree.parse(made).getroot() if made.exists() else Element("PAMDataset")
+        made.unlink(missing_ok=True)
+        if self._names:
+            band = root.find("PAMRasterBand")
+            if band is None:
+                band = SubElement(root, "PAMRasterBand", band="1")
+            names = SubElement(band, "CategoryNames")
+            for name in self._names:
+                text = "".join(c for c in name if c.isprintable())
+                SubElement(names, "Category").text = text
+        for ending in (".aux.xml", ".msk", ".msk.ovr", ".ovr"):
+            self.target.with_name(f"{self.target.name}{ending}").unlink(missing_ok=True)
+        if len(root):
+            file = self.target.with_name(f"{self.target.name}.aux.xml")
+            write_atomic(file, ElementTree.tostring(root, "utf-8") + b"\n")
 
 
 def _source(name: str, width: int, top: int, bottom: int) -> str:
@@ -231,21 +259,6 @@ def _locked(folder: Path) -> BaseFileLock:
             f"another process is writing to {folder}: wait until it has ended"
         ) from None
     return lock
-
-
-def save_names(target: Path, names: Sequence[str]) -> None:
-    """Write the names of the classes next to a label raster, where GDAL and QGIS look for them.
-
-    Raises:
-        OSError: the file can't be written.
-    """
-    shown = ("".join(c for c in name if c.isprintable()) for name in names)
-    named = "".join(f"<Category>{escape(name)}</Category>" for name in shown)
-    text = (
-        '<PAMDataset><PAMRasterBand band="1"><CategoryNames>'
-        f"{named}</CategoryNames></PAMRasterBand></PAMDataset>\n"
-    )
-    write_atomic(target.with_name(f"{target.name}.aux.xml"), text.encode())
 
 
 def label_type(classes: int) -> tuple[np.dtype[Any], int]:

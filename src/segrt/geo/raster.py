@@ -17,7 +17,8 @@ import numpy.typing as npt
 from segrt.arrays import BAND_DTYPES
 from segrt.errors import ConfigError, InputError
 from segrt.frame import Frame
-from segrt.geo.library import calls
+from segrt.geo.library import calls, name_of
+from segrt.geo.resampling import Axis, Grid
 from segrt.geo.scale import Scale, ScaleLike, measured, parse_scale
 from segrt.reading import Reading
 from segrt.types import shown
@@ -40,10 +41,10 @@ class Raster:
     `pipeline.predict(Raster("a.tif"))` segments it as a whole, in memory; `segrt.geo.segment` by
     windows, which keeps its georeference and its pixels without data.
 
-    A pixel has no data where the mask or the alpha band of the raster is 0, where a selected band
-    is NaN or infinite, and where the selected bands have the nodata value: all of them in rasters
-    of unsigned integers, where 0 is also the value of a dark pixel, any of them in others. Such
-    pixels get the values of the nearest pixel with data.
+    A pixel has no data where the mask of the raster or of a selected band, or the alpha band, is 0,
+    where a selected band is NaN or infinite, and where the selected bands have the nodata value:
+    all of them in rasters of unsigned integers, where 0 is also the value of a dark pixel, any of
+    them in others. Such pixels get the values of the nearest pixel with data.
 
     Example:
         >>> with segrt.geo.Raster("scene.tif", bands=(4, 3, 2), scale="percentile") as raster:
@@ -96,7 +97,7 @@ class Raster:
             InputError: the raster can't be read, or is none that can be segmented.
             MissingExtraError: rasterio is not installed.
         """
-        self.path = os.fspath(path)
+        self.path = name_of(path)
         self._channels, self._takes, self._nodata = channels, tuple(takes), nodata
         wanted = parse_scale(scale)
         if wanted is not None and takes:
@@ -110,8 +111,10 @@ class Raster:
                 _check(self.path, self._source)
                 self.bands = _bands(self.path, self._source, bands, channels, self._takes)
                 self.dtype = _dtype(self.path, self._source, self.bands)
-                self._view, self._alpha, self.transform = self._at(resolution)
-                self.size: tuple[int, int] = self._view.shape
+                self._grid, self.transform = self._at(resolution)
+                self.size: tuple[int, int] = self._source.shape
+                if self._grid is not None:
+                    self.size = self._grid.down.size, self._grid.across.size
                 self.crs = self._source.crs
                 self._scale = self._scaling(wanted)
             except BaseException:
@@ -133,13 +136,13 @@ class Raster:
     def close(self) -> None:
         """Close the file."""
         with calls(self.path):
-            self._view.close()
             self._source.close()
 
     @property
     def block_height(self) -> int:
-        """Rows of the blocks in which the file is stored."""
-        return int(self._view.block_shapes[self.bands[0] - 1][0])
+        """Rows of the grid that the blocks cover in which the file is stored."""
+        rows = self._source.block_shapes[self.bands[0] - 1][0]
+        return int(rows / self._grid.down.factor if self._grid else rows)
 
     def read(self, rows: slice) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Read rows at full width.
@@ -156,9 +159,9 @@ class Raster:
         Raises:
             InputError: they can't be read.
         """
-        with calls(self.path) as rasterio:
-            window = rasterio.windows.Window(0, rows.start, self.size[1], rows.stop - rows.start)
-            bands, valid = self._read(self._view, self._alpha, window=window)
+        with calls(self.path):
+            own = self._rows
+            bands, valid = self._grid.read(rows, own) if self._grid else own(rows)
         if self._takes:
             dtype = self.dtype if self.dtype in BAND_DTYPES else np.dtype(np.float32)
             return np.ascontiguousarray(bands.transpose(1, 2, 0), dtype), valid
@@ -201,17 +204,12 @@ class Raster:
             )
         return Frame(fill(image, valid), self.path)
 
-    def _at(self, resolution: float | None) -> tuple[Any, int | None, Any]:
-        """The raster at a resolution, the number of its alpha band, and the transform."""
+    def _at(self, resolution: float | None) -> tuple[Grid | None, Any]:
+        """The grid of a resolution, None for that of the raster, and its transform."""
         source = self._source
-        alpha = _alpha(source)
-        if resolution is None:
-            return source, alpha, source.transform
-        from rasterio.enums import Resampling
-        from rasterio.transform import Affine
-        from rasterio.vrt import WarpedVRT
-
         t = source.transform
+        if resolution is None:
+            return None, t
         across, down = math.hypot(t.a, t.d), math.hypot(t.b, t.e)
         if not (isinstance(resolution, (int, float)) and 0 < resolution < math.inf):
             raise ConfigError(f"resolution {shown(resolution)} is not valid: give a size above 0")
@@ -223,49 +221,34 @@ class Raster:
                 f"resolution {resolution:g} is not valid for {self.path}, whose pixels are "
                 f"{across:g} x {down:g} {unit}: give one within a factor of {_FURTHEST}"
             )
-        # Resampled in pixels of the source, so that no coordinate is rounded; any system will do.
-        coarser = max(factors) > 1
-        view = WarpedVRT(
-            source,
-            src_crs="EPSG:3857",
-            crs="EPSG:3857",
-            src_transform=Affine(1, 0, 0, 0, -1, 0),
-            transform=Affine(factors[0], 0, 0, 0, -factors[1], 0),
-            width=max(1, math.ceil(source.width / factors[0] - 1e-6)),
-            height=max(1, math.ceil(source.height / factors[1] - 1e-6)),
-            resampling=Resampling.average if coarser else Resampling.bilinear,
-            add_alpha=alpha is None,
-            tolerance=1e-3,  # of a pixel; 0 fails
-            **({} if self._nodata is None else {"src_nodata": self._nodata}),
+        average = max(factors) > 1
+        grid = Grid(
+            Axis(source.height, factors[1], average), Axis(source.width, factors[0], average)
         )
-        grid = Affine(
-            *(t.a * factors[0], t.b * factors[1], t.c), *(t.d * factors[0], t.e * factors[1], t.f)
-        )
-        return view, _alpha(view), grid
+        x, y = factors
+        return grid, type(t)(t.a * x, t.b * y, t.c, t.d * x, t.e * y, t.f)
+
+    def _rows(self, rows: slice) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Rows of the raster itself; see `_read`."""
+        return self._read(window=((rows.start, rows.stop), (0, self._source.width)))
 
     def _read(
-        self,
-        dataset: Any,
-        alpha: int | None,
-        shape: tuple[int, ...] | None = None,
-        **options: Any,
+        self, shape: tuple[int, ...] | None = None, **options: Any
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """The selected bands (C, h, w), and the pixels with data."""
-        from rasterio.enums import MaskFlags
-
+        source = self._source
         several = shape and (len(self.bands), *shape)
-        bands = dataset.read(list(self.bands), out_shape=several, **options)
+        bands = source.read(list(self.bands), out_shape=several, **options)
         options["out_shape"] = shape
         valid = np.ones(bands.shape[1:], np.bool_)
-        if alpha is not None:
-            valid &= dataset.read(alpha, **options) > 0
-        elif MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
-            valid &= dataset.read_masks(1, **options) > 0
-        stated = [dataset.nodatavals[band - 1] for band in self.bands]
+        if (alpha := _alpha(source)) is not None:
+            valid &= source.read(alpha, **options) > 0
+        for band in _masked(source, self.bands):
+            valid &= source.read_masks(band, **options) > 0
+        stated = [source.nodatavals[band - 1] for band in self.bands]
         values = stated if self._nodata is None else [self._nodata] * len(bands)
-        if None not in values:
-            equal = np.stack([band == value for band, value in zip(bands, values, strict=True)])
-            valid &= ~(equal.all(0) if bands.dtype.kind == "u" else equal.any(0))
+        equal = [band == value for band, value in zip(bands, values, strict=True)]  # None: False
+        valid &= ~(np.all(equal, 0) if bands.dtype.kind == "u" else np.any(equal, 0))
         if bands.dtype.kind == "f":
             valid &= np.isfinite(bands).all(0)
         return bands, valid
@@ -295,9 +278,7 @@ class Raster:
 
         share = min(1, _SAMPLES / max(self._source.shape))
         shape = tuple(math.ceil(side * share) for side in self._source.shape)
-        return self._read(
-            self._source, _alpha(self._source), shape=shape, resampling=Resampling.nearest
-        )
+        return self._read(shape, resampling=Resampling.nearest)
 
 
 def fill(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
@@ -346,6 +327,16 @@ def _alpha(source: Any) -> int | None:
 
     found = [i for i, kind in enumerate(source.colorinterp, 1) if kind == ColorInterp.alpha]
     return found[0] if found else None
+
+
+def _masked(source: Any, bands: Sequence[int]) -> list[int]:
+    """The bands with a mask of their own, or one of them if the raster has a mask."""
+    from rasterio.enums import MaskFlags
+
+    flags = [source.mask_flag_enums[band - 1] for band in bands]
+    derived = MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha
+    own = [band for band, of in zip(bands, flags, strict=True) if not set(derived) & set(of)]
+    return own[:1] if all(MaskFlags.per_dataset in of for of in flags) else own
 
 
 def _bands(

@@ -17,7 +17,8 @@ import orjson
 from numpy.typing import NDArray
 
 from segrt.errors import ConfigError, InputError, MissingExtraError
-from segrt.files import is_same_file, replacing
+from segrt.files import replacing
+from segrt.geo import library
 from segrt.geo.library import calls
 from segrt.geo.outlines import NOTHING, Regions, Strip, regions
 from segrt.geo.output import PREFIX
@@ -33,7 +34,10 @@ SUFFIXES = (".gpkg", ".geojson", ".parquet")
 
 _STRIP = 2**20  # pixels, of which noise takes half a kilobyte each
 _BATCH = 50_000  # polygons written at once
-_SPACING = 256  # pixels: a longer straight line may be a curve in degrees
+_SPACING = 256  # pixels at most, and
+_FAR = 4e6  # metres: a longer straight line may be a curve in degrees
+_STEP = 0.5  # degrees, whose chord is a millionth shorter than a parallel
+_ROUNDING = 1e-9  # degrees
 _DISTORTION = 0.01  # of areas, by a projection, that is worth a warning
 
 _Floats = NDArray[np.float64]
@@ -92,10 +96,10 @@ def polygons(
     target = Path(out)
     check_output(target, min_area)
     for raster in (labels, scores):
-        if raster is not None and is_same_file(os.fspath(raster), target):
-            raise ConfigError(f"{target} is an input itself: give another name")
+        if raster is not None:
+            library.check_output(target, raster)
     columns = _Columns(has_scores=scores is not None)
-    with calls(os.fspath(labels)) as library, library.open(labels) as source:
+    with calls(os.fspath(labels)) as rasterio, rasterio.open(labels) as source:
         _check_labels(source)
         place = Place.of(source)
         if class_names is None:
@@ -106,7 +110,7 @@ def polygons(
             )
         columns.unit = ("_m2", "_m") if place.is_on_earth else ("", "")
         _warn(place, source)
-        spacing = _SPACING if wgs84 and not place.in_degrees else 0
+        spacing = place.spacing if wgs84 and not place.in_degrees else 0
         suffix = target.suffix.lower()
         with replacing(target, suffix) as temporary:
             with _WRITERS[suffix](temporary, target.stem, place, columns, wgs84) as writer:
@@ -126,6 +130,7 @@ def check_output(target: Path, min_area: object = 0.0) -> None:
     is_number = isinstance(min_area, (int, float)) and not isinstance(min_area, bool)
     if not (is_number and 0 <= min_area < np.inf):  # type: ignore[operator]
         raise ConfigError(f"min_area {shown(min_area)} is not valid: give square metres, from 0")
+    library.name_of(target)
     suffix = target.suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigError(
@@ -213,6 +218,13 @@ class Place:
         a, b, _, d, e, _ = self.transform
         return a * e - b * d
 
+    @property
+    def spacing(self) -> int:
+        """Pixels between points of a straight line that may be a curve in degrees."""
+        a, b, _, d, e, _ = self.transform
+        metres = max(np.hypot(a, d), np.hypot(b, e)) * self.unit
+        return max(1, min(_SPACING, int(_FAR / metres)))
+
     def move(self, points: NDArray[Any]) -> tuple[_Floats, _Floats]:
         """The coordinates x and y of corners of pixels (N, 2)."""
         a, b, c, d, e, f = self.transform
@@ -239,11 +251,20 @@ class Place:
 
     def lengths(self, x: _Floats, y: _Floats) -> _Floats:
         """The lengths of the lines between successive points, in metres."""
+        across, down = np.diff(x), np.diff(y)
         if not self.in_degrees:
-            return np.hypot(np.diff(x), np.diff(y)) * self.unit
-        x, y = x * self.unit, y * self.unit
-        metres: _Floats = self.crs.get_geod().inv(x[:-1], y[:-1], x[1:], y[1:])[2]
-        return metres
+            return np.hypot(across, down) * self.unit
+        # A line on the map, such as a parallel, is longer than the shortest way: go in steps.
+        steps = np.ceil(np.maximum(np.abs(across), np.abs(down)) * self.unit / _STEP)
+        steps = np.maximum(steps, 1).astype(np.int64)
+        line = np.repeat(np.arange(len(steps)), steps)
+        first = np.cumsum(steps) - steps
+        at = (np.arange(len(line)) - first[line]) / steps[line]
+        to = at + 1 / steps[line]
+        x, y, across, down = (v * self.unit for v in (x[line], y[line], across[line], down[line]))
+        ends = x + at * across, y + at * down, x + to * across, y + to * down
+        metres: _Floats = self.crs.get_geod().inv(*ends)[2]
+        return np.add.reduceat(metres, first) if len(first) else metres
 
     def enlargement(self, width: int, height: int) -> float:
         """How much larger areas are in the projection, at the centre of the raster."""
@@ -271,7 +292,7 @@ def _strips(
     if scores is None:
         yield from _read(source, None, place, progress)
         return
-    with calls(os.fspath(scores)) as library, library.open(scores) as scored:
+    with calls(os.fspath(scores)) as rasterio, rasterio.open(scores) as scored:
         ours, theirs = source.transform, scored.transform
         same = scored.shape == source.shape and theirs.almost_equals(ours, precision=1e-9)
         if not same or scored.count != 1:
@@ -347,7 +368,12 @@ class _Writer(ABC):
             import pyproj
 
             self.crs = pyproj.CRS.from_epsg(4326)
-            self._convert = pyproj.Transformer.from_crs(place.crs, self.crs, always_xy=True)
+            try:
+                self._convert = pyproj.Transformer.from_crs(place.crs, self.crs, always_xy=True)
+            except pyproj.exceptions.ProjError:
+                raise InputError(
+                    f"{place.crs.name} can't be converted to WGS 84: write the polygons without it"
+                ) from None
         self._waiting: list[tuple[Any, list[NDArray[Any]]]] = []
 
     def __enter__(self) -> _Writer:
@@ -418,7 +444,7 @@ class _Writer(ABC):
         metres[closed[1:] - 1] = 0  # from one ring to the next
         perimeters = np.add.reduceat(metres, of_regions[:-1])
         if self._convert is not None:
-            x, y = self._to_degrees(x, y, of_regions[1:-1] - 1)
+            x, y = self._to_degrees(x, y, closed[1:-1] - 1)
         geometries = shapely.from_ragged_array(
             shapely.GeometryType.POLYGON, np.stack([x, y], axis=1), (closed, found.owners)
         )
@@ -429,7 +455,7 @@ class _Writer(ABC):
         return geometries, [found.labels.astype(np.int32), named, *score, found.areas, perimeters]
 
     def _to_degrees(self, x: _Floats, y: _Floats, between: NDArray[np.int64]) -> Any:
-        """Longitude and latitude; `between` are the lines from one region to the next."""
+        """Longitude and latitude; `between` are the lines from one ring to the next."""
         x, y = self._convert.transform(x, y)
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise InputError(
@@ -437,11 +463,13 @@ class _Writer(ABC):
             )
         jumps = np.abs(np.diff(x))
         jumps[between] = 0
-        if (jumps > 180).any() or np.abs(x).max() > 180:
+        # Degrees that were there before do not jump; those of a projection lie close together.
+        jumped = not self._place.in_degrees and (jumps > 180).any()
+        if jumped or np.abs(x).max() > 180 + _ROUNDING:
             raise InputError(
                 "the polygons cross the meridian of 180 degrees: write them without WGS 84"
             )
-        return x, y
+        return np.clip(x, -180, 180), y
 
 
 class _GeoPackage(_Writer):
