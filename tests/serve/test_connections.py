@@ -165,6 +165,7 @@ PROTOCOL_ERRORS = [
     (b"GET / HTTP/1.1\r\n\r\n", 400, "Host"),
     (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "Host"),
     (HALF + b"x" * 70_000, 431, "not valid HTTP"),
+    (HALF + b"x" * 17_000 + b"\r\n\r\n", 431, "not valid HTTP"),
     (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400, "Content-Length"),
     (POST + b"Content-Length: +1\r\n\r\na", 400, "Content-Length"),
     (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "Transfer-Encoding"),
@@ -179,6 +180,12 @@ def test_protocol_errors_are_json(serve: Callable[..., Connect]) -> None:
         client = connect()
         client.sendall(sent)
         _failure(_rest(client), status, words)
+
+
+def test_headers_of_16_kib_are_accepted(serve: Callable[..., Connect]) -> None:
+    client = serve()()
+    client.sendall(HALF + b"x" * 16_000 + b"\r\n\r\n")
+    assert _status(client) == 200
 
 
 def test_a_second_request_cannot_be_hidden_in_a_body(serve: Callable[..., Connect]) -> None:

@@ -76,6 +76,18 @@ def test_health_and_metadata(kclient: TestClient) -> None:
     assert [one["name"] for one in model["outputs"]] == ["labels", "scores"]
 
 
+def test_trailing_slashes_are_answered_without_redirects(
+    kclient: TestClient, tiles: Picture
+) -> None:
+    for path in ("/v2/", "/v2/health/live/", "/v2/health/ready/", "/v2/models/colours/"):
+        for answer in (kclient.get(path), kclient.head(path)):
+            assert (answer.status_code, answer.history) == (200, [])
+    for path in (f"{INFER}/", "/v2/models/colours/versions/1/infer/"):
+        answer = kclient.post(path, json=_json(png(tiles)))
+        assert (answer.status_code, answer.history) == (200, [])
+    _refused(kclient.get(f"{INFER}/", follow_redirects=False), 405, "GET is not allowed")
+
+
 def test_draining_is_not_ready(kclient: TestClient) -> None:
     kclient.app.state.service.draining = True  # type: ignore[attr-defined]
     assert kclient.get("/v2/health/live").status_code == 200
@@ -196,7 +208,10 @@ _WRONG_INPUTS: list[tuple[dict[str, Any], str]] = [
     ({"shape": [10**30]}, "send [N] or [N, 1]"),
     ({"shape": [True]}, "'inputs.0.shape.0' is not valid"),
     ({"shape": [5], "data": ["", "", "", "", ""]}, "from 1 to 4"),
-    ({"data": [5]}, "not valid"),
+    ({"data": [5]}, "'data' that is not text"),
+    ({"data": [[["a"]]]}, "'data' that is not text"),
+    ({"data": 5}, "'inputs.0.data' is not valid"),
+    ({"datatype": "FP32", "shape": [2], "data": [0.5, 1]}, "datatype of 'image' is 'FP32'"),
     ({"data": None}, "0 elements"),
     ({"data": ["!"]}, "base64"),
     ({"data": ["aGVsbG8="]}, "image"),
@@ -215,6 +230,9 @@ def test_wrong_inputs(kclient: TestClient, tiles: Picture) -> None:
 def test_wrong_outputs(kclient: TestClient, tiles: Picture) -> None:
     request = _json(png(tiles), outputs=[{"name": "mask"}])
     _refused(kclient.post(INFER, json=request), 400, "There is no output 'mask'")
+    for name in ("classification", "shared_memory_region", "binary"):
+        request["outputs"] = [{"name": "labels", "parameters": {name: 1, "binary_data": True}}]
+        _refused(kclient.post(INFER, json=request), 400, f"no parameter {name!r} of outputs")
     request["outputs"] = [{"name": "labels"}, {"name": "labels"}]
     _refused(kclient.post(INFER, json=request), 400, "twice")
 

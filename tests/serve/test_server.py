@@ -26,8 +26,9 @@ from schemathesis.core.result import Ok
 from serve.conftest import PATH, b64, png
 from starlette.testclient import TestClient
 
-from segrt import create_pipeline
+from segrt import ConfigError, create_pipeline
 from segrt.serve.app import create_app
+from segrt.serve.server import bind
 from segrt.serve.settings import Settings
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -83,6 +84,12 @@ def test_sigterm_under_load_loses_nothing(colour_model: Path) -> None:
     assert len(received) == len(done) >= 40
     assert all(line.startswith(f"{PATH} 200") for line in received)
     assert done == [[48, 64]] * len(done)
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999, 1 << 40])
+def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"port {port} is not valid: it must be from 0 to 65535"):
+        bind("127.0.0.1", port)
 
 
 @pytest.fixture(scope="module")

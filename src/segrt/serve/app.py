@@ -53,6 +53,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to the Host that the client sent; the routes have aliases
         lifespan=lifespan,
     )
     app.state.service, app.state.admission = service, admission
@@ -69,8 +70,8 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "Content-Encoding", kserve.HEADER],
+            expose_headers=["Retry-After", kserve.HEADER],
         )
     app.add_middleware(
         RequestContextMiddleware,

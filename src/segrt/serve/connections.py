@@ -26,7 +26,9 @@ _END_SECONDS = 10.0  # to read the response, and to stop sending
 
 # After so many chunks of a body, their mean must be so large; a chunk has two line breaks.
 _MANY_CHUNKS, _CHUNK_BYTES = 1000, 128
-_PART_BYTES = 1 << 14  # of what was received, until the next check
+# Of what was received, until the next check. h11 checks the size of headers, at most 16 KiB, only
+# while they are incomplete, so their parts are small.
+_PART_BYTES, _HEAD_PART_BYTES = 1 << 14, 1 << 8
 
 # With too many connections, an upload younger than this is not given up.
 _UPLOAD_SECONDS = 5.0
@@ -94,12 +96,14 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle what the client sent."""
-        for begin in range(0, len(data), _PART_BYTES):
-            if not self._refused:
-                part = data[begin : begin + _PART_BYTES]
-                super().data_received(part)
-                self._count_chunks(part)
-                self._note()
+        rest = memoryview(data)
+        while rest and not self._refused:
+            in_head = self._waiting() is _Waiting.HEAD
+            size = _HEAD_PART_BYTES if in_head else _PART_BYTES
+            part, rest = bytes(rest[:size]), rest[size:]
+            super().data_received(part)
+            self._count_chunks(part)
+            self._note()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

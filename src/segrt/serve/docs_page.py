@@ -15,8 +15,13 @@ from typing import Any
 _FILE = "file"
 
 
-def render(document: dict[str, Any]) -> str:
-    """Render an OpenAPI document as HTML."""
+def render(document: dict[str, Any], root: str = "") -> str:
+    """Render an OpenAPI document as HTML.
+
+    Args:
+        document: the OpenAPI document.
+        root: the root of the server, relative to the page.
+    """
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     operations = [
         (method, path, operation)
@@ -32,21 +37,22 @@ def render(document: dict[str, Any]) -> str:
         [
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
             f'<meta name="viewport" content="width=device-width">\n<title>{title}: API</title>',
-            '<link rel="icon" href="icon.svg" type="image/svg+xml">',
-            '<link rel="stylesheet" href="style.css">\n<link rel="stylesheet" href="docs.css">',
-            '<script type="module" src="docs.js"></script>',
-            '<header><h1><img src="icon.svg" alt="" width="28" height="28">segrt API</h1>'
-            '<a href="./">Page</a></header>\n<main>',
+            f'<link rel="icon" href="{root}icon.svg" type="image/svg+xml">',
+            f'<link rel="stylesheet" href="{root}style.css">',
+            f'<link rel="stylesheet" href="{root}docs.css">',
+            f'<script type="module" src="{root}docs.js"></script>',
+            f'<header><h1><img src="{root}icon.svg" alt="" width="28" height="28">segrt API</h1>'
+            f'<a href="{root or "./"}">Page</a></header>\n<main>',
             f'<section class="card"><h2>{title}</h2>',
             f"<p>{_text(document['info'].get('description', ''))} Send a form to try a call. As an "
-            'OpenAPI document: <a href="openapi.json">openapi.json</a>.</p>',
+            f'OpenAPI document: <a href="{root}openapi.json">openapi.json</a>.</p>',
             f"<ul>{''.join(links)}</ul>",
             _TOKEN if has_token else "",
             "</section>",
             *(
                 part
                 for method, path, operation in operations
-                for part in _operation(document, method, path, operation)
+                for part in _operation(document, root, method, path, operation)
             ),
             "</main></html>\n",
         ]
@@ -60,7 +66,7 @@ _TOKEN = (
 
 
 def _operation(
-    document: dict[str, Any], method: str, path: str, operation: dict[str, Any]
+    document: dict[str, Any], root: str, method: str, path: str, operation: dict[str, Any]
 ) -> Iterator[str]:
     name = _anchor(path)
     yield f'<section class="card" id="{name}" aria-labelledby="{name}-title">'
@@ -69,7 +75,7 @@ def _operation(
         f"<code>{escape(path)}</code></h2>"
     )
     yield f"<p>{_text(operation['summary'])}.</p>"
-    yield f'<form data-method="{method.upper()}" data-path="{escape(path[1:])}">'
+    yield f'<form data-method="{method.upper()}" data-path="{root}{escape(path[1:])}">'
     yield from _body(document, name, operation)
     yield '<button class="primary">Send</button></form>'
     yield from _responses(document, operation["responses"])
@@ -78,11 +84,11 @@ def _operation(
 
 def _body(document: dict[str, Any], name: str, operation: dict[str, Any]) -> Iterator[str]:
     """The fields of each kind of body; a form has one kind at a time."""
-    # A Content-Type can't be image/*.
+    # A Content-Type can't be image/*, and application/octet-stream does for PDFs too.
     kinds = [
         (media, _resolved(document, content["schema"]))
         for media, content in operation.get("requestBody", {}).get("content", {}).items()
-        if "*" not in media
+        if "*" not in media and media != "application/pdf"
     ]
     if len(kinds) > 1:
         options = "".join(f"<option>{escape(media)}</option>" for media, _ in kinds[::-1])

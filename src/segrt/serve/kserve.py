@@ -71,7 +71,7 @@ class _Input(_Model):
     shape: list[StrictInt]
     datatype: str
     parameters: _Parameters = Field(default_factory=dict)
-    data: list[str] | list[list[str]] | None = None
+    data: list[Any] | None = None  # checked after the datatype, which says why it is not text
 
 
 class _Output(_Model):
@@ -178,7 +178,7 @@ async def infer(request: Request) -> Response:
     service, name = service_of(request), _check_model(request)
     admission: Admission = request.app.state.admission
     deadline = anyio.current_time() + service.settings.timeout
-    schema.read_head(request.headers, {})  # refuses compression other than gzip
+    schema.read_head(request.headers)  # refuses compression other than gzip
     header = request.headers.get(HEADER)
     async with AsyncExitStack() as held:
         body = await held.enter_async_context(admission.admit(request))
@@ -297,12 +297,14 @@ def _images(tensor: _Input, count: int, binary: memoryview) -> list[bytes | str]
                 f"{_BINARY_SIZE!r}.",
             )
         data = tensor.data or []
-        flat = [text for row in data for text in ([row] if isinstance(row, str) else row)]
+        flat = [one for row in data for one in (row if isinstance(row, list) else [row])]
+        if not all(isinstance(one, str) for one in flat):
+            raise ApiError(400, f"{_INPUT!r} has 'data' that is not text: send base64.")
         if len(flat) != count:
             raise ApiError(
                 400, f"{_INPUT!r} has {len(flat)} elements in 'data', but its shape says {count}."
             )
-        return list(flat)
+        return flat
     if tensor.data is not None:
         raise ApiError(400, f"{_INPUT!r} has both 'data' and {_BINARY_SIZE!r}: send one of them.")
     if type(size) is not int or size != len(binary):
@@ -338,6 +340,10 @@ def _outputs(request: _Inference) -> dict[str, bool]:
         )
     if len(outputs) != len(wanted):
         raise ApiError(400, "An output is requested twice.")
+    if others := {name for one in wanted for name in one.parameters} - {_BINARY}:
+        raise ApiError(
+            400, f"There is no parameter {min(others)[:60]!r} of outputs: use {_BINARY!r}."
+        )
     return outputs
 
 

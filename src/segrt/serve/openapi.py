@@ -58,6 +58,7 @@ def segment_request() -> dict[str, Any]:
                 schema.JSON: {"schema": schema.SegmentRequest.model_json_schema()},
                 schema.FORM: {"schema": form},
                 "image/*": {"schema": file},
+                "application/pdf": {"schema": file},
                 "application/octet-stream": {"schema": file},
             },
         },

@@ -90,7 +90,7 @@ def add_routes(app: FastAPI, *, with_token: bool, public_page: bool) -> None:
 
 
 def _add_aliases(app: FastAPI) -> None:
-    """Answer HEAD wherever GET is answered, and the endpoints of the API with a slash at the end.
+    """Answer HEAD wherever GET is answered, and each path with a slash at its end.
 
     Monitors ask with HEAD; some clients and proxies add the slash, and don't follow a redirect
     after a POST.
@@ -105,7 +105,7 @@ def _add_aliases(app: FastAPI) -> None:
         }
         if methods != own:
             app.add_api_route(route.path, route.endpoint, methods=["HEAD"], **hidden)
-        if route.include_in_schema:
+        if route.path != "/":
             app.add_api_route(f"{route.path}/", route.endpoint, methods=[*methods], **hidden)
 
 
@@ -133,7 +133,7 @@ async def segment(request: Request) -> Response:
     service, timeout = service_of(request), service_of(request).settings.timeout
     admission: Admission = request.app.state.admission
     deadline = anyio.current_time() + timeout
-    head = schema.read_head(request.headers, dict(request.query_params))
+    head = schema.read_head(request.headers, request.query_params.multi_items())
     async with AsyncExitStack() as held:
         body = await held.enter_async_context(admission.admit(request))
         work = service.segment(body, head, request.state.log_id, held)
@@ -202,7 +202,8 @@ async def document(request: Request) -> JSONResponse:
 
 async def docs(request: Request) -> HTMLResponse:
     """Show the OpenAPI document."""
-    return HTMLResponse(docs_page.render(request.app.openapi()))
+    root = "../" if request.url.path.endswith("/") else ""
+    return HTMLResponse(docs_page.render(request.app.openapi(), root))
 
 
 def service_of(request: Request) -> Service:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from pydantic_core import from_json
 from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
@@ -42,7 +43,11 @@ MAX_LOG_ID = 100
 """Maximum characters of the id that a client gives a request."""
 
 _BOM = b"\xef\xbb\xbf"
-_MAX_MARKS = 500  # colons and commas, of which base64 has none
+_IMAGES = ("application/octet-stream", "application/pdf")  # and image/*
+
+# As Python objects, a body of many small values would take a hundred times its bytes. Base64 has
+# neither colons nor commas, so this is far more than a request needs.
+_MAX_MARKS = 10_000
 _SIMILAR = 0.8  # from here on, an unknown key is a misspelt option
 
 
@@ -248,19 +253,20 @@ class State(BaseModel):
     status: Literal["ready", "draining"]
 
 
-def read_head(headers: Mapping[str, str], query: dict[str, str]) -> Head:
+def read_head(headers: Mapping[str, str], query: Iterable[tuple[str, str]] = ()) -> Head:
     """Read the headers and the query string of a segmentation request.
 
     Example:
-        >>> read_head({"content-type": "image/png"}, {"labelFormat": "png"}).options.labelFormat
+        >>> read_head({"content-type": "image/png"}, [("labelFormat", "png")]).options.labelFormat
         'png'
 
     Args:
         headers: with names in lower case.
-        query: the query string.
+        query: the names and values in the query string.
 
     Raises:
-        ApiError: 415 for a compression other than gzip, 422 for an invalid option.
+        ApiError: 415 for a compression other than gzip, 422 for an option that is invalid or
+            repeated.
     """
     encoding = headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity", *GZIP):
@@ -272,7 +278,11 @@ def read_head(headers: Mapping[str, str], query: dict[str, str]) -> Head:
         )
     content_type = headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
-    return Head(content_type, kind, query, _read_options(query))
+    options: dict[str, str] = {}
+    for name, value in query:
+        _refuse_repeated(name, options)
+        options[name] = value
+    return Head(content_type, kind, options, _read_options(options))
 
 
 def read_body(body: bytes, head: Head) -> tuple[Options, bytes | str]:
@@ -294,11 +304,11 @@ def read_body(body: bytes, head: Head) -> tuple[Options, bytes | str]:
                 422, "A JSON request has its options in the body: remove the query string."
             )
         return _read_json(body)
-    if kind != "application/octet-stream" and not kind.startswith("image/"):
+    if kind not in _IMAGES and not kind.startswith("image/"):
         raise ApiError(
             415,
             f"The Content-Type {kind[:100] or '(none)'} is not supported: send {JSON}, {FORM}, or "
-            "an image file as image/* or application/octet-stream.",
+            f"an image file as image/*, {' or '.join(_IMAGES[::-1])}.",
         )
     return head.options, body
 
@@ -313,43 +323,44 @@ def is_json(body: bytes, head: Head) -> bool:
 
 def client_log_id(body: bytes, head: Head) -> str | None:
     """The id that a client gives a JSON request, for the response to a request that failed."""
-    found = _keys_of(body.removeprefix(_BOM)).get("logId") if is_json(body, head) else None
+    try:
+        data = _parse_json(body) if is_json(body, head) else None
+    except ApiError:
+        return None
+    found = data.get("logId") if isinstance(data, dict) else None
     fits = isinstance(found, str) and 0 < len(found) <= MAX_LOG_ID and found.isprintable()
     return found if fits else None
 
 
 def _read_json(body: bytes) -> tuple[SegmentRequest, str]:
-    text = body.removeprefix(_BOM)
+    data = _parse_json(body)
+    if isinstance(data, dict):
+        _refuse_misspelt(data)  # which may be why another key is missing
     try:
-        request = SegmentRequest.model_validate_json(text)
+        request = SegmentRequest.model_validate(data)
     except ValidationError as error:
-        _refuse_misspelt(text)  # which may be why another key is missing
         raise _invalid(error) from None
-    _refuse_misspelt(text)
     return request, request.image
 
 
-def _keys_of(text: bytes) -> dict[str, Any]:
-    """The JSON object of a request; empty if it is none, or has more than a client would send.
-
-    As Python objects, a body of many small values would take a hundred times its bytes.
-    """
+def _parse_json(body: bytes) -> Any:
+    text = body.removeprefix(_BOM)
     if text.count(b":") + text.count(b",") > _MAX_MARKS:
-        return {}
+        raise ApiError(
+            422, f"The JSON has more than {_MAX_MARKS:,} values: send only the image and options."
+        )
     try:
-        data = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
-    return data if isinstance(data, dict) else {}
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, f"The body is not valid JSON: {_sentence(error)}") from None
 
 
-def _refuse_misspelt(text: bytes) -> None:
+def _refuse_misspelt(data: dict[str, Any]) -> None:
     """Refuse an unknown key that is similar to an option that the JSON object does not have.
 
     Raises:
         ApiError: 422, there is one.
     """
-    data = _keys_of(text)
     known = SegmentRequest.model_fields.keys()
     options = {name.lower(): name for name in known - {"logId"} if name not in data}
     for key in data.keys() - known:
@@ -358,39 +369,54 @@ def _refuse_misspelt(text: bytes) -> None:
             raise ApiError(422, f"There is no option {key[:60]!r}: use {options[close[0]]!r}.")
 
 
+def _refuse_repeated(name: str, known: Mapping[str, object]) -> None:
+    """Refuse a second value of an option, since clients and proxies differ in which one counts.
+
+    Raises:
+        ApiError: 422, there is one.
+    """
+    if name in known:
+        raise ApiError(422, f"{name[:60]!r} is sent more than once: send it once.")
+
+
 def _read_form(body: bytes, head: Head) -> tuple[Options, bytes | str]:
     """Read a multipart body: the file (or text) `image`, and the options as fields."""
-    fields, files = _parse_form(body, head.content_type)
-    if unexpected := set(files) - {"image"}:
+    parts = _parse_form(body, head.content_type)
+    files = {name for name, content in parts.items() if isinstance(content, bytes)}
+    if unexpected := files - {"image"}:
         raise ApiError(
             422,
             f"The form has an unexpected file {min(unexpected)!r:.60}: send the image in the field "
             "'image'.",
         )
-    options = {**head.query, **fields}
-    text = options.pop("image", None)
-    content = files.get("image", text)
-    if content is None:
+    if "image" not in parts:
         raise ApiError(
             422,
             "The form has no field 'image': send the image file there, as with "
             "curl -F image=@photo.jpg.",
         )
-    return _read_options(options), content
+    content = parts.pop("image")
+    for name in head.query:
+        _refuse_repeated(name, parts)
+    return _read_options({**head.query, **parts}), content
 
 
-def _parse_form(body: bytes, content_type: str) -> tuple[dict[str, str], dict[str, bytes]]:
-    """The text fields and the files of a multipart body."""
-    fields: dict[str, str] = {}
-    files: dict[str, bytes] = {}
+def _parse_form(body: bytes, content_type: str) -> dict[str, bytes | str]:
+    """The parts of a multipart body: files are bytes, other fields text."""
+    parts: dict[str, bytes | str] = {}
+    ends: list[bool] = []
+
+    def add(name: bytes | None, content: bytes | str) -> None:
+        text = (name or b"").decode("utf-8", "replace")
+        _refuse_repeated(text, parts)
+        parts[text] = content
 
     def on_field(field: Any) -> None:
-        name = field.field_name.decode("utf-8", "replace")
-        fields[name] = (field.value or b"").decode("utf-8", "replace")
+        add(field.field_name, (field.value or b"").decode("utf-8", "replace"))
 
     def on_file(file: Any) -> None:
         file.file_object.seek(0)
-        files[(file.field_name or b"").decode("utf-8", "replace")] = file.file_object.read()
+        add(file.field_name, file.file_object.read())
 
     kind, parameters = parse_options_header(content_type)
     try:
@@ -398,6 +424,7 @@ def _parse_form(body: bytes, content_type: str) -> tuple[dict[str, str], dict[st
             kind.decode("latin-1"),
             on_field,
             on_file,
+            lambda: ends.append(True),
             boundary=parameters.get(b"boundary"),
             # No file is larger than the body, so none is written to the disk.
             config={"MAX_MEMORY_FILE_SIZE": len(body) + 1, "MAX_HEADER_COUNT": 8},
@@ -406,10 +433,15 @@ def _parse_form(body: bytes, content_type: str) -> tuple[dict[str, str], dict[st
         parser.finalize()
     except (FormParserError, ValueError) as error:
         raise ApiError(400, f"The multipart body can't be read: {_sentence(error)}") from None
-    return fields, files
+    if not ends:
+        raise ApiError(
+            400,
+            "The multipart body is incomplete: end it with its boundary, followed by two hyphens.",
+        )
+    return parts
 
 
-def _read_options(options: dict[str, str]) -> Options:
+def _read_options(options: Mapping[str, object]) -> Options:
     try:
         return Options.model_validate(options)
     except ValidationError as error:
@@ -500,15 +532,11 @@ def _invalid(error: ValidationError) -> ApiError:
     """Describe the first problem in a sentence."""
     problems = error.errors(include_url=False, include_input=False)
     first = problems[0]
-    if first["type"] == "json_invalid":
-        return ApiError(400, f"The body is not valid JSON: {_sentence(first['ctx']['error'])}")
     if not first["loc"]:
         return ApiError(422, "The body must be a JSON object with the key 'image'.")
     name = str(first["loc"][0])[:60]
     if first["type"] == "extra_forbidden":
-        return ApiError(
-            422, f"There is no option {name!r}: use {', '.join(SegmentRequest.model_fields)}."
-        )
+        return ApiError(422, f"There is no option {name!r}: use {', '.join(Options.model_fields)}.")
     if first["type"] == "missing":
         return ApiError(422, f"{name!r} is missing: send the image as base64.")
     messages = dict.fromkeys(

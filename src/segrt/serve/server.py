@@ -102,6 +102,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: it can't be bound.
     """
+    if not 0 <= port <= 65535:  # getaddrinfo would take it modulo 65536
+        raise ConfigError(f"port {port} is not valid: it must be from 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -109,7 +111,7 @@ def bind(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(
             f"can't listen on {host} port {port}: {error}; choose another with --host and --port"
         ) from None

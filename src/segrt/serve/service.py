@@ -53,7 +53,7 @@ class Service:
 
     Example:
         >>> service = Service(pipeline, Settings())
-        >>> head = schema.read_head({"content-type": "image/png"}, {"labelFormat": "png"})
+        >>> head = schema.read_head({"content-type": "image/png"}, [("labelFormat", "png")])
         >>> async with AsyncExitStack() as held:
         ...     answer = await service.segment(body, head, "1", held)  # JSON
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,11 +10,20 @@ from cyclopts import Group, Parameter
 
 from segrt.backends.memory import BUDGET
 from segrt.errors import ConfigError
+from segrt.request import MAX_BATCH
 
 _LIMITS = Parameter(group=Group("Limits", sort_key=21))
 _BATCHING = Parameter(group=Group("Batching", sort_key=22))
 _ACCESS = Group("Access", sort_key=23)
 _RESPONSES = Group("Responses", sort_key=24)
+
+_MAX_TIMEOUT = 86_400  # a day
+
+# As browsers send it: in lower case, without a path, and without the port that a scheme implies.
+_ORIGIN = re.compile(
+    r"(?!https://.*:443$|http://.*:80$)"
+    r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+)
 
 
 @Parameter(name="*")  # each field is an option of `segrt serve`
@@ -75,20 +85,38 @@ class Settings:
     """fetch images from public http(s) URLs in requests."""
 
     def __post_init__(self) -> None:
-        for name in (
-            *("max_body", "max_pixels", "max_queue", "max_connections"),
-            *("timeout", "max_batch", "workers"),
-        ):
+        for name in ("max_body", "max_pixels", "max_queue", "max_connections", "workers"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)} is not valid: it must be above 0")
+        if not 1 <= self.max_batch <= MAX_BATCH:
+            raise ConfigError(
+                f"max_batch {self.max_batch} is not valid: it must be from 1 to {MAX_BATCH}"
+            )
+        if not 0 < self.timeout <= _MAX_TIMEOUT:  # not nan either
+            raise ConfigError(
+                f"timeout {self.timeout:g} is not valid: it must be above 0, and at most "
+                f"{_MAX_TIMEOUT}"
+            )
         if not 0 <= self.max_delay_ms <= 10_000:
             raise ConfigError(
                 f"max_delay_ms {self.max_delay_ms:g} is not valid: it must be from 0 to 10000"
             )
         if self.token is not None and not (
-            self.token.isascii() and self.token.isprintable() and self.token.strip()
+            self.token
+            and self.token.isascii()
+            and self.token.isprintable()
+            and self.token == self.token.strip()
         ):
-            raise ConfigError("the token is not valid: it must be printable ASCII, and not empty")
+            raise ConfigError(
+                "the token is not valid: it must be printable ASCII, not empty, and without spaces "
+                "at its ends"
+            )
+        for origin in self.cors_origins:
+            if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"the CORS origin {origin!r} is not valid: write it as browsers send it, such "
+                    "as https://example.org, without a slash at its end"
+                )
 
     @property
     def body_memory(self) -> int:

@@ -69,7 +69,7 @@ async function send(form, call) {
   const headers = secret ? { Authorization: `Bearer ${secret}` } : {};
   let body;
   if (file) {
-    const blob = file.chosen ?? (await (await fetch(EXAMPLE)).blob());
+    const blob = file.chosen ?? (await (await fetch(new URL(EXAMPLE, import.meta.url))).blob());
     if (isForm(media)) {
       body = new FormData();
       body.append(file.name, blob, file.chosen?.name ?? EXAMPLE);
