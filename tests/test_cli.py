@@ -752,6 +752,14 @@ def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> Non
     assert printed.count("a.mp4") == 5
 
 
+@pytest.mark.parametrize("option", ["--names", "--side-by-side", "--legend=below"])
+def test_options_that_videos_do_not_have(tmp_path: Path, colour_model: Path, option: str) -> None:
+    clip = write_clip(tmp_path / "a.mp4", 2)
+    done = _inside("predict", clip, "--model_dir", colour_model, "-o", tmp_path / "out", option)
+    _says(done, 2, f"{option.partition('=')[0]} is for pictures, but {clip} is a video")
+    assert not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, colour_model: Path) -> None:
     clip, out = write_clip(tmp_path / "a.mp4", 400, side=128, noise=True), tmp_path / "out"
     command = [

@@ -90,6 +90,16 @@ def test_stems_of_pages() -> None:
     assert stems.assign("a_2.png") == "a_2_2"
 
 
+def test_pages_of_a_name_that_other_inputs_have(caplog: pytest.LogCaptureFixture) -> None:
+    stems = Stems()
+    assert [stems.assign("x/a.png"), stems.assign("y/a.png")] == ["a", "a_2"]
+    caplog.clear()
+    assert [stems.assign("a.tif", page) for page in (0, 1)] == ["a_0", "a_1"]
+    assert not caplog.text
+    assert stems.assign("a.tif", 2) == "a_2_2"
+    assert "another input of this call is saved as a_2" in caplog.text
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "A", "a_1", "a_1_2", "b"]), st.none() | st.integers(0, 3))
@@ -182,6 +192,7 @@ _INPUTS = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(_INPUTS, max_size=8))
 def test_results_never_share_a_name_and_always_fit(
     inputs: list[tuple[str, str, int | None]],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +69,20 @@ def test_other_classes_remain_a_photo() -> None:
     assert (painted[:18] == 90).all()
     assert (painted[:, 33:] == 90).all()
     assert (painted[25:, :28] == [155, 65, 70]).all()
+
+
+@pytest.mark.parametrize("outlines", [True, False])
+@pytest.mark.parametrize("background", [None, "blur", "white"])
+def test_classes_that_are_not_shown_have_no_colour(outlines: bool, background: Any) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (12, 16)).astype(np.int32)
+    labels = labels.repeat(25, 0).repeat(25, 1)
+    look = Look(only="car", alpha=1, outlines=outlines, background=background, legend="none")
+    painted = np.asarray(_draw(labels, look))
+    # The photo and its backgrounds are grey, as are outlines; between colours, all are mixtures.
+    grey = (painted.max(2) == painted.min(2))[labels != 2]
+    assert grey.mean() > (0.9 if background else 0.9999)
+    reddish = (painted[:, :, 0] > painted[:, :, 2]) | (painted[:, :, 1] > painted[:, :, 2])
+    assert not reddish.any()
 
 
 def test_cut_outs() -> None:

@@ -467,14 +467,15 @@ def test_folder_tells_what_it_leaves_out(
     (tmp_path / ".thumbnails").mkdir()
     Image.fromarray(tiles).save(tmp_path / ".thumbnails" / "a.png")
     (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "loop.md").symlink_to("loop.md")
     for name in ("notes.txt", "more.txt", "clip.mp4", "readme"):
         (tmp_path / name).write_text("text")
     found = [Path(f.input_path or "").name for f in _images(tmp_path)]
     assert found == sorted(names)
     (line,) = caplog.messages
     assert line == (
-        f"{tmp_path}: left out: 1 .mp4, 2 .txt, 2 hidden, 1 link to a folder, 1 without a suffix "
-        "(videos are read when they are given by name)"
+        f"{tmp_path}: left out: 1 .md, 1 .mp4, 2 .txt, 2 hidden, 1 link to a folder, "
+        "1 without a suffix (videos are read when they are given by name)"
     )
     for name in names:
         assert len(_images(tmp_path / name)) == 1

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from time import time
 
 _DAY = 86_400  # seconds
@@ -162,8 +163,12 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+_reading_umask = Lock()
+
+
 def _umask() -> int:
     # mkstemp makes files readable by their owner only; results get the usual permissions.
-    mask = os.umask(0o022)
-    os.umask(mask)
+    with _reading_umask:  # which sets it for a moment
+        mask = os.umask(0o022)
+        os.umask(mask)
     return mask

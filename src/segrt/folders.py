@@ -75,7 +75,7 @@ def _search(folder: str, skip: Path | None, found: Found) -> None:
             found.files.append(parent)
             continue
         for entry in entries:
-            if entry.is_dir():
+            if _is_folder(entry):
                 if skip is not None and skip.exists() and skip.samefile(entry.path):
                     continue
                 if entry.name.startswith("."):
@@ -92,10 +92,19 @@ def _search(folder: str, skip: Path | None, found: Found) -> None:
                 found.left_out[Path(entry.name).suffix.lower() or "without a suffix"] += 1
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _holds_image(entry: os.DirEntry[str]) -> bool:
-    if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES or not entry.is_file():
+    if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES:
         return False
     try:
+        if not entry.is_file():
+            return False
         with open(entry.path, "rb") as file:
             return is_image(file.read(HEAD))
     except OSError:

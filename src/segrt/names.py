@@ -129,17 +129,19 @@ class Stems:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
-        self._last: dict[str, int] = {}
+        self._pages: dict[str, int] = {}  # the last of each series
+        self._copies: dict[str, int] = {}
 
     def assign(self, path: str | None, page: int | None = None) -> str:
         """The name for an input and its page or frame; logs a warning if it had to be changed."""
         base = (short_stem(path) if path else "") or "image"
         stem = unique = base if page is None else f"{base}_{page}"
         if self._is_taken(stem):
-            number = max(2, self._last.get(same_name(stem), 0) + 1)
+            number = max(2, self._copies.get(same_name(stem), 0) + 1)
             while self._is_taken(unique := f"{stem}_{number}"):
                 number += 1
-            self._last[same_name(stem)] = number
+            self._copies[same_name(stem)] = number
+            self._taken.add(same_name(unique))
             if path:
                 log.warning(
                     "%s is saved as %s: another input of this call is saved as %s",
@@ -150,14 +152,14 @@ class Stems:
         elif page is None:
             self._taken.add(same_name(stem))
         else:
-            self._last[same_name(base)] = page
+            self._pages[same_name(base)] = page
         return unique
 
     def _is_taken(self, stem: str) -> bool:
         stem = same_name(stem)
         base, _, number = stem.rpartition("_")
         return stem in self._taken or (
-            number.isdecimal() and int(number) <= self._last.get(base, -1)
+            number.isdecimal() and int(number) <= self._pages.get(base, -1)
         )
 
 

@@ -133,21 +133,21 @@ def paint(
         ConfigError: `look` names classes that don't exist.
     """
     shows, alpha = look.shows(class_names), look.weight
+    kept = None if shows is None else shows[labels]
     painted = image
     if alpha > 0:
         painted = np.asarray(
             cv2.addWeighted(image, 1 - alpha, _colours(labels, palette), alpha, 0), np.uint8
         )
+        if kept is not None:
+            painted = np.where(kept[..., None], painted, image)
     if look.outlines or (look.outlines is None and alpha > 0 and _need_outlines(labels, palette)):
-        painted = _outlined(painted, labels, shows)
-    if shows is None:
-        return painted
-    kept = shows[labels]
-    if look.background in ("blur", "white"):
+        painted = _outlined(painted, labels, kept)
+    if kept is not None and look.background in ("blur", "white"):
         rest = np.full_like(image, 255) if look.background == "white" else _blurred(image, ~kept)
         weight = (_soft(kept).astype(np.float32) / 255)[..., None]
         return np.rint(rest + (painted.astype(np.float32) - rest) * weight).astype(np.uint8)
-    return painted if look.background else np.where(_near(kept, image)[..., None], painted, image)
+    return painted
 
 
 def _colours(labels: Labels, palette: Palette) -> Picture:
@@ -175,12 +175,11 @@ def _thickness(shape: tuple[int, ...]) -> int:
     return max(1, round(math.sqrt(shape[0] * shape[1]) / 600))
 
 
-def _outlined(image: Picture, labels: Labels, shows: npt.NDArray[np.bool_] | None) -> Picture:
+def _outlined(image: Picture, labels: Labels, kept: npt.NDArray[np.bool_] | None) -> Picture:
     """Draw white lines between classes, except between two that are not shown."""
     edges = np.zeros(labels.shape, np.uint8)
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
-    if shows is not None:
-        kept = shows[labels]
+    if kept is not None:
         across &= kept[:, 1:] | kept[:, :-1]
         down &= kept[1:] | kept[:-1]
     edges[:, 1:] |= across
@@ -191,13 +190,6 @@ def _outlined(image: Picture, labels: Labels, shows: npt.NDArray[np.bool_] | Non
     drawn = image.copy()
     drawn[lines] = (drawn[lines].astype(np.uint16) + 3 * 255) // 4
     return drawn
-
-
-def _near(kept: npt.NDArray[np.bool_], image: Picture) -> npt.NDArray[np.bool_]:
-    """The pixels of classes that are shown, and of the outlines around them."""
-    width = _thickness(image.shape)
-    grown = cv2.dilate(kept.astype(np.uint8), np.ones((2 * width + 1, 2 * width + 1), np.uint8))
-    return np.asarray(grown, np.bool_)
 
 
 def _soft(kept: npt.NDArray[np.bool_]) -> Picture:

@@ -54,6 +54,22 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs.listed(["*.tif"], out)
 
 
+def test_patterns_match_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _touch(tmp_path, "a/x.jpg", "a/more/y.jpg")
+    (tmp_path / "a" / "self").symlink_to(".")
+    (tmp_path / "a" / "more" / "again.jpg").symlink_to("y.jpg")
+    files = ["a/more/again.jpg", "a/more/y.jpg", "a/x.jpg"]
+    assert sorted(os.path.realpath(f) for f in inputs.listed(["a/**"], None)) == sorted(
+        os.path.realpath(f) for f in files
+    )
+    assert len(inputs.listed(["a/**/*.jpg"], None)) == 3
+    assert inputs.listed(["a/m*"], None) == ["a/more"]  # whose images `expand` finds
+    (tmp_path / "empty" / "folder").mkdir(parents=True)
+    with pytest.raises(InputError, match="no file matches"):
+        inputs.listed(["empty/**"], None)
+
+
 @pytest.mark.parametrize(
     ("content", "names"),
     [

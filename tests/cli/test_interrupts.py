@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,20 @@ def test_a_signal_interrupts_once(number: signal.Signals) -> None:
         signal.raise_signal(number)
     signal.raise_signal(number)  # sent twice, as `timeout` does
     assert interrupts.received() == number
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_during_an_import_waits_for_its_end(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "a_module_that_is_interrupted"
+    text = f"import signal\nsignal.raise_signal({int(number)})\nis_whole = True\n"
+    (tmp_path / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.import_module(module).is_whole
+    del sys.modules[module]
     with pytest.raises(KeyboardInterrupt):
         interrupts.check()
 

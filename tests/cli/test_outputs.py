@@ -92,7 +92,7 @@ def test_what_one_file_cannot_hold(inputs: list[str], file: str, message: str) -
 
 def test_videos_need_files_of_their_own(tmp_path: Path) -> None:
     videos = _touch(tmp_path, "a.mp4", "b/a.mp4", "a_overlay.mp4")
-    targets = outputs.video_targets(videos[:2], tmp_path)
+    targets = outputs.video_targets([*videos[:2], videos[0]], tmp_path)
     assert [path.name for path in targets.values()] == ["a_overlay.mp4", "a_2_overlay.mp4"]
     outputs.check([], targets, tmp_path)  # a_overlay.mp4 is a result of an earlier run
     with pytest.raises(InputError, match=r"a_overlay.mp4 is an input"):

@@ -69,7 +69,8 @@ def listed(inputs: list[str], save_path: Path | None) -> list[str]:
     """Replace `-` by the image or names on standard input, and patterns by the names that match.
 
     A pattern that is the name of a file or folder is that file or folder. Files in `save_path`,
-    earlier results, match no pattern.
+    earlier results, match no pattern; nor do folders match one with `**`, which their files match,
+    or files that a link to a folder leads to once more.
 
     Raises:
         InputError: a pattern matches nothing, `-` is given twice, or standard input can't be read.
@@ -81,7 +82,7 @@ def listed(inputs: list[str], save_path: Path | None) -> list[str]:
                 raise InputError("- is given twice, but standard input can be read once only")
             names += read_inputs()
         elif has_magic(name) and not is_url(name) and not os.path.lexists(name):
-            found = sorted(_outside(save_path, iglob(name, recursive=True)))
+            found = sorted(_matches(name, save_path))
             if not found:
                 raise InputError(f"no file matches {name}")
             names += found
@@ -112,17 +113,18 @@ def expand(inputs: list[str], save_path: Path | None) -> list[str]:
     return expanded
 
 
-def _outside(folder: Path | None, names: Iterator[str]) -> Iterator[str]:
-    """The names that are neither a folder nor in it."""
-    if folder is None:
-        yield from names
-        return
-    results = os.path.realpath(folder)
+def _matches(pattern: str, save_path: Path | None) -> Iterator[str]:
+    """The names that a pattern matches, each file once."""
+    results = os.path.join(os.path.realpath(save_path), "") if save_path is not None else None
     parents: dict[str, str] = {}  # links are resolved once for each of them
-    for name in names:
+    seen: set[str] = set()
+    for name in iglob(pattern, recursive=True):
         parent, own = os.path.split(name)
         if parent not in parents:
             parents[parent] = os.path.realpath(parent)
         path = os.path.join(parents[parent], own)
-        if not f"{path}{os.sep}".startswith(f"{results}{os.sep}"):
+        if path in seen or (results and os.path.join(path, "").startswith(results)):
+            continue
+        seen.add(path)
+        if not ("**" in pattern and os.path.isdir(name)):
             yield name

@@ -17,7 +17,8 @@ _received: list[tuple[int, float]] = []
 def catch() -> None:
     """Turn the signals into KeyboardInterrupt, except those that the caller made us ignore.
 
-    The second signal, if it comes more than a second later, ends the process at once.
+    The second signal, if it comes more than a second later, ends the process at once. During an
+    import, and where C code calls Python, an exception may get lost: `check` notices.
     """
     for number in (getattr(signal, name, None) for name in _NAMES):
         if number is not None:
@@ -39,7 +40,7 @@ def received() -> int:
 
 
 def check() -> None:
-    """Stop this thread if a signal was received; for work that is not in the main thread.
+    """Stop this thread if a signal was received.
 
     Raises:
         KeyboardInterrupt: a signal was received.
@@ -51,7 +52,17 @@ def check() -> None:
 def _handle(number: int, frame: FrameType | None) -> None:
     if not _received:
         _received.append((number, monotonic()))
+        if _is_importing(frame):  # which would keep the lock of the module, or half of it
+            return
         raise KeyboardInterrupt
     if monotonic() - _received[0][1] > _AGAIN_SECONDS:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter, Token
 
 from segrt import consent
 from segrt.backends.memory import limit_memory
-from segrt.cli import DASH
+from segrt.cli import DASH, interrupts
 from segrt.cli.standard import STDOUT
 from segrt.config import PIPELINE
 from segrt.create import create_pipeline
@@ -82,6 +82,7 @@ class PipelineOptions:
         limit_memory(options.pop("max_memory"))
         model = options.pop("model")
         options["use_hpip"] = options["use_hpip"] or None  # without it, the YAML decides
+        interrupts.check()
         return create_pipeline(model_name=model, workers=workers, **options)
 
 

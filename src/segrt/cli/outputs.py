@@ -69,7 +69,8 @@ def video_targets(videos: list[str], save_path: Path) -> dict[str, Path]:
     if names_file(save_path):
         return dict.fromkeys(videos, save_path)
     stems = Stems()
-    return {name: save_path / f"{stems.assign(name)}_overlay.mp4" for name in videos}
+    unique = dict.fromkeys(videos)
+    return {name: save_path / f"{stems.assign(name)}_overlay.mp4" for name in unique}
 
 
 def targets(name: str, stem: str, save_path: Path, *, overlay: bool) -> list[Path]:

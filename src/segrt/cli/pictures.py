@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from segrt.errors import ConfigError
 from segrt.look import Background, Legend, Look
 
 PICTURES = Group("Overlays", help="Each of these saves overlays.", sort_key=5)
@@ -44,6 +45,23 @@ class PictureOptions:
     def given(self) -> bool:
         """Whether any option is set."""
         return self != PictureOptions()
+
+    def check_video(self, name: str) -> None:
+        """Refuse what no overlay video has.
+
+        Raises:
+            ConfigError: it is asked for.
+        """
+        asked = {
+            "--legend": self.legend not in (None, "none"),
+            "--names": self.names,
+            "--side-by-side": self.side_by_side,
+        }
+        if option := next((option for option, given in asked.items() if given), None):
+            raise ConfigError(
+                f"{option} is for pictures, but {name} is a video: segment it in another call, or "
+                "leave out the option"
+            )
 
     def look(self) -> Look:
         """The same, checked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -65,6 +65,8 @@ def predict(
         raise ConfigError("--ray-address needs --engine ray")
     output = replace(output, overlay=output.overlay or pictures.given).completed()
     images, videos = _checked(input, output, job, on_ray=on_ray)
+    if videos:
+        pictures.check_video(next(iter(videos)))
     pipeline = ray_engine.local(model) if on_ray else model.create(workers=workers)
     request = pipeline.request(
         inference.target_size, batch_size=inference.batch_size, slide=inference.slide
@@ -75,7 +77,8 @@ def predict(
     kept = None if output.overwrite else Kept(output)
     work = None
     if job.manifest or shard or on_ray or kept:
-        settings = decisive(pipeline, request, reading, output.kind)
+        kind = {**output.kind, **(asdict(look) if output.overlay else {})}
+        settings = decisive(pipeline, request, reading, kind)
         work = Job(images, settings, job, output.save_path)
     task = Task(inference=inference, reading=reading, output=output, look=look)
     coco = CocoFile(output.coco, per_region=output.per_region) if output.coco else None
@@ -158,12 +161,13 @@ def _collect(
                 if row.error is not None:
                     failed += 1
                     complain(row.error)
-                    continue
-                done += 1
-                ran = f"{row.provider} {row.precision}"
-                if output.form == "shares" and not is_quiet():
-                    index = "" if row.index is None else f", {row.index}"
-                    show(f"{row.input}{index}: {shares.line(row.shares)}")
+                else:
+                    done += 1
+                    ran = f"{row.provider} {row.precision}"
+                    if output.form == "shares" and not is_quiet():
+                        index = "" if row.index is None else f", {row.index}"
+                        show(f"{row.input}{index}: {shares.line(row.shares)}")
+                interrupts.check()
             if work:
                 work.finish()
     except KeyboardInterrupt:
@@ -245,6 +249,7 @@ def _save_video(pipeline: Pipeline, name: str, target: Path, task: Task) -> tupl
 
         def show(done: int, total: int | None) -> None:
             nonlocal frames, speed
+            interrupts.check()
             frames, speed = done, done / (perf_counter() - start)
             text = f"{speed:.1f} frames/s"
             progress.update(bar, completed=done, total=total, description=text)

@@ -40,6 +40,7 @@ def serve(
         log_json: Write the log as JSON, one object per line.
     """
     tune_malloc()
+    interrupts.check()
     interrupts.restore()  # the server handles signals itself
     logs.set_up(as_json=log_json)
     if settings.visualize is None:
