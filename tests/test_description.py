@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from graphs import pixel_network
+from graphs import Net, pixel_network
+from onnx import ModelProto, helper, save
 from onnx import TensorProto as T
-from onnx import helper, save
 from PIL import Image
 
 import segrt
@@ -175,6 +176,52 @@ def test_one_channel_of_unknown_meaning_is_refused(tmp_path: Path) -> None:
     file = pixel_network(tmp_path / "m.onnx", [[10, 0, 0]], [0], tail=[("Tanh", {})])
     with pytest.raises(ModelError, match="one channel, computed by Tanh"):
         segrt.create_pipeline(model_dir=file)
+
+
+def _squashed(ends: Sequence[tuple[str, Sequence[str]]], out: int) -> ModelProto:
+    """A network of `out` channels, and what is done with their logits `x`; `two` is a constant."""
+    net = Net()
+    net.const(2.0)  # c0
+    net.conv("x", 3, out, output="logits")
+    for number, (op_type, inputs) in enumerate(ends, 1):
+        options = {"axis": 1} if op_type in ("Softmax", "Concat") else {}
+        net.add(op_type, *inputs, output=f"y{number}", **options)
+    return net.model(f"y{len(ends)}")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ([("Sigmoid", ["logits"]), ("Mul", ["y1", "c0"])], "Mul of Sigmoid"),
+        ([("Sigmoid", ["logits"]), ("Sub", ["c0", "y1"]), ("Identity", ["y2"])], "Sub of Sigmoid"),
+        ([("Tanh", ["logits"]), ("Add", ["y1", "c0"])], "Add of Tanh"),
+        ([("Softmax", ["logits"]), ("Add", ["y1", "y1"]), ("Div", ["y2", "c0"])], "Div of Softmax"),
+        ([("Exp", ["logits"])], "Exp"),
+    ],
+)
+def test_ends_that_are_neither_logits_nor_probabilities(
+    tmp_path: Path, halves: Pixels, channels: int, ends: Any, words: str
+) -> None:
+    file = tmp_path / "m.onnx"
+    save(_squashed(ends, channels), str(file))
+    if channels == 1:
+        with pytest.raises(ModelError, match=f"one channel, computed by {words}:"):
+            segrt.create_pipeline(model_dir=file)
+        return
+    pipeline = segrt.create_pipeline(model_dir=file, device="cpu")
+    pipeline.segment(halves)  # the largest is the largest
+    with pytest.raises(ConfigError, match=f"m has no scores: it ends in {words}"):
+        next(pipeline.predict(halves, scores=True))
+
+
+def test_arithmetic_with_logits_gives_logits(tmp_path: Path, halves: Pixels) -> None:
+    ends = [("Mul", ["logits", "c0"]), ("Add", ["y1", "logits"])]
+    save(_squashed(ends, 1), str(tmp_path / "m.onnx"))
+    pipeline = segrt.create_pipeline(model_dir=tmp_path / "m.onnx", device="cpu")
+    result = next(pipeline.predict(halves, scores=True))
+    assert isinstance(result, segrt.SegResult)
+    assert result.scores is not None
 
 
 def test_probabilities_are_the_scores(tmp_path: Path, halves: Pixels) -> None:

@@ -680,3 +680,9 @@ def test_huge_batches_are_refused(pipeline: segrt.Pipeline, batch_size: int) -> 
 
 def test_without_arguments_the_bundled_model_runs() -> None:
     assert segrt.create_pipeline().model_name == "PP-LiteSeg-T_camvid"
+
+
+@pytest.mark.parametrize("device", [0, "", False])
+def test_devices_that_are_no_names_are_refused(colour_model: Path, device: Any) -> None:
+    with pytest.raises(segrt.ConfigError, match="device"):
+        segrt.create_pipeline(model_dir=colour_model, device=device)

@@ -117,8 +117,9 @@ def create_pipeline(
         settings, mode, _Level(use_hpip, hpi_config, engine, engine_config), pp_option
     )
     chosen = running.mode or Mode.NORMAL
-    requested = device or settings.device or running.device
-    parsed = Device.parse(requested) if requested else None  # before any model is looked up
+    requested = device if device is not None else settings.device or running.device
+    # Before any model is looked up.
+    parsed = None if requested is None else Device.parse(requested)
     path = model_dir or module.model_dir
     name = model_name or module.model_name
     if type(workers) is not int or not 1 <= workers <= MAX_WORKERS:

@@ -6,14 +6,15 @@ Only as much of a graph is read as that takes, without the `onnx` package.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from segrt.protobuf import fields
 
 # Field numbers, from onnx.proto.
 GRAPH = 7  # of ModelProto
-NODE, OUTPUT = 1, 12  # of GraphProto
+NODE, _INITIALIZER, OUTPUT = 1, 5, 12  # of GraphProto
 _INPUT, _OUTPUT, _OP_TYPE = 1, 2, 4  # of NodeProto
 
 # They change neither the order of the values nor their range.
@@ -35,7 +36,24 @@ _NEUTRAL = {
     "Upsample",
 }
 
+# Their results are logits or probabilities if their inputs are, or neither.
+_ARITHMETIC = {
+    "Add",
+    "Clip",
+    "Concat",
+    "Div",
+    "Max",
+    "Mean",
+    "Min",
+    "Mul",
+    "Neg",
+    "Sub",
+    "Sum",
+}
+
 _QUANTIZE = b"QuantizeLinear"
+_INT8 = 3  # of TensorProto.DataType
+_DATA_TYPE, _NAME = 2, 8  # of TensorProto
 
 PROBABILITIES = {"Softmax", "Sigmoid", "HardSigmoid"}
 """Operators whose results are probabilities."""
@@ -56,6 +74,12 @@ LOGITS = {
 }
 """Operators whose results are logits, as far as can be known."""
 
+_SQUASHING = PROBABILITIES | {"Erf", "Exp", "Softplus", "Softsign", "Tanh"}
+
+
+_Node: TypeAlias = tuple[str, list[str]]
+"""Type and inputs of an operator."""
+
 
 class Tail(NamedTuple):
     """The operator that gives an output its meaning.
@@ -63,10 +87,13 @@ class Tail(NamedTuple):
     Attributes:
         op_type: such as "ArgMax"; empty if it is not found.
         input: name of its first input.
+        squashed: the operator that makes its values neither logits nor probabilities, such as the
+            Sigmoid in 255 * Sigmoid(x); empty if there is none.
     """
 
     op_type: str
     input: str
+    squashed: str = ""
 
 
 def tail(model: memoryview, output: str) -> Tail:
@@ -80,7 +107,7 @@ def tail(model: memoryview, output: str) -> Tail:
         model: the content of an `.onnx` file.
         output: name of the output.
     """
-    made_by: dict[str, tuple[str, str]] = {}
+    made_by: dict[str, _Node] = {}
     try:
         graphs = [value for number, _, value in fields(model) if number == GRAPH]
         for graph in graphs:
@@ -92,28 +119,48 @@ def tail(model: memoryview, output: str) -> Tail:
     for _ in range(len(made_by) + 1):
         if output not in made_by:
             break
-        op_type, first = made_by[output]
+        op_type, inputs = made_by[output]
+        first = next(iter(inputs), "")
         if op_type not in _NEUTRAL:
-            return Tail(op_type, first)
+            squashed = "" if op_type in PROBABILITIES else _squashed(output, made_by)
+            return Tail(op_type, first, squashed)
         output = first
     return Tail("", "")
 
 
-def is_quantised(file: Path) -> bool:
-    """Whether a network is quantised: it rounds tensors to 8 bits, as `segrt quantize` writes it.
+def _squashed(output: str, made_by: dict[str, _Node]) -> str:
+    """The first operator behind an output, through arithmetic, that squashes its values."""
+    waiting, seen = [output], set[str]()
+    while waiting:
+        name = waiting.pop(0)
+        op_type, inputs = made_by.get(name, ("", []))
+        if op_type in _SQUASHING:
+            return op_type
+        if op_type in _ARITHMETIC | _NEUTRAL and name not in seen:
+            seen.add(name)
+            waiting += inputs
+    return ""
+
+
+Rounded: TypeAlias = Literal["", "uint8", "int8"]
+"""What the values of a network are rounded to: unsigned or signed, or nothing."""
+
+
+def rounded(file: Path) -> Rounded:
+    """Whether a network is quantised, and how: it rounds tensors, as `segrt quantize` writes it.
 
     Weights alone that are stored in 8 bits don't count: the arithmetic is that of floats.
 
     Example:
-        >>> is_quantised(Path("model.int8.onnx"))
-        True
+        >>> rounded(Path("model.int8.onnx"))
+        'uint8'
 
     Args:
         file: an `.onnx` file; a damaged one is not quantised.
     """
     with file.open("rb") as opened:
         if not opened.seek(0, 2):
-            return False
+            return ""
         # Not closed here: an error's traceback may still refer to parts of it.
         data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
     try:
@@ -121,16 +168,30 @@ def is_quantised(file: Path) -> bool:
         nodes = (value for graph in graphs for number, _, value in fields(graph) if number == NODE)
         # Most nodes need no closer look, which halves the time.
         likely = (node for node in nodes if _QUANTIZE in bytes(node))
-        return any(
-            number == _OP_TYPE and value == _QUANTIZE
-            for node in likely
-            for number, _, value in fields(node)
-        )
+        found = [inputs for op_type, inputs in map(_node, likely) if op_type == _QUANTIZE.decode()]
+        if not found:
+            return ""
+        zeros = {inputs[2] for inputs in found if len(inputs) > 2}
+        return "int8" if any(map(zeros.__contains__, _signed(graphs))) else "uint8"
     except (ValueError, IndexError):
-        return False
+        return ""
 
 
-def _outputs(node: memoryview) -> dict[str, tuple[str, str]]:
+def _signed(graphs: list[memoryview]) -> Iterator[str]:
+    """The names of the constants of type int8."""
+    for graph in graphs:
+        for number, _, value in fields(graph):
+            if number == _INITIALIZER:
+                parts = {number: part for number, _, part in fields(value)}
+                if bytes(parts.get(_DATA_TYPE, b"")) == bytes([_INT8]):
+                    yield bytes(parts[_NAME]).decode()
+
+
+def _node(node: memoryview) -> _Node:
+    return next(iter(_outputs(node).values()), ("", []))
+
+
+def _outputs(node: memoryview) -> dict[str, _Node]:
     op_type, inputs, outputs = "", list[str](), list[str]()
     for number, _, value in fields(node):
         if number == _OP_TYPE:
@@ -139,4 +200,4 @@ def _outputs(node: memoryview) -> dict[str, tuple[str, str]]:
             inputs.append(bytes(value).decode())
         elif number == _OUTPUT:
             outputs.append(bytes(value).decode())
-    return dict.fromkeys(outputs, (op_type, inputs[0] if inputs else ""))
+    return dict.fromkeys(outputs, (op_type, inputs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -63,11 +63,13 @@ class Output:
         name: name of the tensor.
         channels: channels of logits or probabilities; None for labels.
         channels_last: whether it is N x h x w x C.
+        unscored: why there are no scores, though the labels are known; empty if there are.
     """
 
     name: str
     channels: int | None
     channels_last: bool = False
+    unscored: str = ""
 
 
 def image_input(inputs: Sequence[Any], file: Path, bands: int = 0) -> Input:
@@ -193,14 +195,18 @@ def recognised(
         text = "%s has several outputs of one shape: %s is used, not %s; set output to change it"
         log.warning(text, file, out.name, others)
     tail = tails[out.name]
-    if output.channels == 1 and tail.op_type not in graph_tail.LOGITS | graph_tail.PROBABILITIES:
+    made_by = " of ".join(dict.fromkeys(filter(None, (tail.op_type, tail.squashed))))
+    if output.channels == 1 and made_by not in graph_tail.LOGITS | graph_tail.PROBABILITIES:
         raise ModelError(
-            f"{file} ends in one channel, computed by {tail.op_type or 'an unknown operator'}: "
+            f"{file} ends in one channel, computed by {made_by or 'an unknown operator'}: "
             "segrt can't tell whether it is a logit or a probability; end the network with a "
             "convolution or a Sigmoid"
         )
     if form == "labels":
         return output, form, _argmax_channels(shapes.get(tail.input), tail, out)
+    if tail.squashed:
+        why = f"it ends in {made_by}, which gives neither logits nor probabilities"
+        output = replace(output, unscored=why)
     return output, form, output.channels
 
 

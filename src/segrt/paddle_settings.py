@@ -162,7 +162,7 @@ def parse_hpi(value: object) -> Running:
         value = value.model_dump(exclude_none=True, by_alias=True)
     if isinstance(value, str):
         value = checked_yaml.parse(value, "hpi_config")
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         return Running(HpiConfig.parse(value))
     given = checked_yaml.check({str(key): item for key, item in value.items()}, _Hpi, "hpi_config")
     ignored = {} if given.auto_paddle2onnx else {"auto_paddle2onnx": "segrt runs ONNX models only"}

@@ -322,6 +322,8 @@ class Pipeline:
             ConfigError: one is invalid, or the model has no scores, or not that size.
         """
         size = parse_target_size(target_size)
+        if scores and (why := self.session.description.output.unscored):
+            raise ConfigError(f"{self.model_name} has no scores: {why}")
         request = Request.parse(
             self.model_name,
             self.session.meta.output,

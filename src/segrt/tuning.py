@@ -100,7 +100,7 @@ def tune_model(
     reference = plans(Device("cpu"), Mode.NORMAL, catalog)[-1]
     Session(file, reference).description.check_pictures("segrt tune measures with photos")
     engines = cache.engine_cache(file, catalog)
-    candidates = every(where, catalog, cache=engines, quantised=graph_tail.is_quantised(file))
+    candidates = every(where, catalog, cache=engines, quantised=graph_tail.rounded(file))
     measured = tune(
         file,
         candidates,

@@ -19,6 +19,7 @@ from segrt.backends.plan import (
     plans,
 )
 from segrt.errors import ConfigError, DeviceError
+from segrt.graph_tail import Rounded
 from segrt.types import DEVICE_KINDS, Device, Mode
 
 FAST = Mode.HIGH_PERFORMANCE
@@ -73,24 +74,26 @@ def test_first_choice(device: str | None, machine: Catalog, normal: str, fast: s
 
 
 @pytest.mark.parametrize(
-    ("device", "machine", "normal", "fast"),
+    ("device", "machine", "rounded", "normal", "fast"),
     [
-        ("cpu", m.CPU_ONLY, "cpu fp32", "cpu int8"),
-        ("cpu", m.OPENVINO, "cpu fp32", "cpu int8"),  # inexact without VNNI
-        ("cpu", m.OPENVINO_VNNI, "cpu fp32", "openvino int8"),
-        ("gpu", m.GPU_T4, "cuda fp32", "tensorrt int8"),
-        ("gpu", m.CUDA_ONLY, "cuda fp32", "cuda tf32"),
+        ("cpu", m.CPU_ONLY, "uint8", "cpu fp32", "cpu int8"),
+        ("cpu", m.OPENVINO, "uint8", "cpu fp32", "cpu int8"),  # inexact without VNNI
+        ("cpu", m.OPENVINO_VNNI, "uint8", "cpu fp32", "openvino int8"),
+        ("cpu", m.OPENVINO_VNNI, "int8", "cpu fp32", "cpu int8"),  # inexact
+        ("gpu", m.GPU_T4, "int8", "cuda fp32", "tensorrt int8"),
+        ("gpu", m.GPU_T4, "uint8", "cuda fp32", "cuda fp32"),  # TensorRT has none
+        ("gpu", m.CUDA_ONLY, "int8", "cuda fp32", "cuda tf32"),
     ],
 )
 def test_quantised_models_run_in_int8(
-    device: str, machine: Catalog, normal: str, fast: str
+    device: str, machine: Catalog, rounded: Rounded, normal: str, fast: str
 ) -> None:
     where = Device.parse(device)
-    (first, *_) = plans(where, Mode.NORMAL, machine, quantised=True)
+    (first, *_) = plans(where, Mode.NORMAL, machine, quantised=rounded)
     assert first.name == normal
     assert "high-performance mode runs int8" in first.note
-    assert _names(device, FAST, machine, quantised=True)[0] == fast
-    names = [plan.name for plan in every(where, machine, quantised=True)]
+    assert _names(device, FAST, machine, quantised=rounded)[0] == fast
+    names = [plan.name for plan in every(where, machine, quantised=rounded)]
     assert names[0] == normal
     assert len(set(names)) == len(names)
     # OpenVINO and TensorRT would run any other plan in int8 too.
@@ -101,18 +104,19 @@ def test_quantised_models_run_in_int8(
 
 def test_openvino_runs_int8_only_in_sessions_for_one_size() -> None:
     device, mode = Device.parse("cpu"), Mode.HIGH_PERFORMANCE
-    plan = plans(device, mode, m.OPENVINO_VNNI, quantised=True)[0]
+    plan = plans(device, mode, m.OPENVINO_VNNI, quantised="uint8")[0]
     assert (plan.name, plan.shapes) == ("openvino int8", "repeated")
     assert plan.first is not None
     assert plan.first.name == "cpu int8"
     hpi = HpiConfig(backend="openvino", precision="int8")
-    (alone,) = plans(device, mode, m.OPENVINO_VNNI, hpi_config=hpi, quantised=True)
+    (alone,) = plans(device, mode, m.OPENVINO_VNNI, hpi_config=hpi, quantised="uint8")
     assert (alone.first, alone.shapes) == (None, "fixed")
 
 
 def test_options_of_int8() -> None:
     def options(device: str, machine: Catalog) -> dict[str, str]:
-        return dict(plans(Device.parse(device), FAST, machine, quantised=True)[0].options)
+        rounded: Rounded = "uint8" if device == "cpu" else "int8"
+        return dict(plans(Device.parse(device), FAST, machine, quantised=rounded)[0].options)
 
     def hint(machine: Catalog) -> str:
         settings = json.loads(options("cpu", machine)["load_config"])["CPU"]
@@ -126,20 +130,33 @@ def test_options_of_int8() -> None:
 @pytest.mark.parametrize(
     ("device", "machine", "quantised", "words"),
     [
-        ("cpu", m.CPU_ONLY, False, "the model is not quantised: make its int8 form with segrt"),
-        ("gpu", m.GPU_T4, False, "the model is not quantised"),
-        ("gpu", m.CUDA_ONLY, True, "has no TensorrtExecutionProvider"),
+        ("cpu", m.CPU_ONLY, "", "the model is not quantised: make its int8 form with segrt"),
+        ("gpu", m.GPU_T4, "", "the model is not quantised"),
+        ("gpu", m.GPU_T4, "uint8", "TensorRT takes signed values only: .* --device gpu"),
+        ("gpu", m.CUDA_ONLY, "int8", "has no TensorrtExecutionProvider"),
     ],
 )
 def test_int8_needs_a_quantised_model(
-    device: str, machine: Catalog, quantised: bool, words: str
+    device: str, machine: Catalog, quantised: Rounded, words: str
 ) -> None:
     hpi = HpiConfig(precision="int8")
     with pytest.raises(DeviceError, match=words):
         plans(Device.parse(device), FAST, machine, hpi_config=hpi, quantised=quantised)
     hpi = HpiConfig(backend="openvino", precision="int8")
     with pytest.raises(DeviceError, match="inexact on CPUs without VNNI"):
-        plans(Device.parse("cpu"), FAST, m.OPENVINO, hpi_config=hpi, quantised=True)
+        plans(Device.parse("cpu"), FAST, m.OPENVINO, hpi_config=hpi, quantised="uint8")
+    with pytest.raises(DeviceError, match=r"inexact with signed values: .* --device cpu"):
+        plans(Device.parse("cpu"), FAST, m.OPENVINO_VNNI, hpi_config=hpi, quantised="int8")
+
+
+@pytest.mark.parametrize("backend", [None, "cpu"])
+def test_the_cpu_provider_has_no_options(backend: str | None) -> None:
+    hpi = HpiConfig(backend=backend, provider_options={"foo": "bar"})
+    with pytest.raises(DeviceError, match=r"CPUExecutionProvider has no provider options \(foo\)"):
+        plans(Device.parse("cpu"), FAST, m.CPU_ONLY, hpi_config=hpi)
+    if backend is None:
+        found = plans(Device.parse("cpu"), FAST, m.OPENVINO, hpi_config=hpi)
+        assert {plan.backend.name for plan in found} == {"openvino"}
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -85,6 +85,61 @@ def test_only_int8_plans_compute_in_int8(tmp_path: Path) -> None:
     assert np.abs(first - second).max() <= 0.011  # one step
 
 
+def _offset(path: Path, offset: float) -> Path:
+    """A network that adds a number."""
+    net = Net()
+    net.add("Add", "x", net.const(offset), output="y")
+    onnx.save(net.model("y"), path)
+    return path
+
+
+RGB = Given(class_names=("r", "g", "b"))
+
+
+def test_a_session_stays_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for number, folder in enumerate((here, there)):
+        folder.mkdir()
+        _offset(folder / "m.onnx", number)
+    monkeypatch.chdir(here)
+    one = Session(Path("m.onnx"), _shaped(CPU, "repeated"), RGB)
+    monkeypatch.chdir(there)
+    batch = _batch(8, 9)
+    for _ in range(8):
+        np.testing.assert_array_equal(one.run(batch), batch)
+    assert one.file == here / "m.onnx"
+    assert batch.shape in one._own
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+@pytest.mark.parametrize("shapes", ["repeated", "fixed"])
+def test_a_file_that_changes_is_not_loaded_again(tmp_path: Path, change: str, shapes: str) -> None:
+    file = _offset(tmp_path / "m.onnx", 0)
+    one, batch = Session(file, _shaped(CPU, shapes), RGB), _batch(8, 9)
+    np.testing.assert_array_equal(one.run(batch), batch)
+    file.unlink()
+    if change == "replaced":
+        _offset(file, 1)
+    for _ in range(8):
+        np.testing.assert_array_equal(one.run(batch), batch)
+    if shapes == "fixed":
+        with pytest.raises(ModelError, match="changed or removed after it was loaded: create"):
+            one.run(_batch(9, 9))
+
+
+def test_height_and_width_may_share_a_name(tmp_path: Path) -> None:
+    file = _offset(tmp_path / "m.onnx", 0)
+    model = onnx.load(file)
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "side"
+    onnx.save(model, file)
+    one = Session(file, _shaped(CPU, "repeated"), RGB)
+    for batch in (_batch(8, 12), _batch(8, 8)):
+        for _ in range(8):
+            np.testing.assert_array_equal(one.run(batch), batch)
+    assert list(one._own) == [(1, 3, 8, 8)]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_openvino_runs_the_whole_bundled_model(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ from segrt.errors import ConfigError, ExportError, InputError, ModelError, Segrt
 from segrt.metadata import KEY, ModelMeta, Upsample
 from segrt_export import quantization
 from segrt_export.cli import main
-from segrt_export.quantization import Limit, quantize
+from segrt_export.quantization import Device, Limit, quantize
 
 SIZE = (32, 48)
 META = ModelMeta(
@@ -211,6 +211,34 @@ def test_miou_is_that_of_the_labels(photos: Path, tmp_path: Path) -> None:
         quantize(file, target, photos, limit=Limit("miou"))
 
 
+def test_labels_are_in_the_subfolders_of_the_photos(photos: Path, tmp_path: Path) -> None:
+    file, truth = _chain(tmp_path), tmp_path / "truth"
+    for number, photo in enumerate(sorted(photos.iterdir())):
+        folder = photos / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        photo.rename(folder / f"{number // 2}.png")
+    measured = sorted(photos.rglob("*.png"))[1::2]
+    for result in _labels(file, measured):
+        own = truth / Path(str(result.input_path)).relative_to(photos)
+        own.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(result.labels.astype(np.uint8)).save(own)
+    limit = Limit("miou", 5)
+    done = quantize(file, tmp_path / "int8.onnx", photos, labels=truth, limit=limit)
+    assert done.report["miou_float"] == 100
+    assert list(done.report["photos"]) == [f.relative_to(photos).as_posix() for f in measured]
+    (truth / "b").rename(truth / "c")
+    with pytest.raises(InputError, match=r"photos/b/.* has no labels"):
+        quantize(file, tmp_path / "int8.onnx", photos, labels=truth, limit=limit)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_how_values_are_rounded(photos: Path, tmp_path: Path, device: Device) -> None:
+    file = _chain(tmp_path)
+    done = quantize(file, tmp_path / "q.onnx", photos, limit=Limit(max_drop=9), device=device)
+    assert graph_tail.rounded(done.file) == ("int8" if device == "gpu" else "uint8")
+    assert graph_tail.rounded(file) == ""
+
+
 def test_the_second_graph_is_left_out(photos: Path, tmp_path: Path) -> None:
     file = _chain(tmp_path, props={second_graph.KEY: "AAAA"})
     done = quantize(file, tmp_path / "int8.onnx", photos, limit=Limit(max_drop=5))
@@ -274,16 +302,16 @@ def test_a_file_is_quantised_if_an_operator_says_so(tmp_path: Path) -> None:
     named = helper.make_node("Relu", ["x"], ["QuantizeLinear"], name="QuantizeLinear")
     net.nodes.append(named)
     onnx.save(net.model("QuantizeLinear"), str(tmp_path / "named.onnx"))
-    assert not graph_tail.is_quantised(tmp_path / "named.onnx")
+    assert not graph_tail.rounded(tmp_path / "named.onnx")
     scale, zero = net.const(0.1), net.const(0, np.int8)
     net.add("Add", "QuantizeLinear", net.add("DequantizeLinear", zero, scale, zero))
     onnx.save(net.model("t1"), str(tmp_path / "weights.onnx"))  # of 8 bits
-    assert not graph_tail.is_quantised(tmp_path / "weights.onnx")
+    assert not graph_tail.rounded(tmp_path / "weights.onnx")
     net.add("QuantizeLinear", "x", scale, zero)
     whole = net.model("t1").SerializeToString()
     for length in (len(whole), len(whole) // 2, 1, 0):
         (tmp_path / "cut.onnx").write_bytes(whole[:length])
-        assert graph_tail.is_quantised(tmp_path / "cut.onnx") == (length == len(whole))
+        assert bool(graph_tail.rounded(tmp_path / "cut.onnx")) == (length == len(whole))
 
 
 def _command(*arguments: object) -> object:
@@ -298,10 +326,12 @@ def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"{out}: " in said
     assert "% of the labels as FP32, worst photo" in said
     assert "2 of 2 convolutions in int8" in said
-    assert graph_tail.is_quantised(out)
-    other = tmp_path / "a.onnx"
+    assert graph_tail.rounded(out)
+    other, taken = tmp_path / "a.onnx", tmp_path / "taken.onnx"
+    taken.with_suffix(".json").write_text("{}")
     for wrong, words in (
         ([file, "--images", photos, "-o", out], "exists: delete it, or name another file"),
+        ([file, "--images", photos, "-o", taken], "taken.json exists: delete it, or name another"),
         ([tmp_path / "none.onnx", "--images", photos, "-o", other], "does not exist"),
         ([file, "--images", photos, "-o", tmp_path / "a.bin"], "does not end in .onnx"),
         ([file, "--images", photos, "-o", other, "--max-drop", 101], "max_drop 101 is not valid"),
@@ -316,7 +346,7 @@ def test_a_folder_with_a_model_can_be_named(photos: Path, tmp_path: Path) -> Non
     (tmp_path / "net").mkdir()
     _chain(tmp_path / "net")
     _command(tmp_path / "net", "--images", photos, "-o", tmp_path / "i.onnx", "--max-drop", 5)
-    assert graph_tail.is_quantised(tmp_path / "i.onnx")
+    assert graph_tail.rounded(tmp_path / "i.onnx")
 
 
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
@@ -345,7 +375,7 @@ def test_export_and_quantise(
 
     assert run(file, "-o", out, "--int8", photos) == 0
     assert "1 in int8" in capsys.readouterr().err
-    assert graph_tail.is_quantised(out / "red.int8.onnx")
-    assert not graph_tail.is_quantised(out / "red.onnx")
+    assert graph_tail.rounded(out / "red.int8.onnx")
+    assert not graph_tail.rounded(out / "red.onnx")
     assert run("PP-LiteSeg-T", "--int8", photos) == 2
     assert "--int8 requires an output folder" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from segrt import checked_yaml
 from segrt.backends.catalog import Catalog, Cpu
 from segrt.errors import ConfigError, DeviceError
+from segrt.graph_tail import Rounded
 from segrt.types import Device, Mode
 from segrt.validation import did_you_mean
 
@@ -316,7 +317,7 @@ class HpiConfig(BaseModel):
             value = checked_yaml.parse(value, "hpi_config")
         if value is None:
             return cls()
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             raise ConfigError(
                 f"hpi_config {value!r:.80} is not a mapping: write it like "
                 '{"backend": "openvino"}'
@@ -335,7 +336,7 @@ class _Request:
     catalog: Catalog
     fixed: HpiConfig
     cache: str | None
-    quantised: bool
+    quantised: Rounded
 
     @property
     def index(self) -> int:
@@ -351,7 +352,7 @@ def plans(
     tuned: HpiConfig | None = None,
     hpi_config: HpiConfig | None = None,
     cache: str | None = None,
-    quantised: bool = False,
+    quantised: Rounded = "",
 ) -> tuple[Plan, ...]:
     """Choose how to run.
 
@@ -364,7 +365,7 @@ def plans(
         tuned: the fastest plan measured by `segrt tune`.
         hpi_config: settings of high-performance mode fixed by the user.
         cache: folder of this model's compiled engines; None for none.
-        quantised: whether the model is; see `segrt.graph_tail.is_quantised`.
+        quantised: how the model is; see `segrt.graph_tail.rounded`.
 
     Returns:
         tuple of Plan: at least one, best first. All are on the device, and have the backend and the
@@ -409,7 +410,7 @@ def plans(
 
 
 def every(
-    device: Device | None, catalog: Catalog, *, cache: str | None = None, quantised: bool = False
+    device: Device | None, catalog: Catalog, *, cache: str | None = None, quantised: Rounded = ""
 ) -> tuple[Plan, ...]:
     """All plans that can run, for `segrt tune` to measure; the plan of normal mode is first.
 
@@ -478,6 +479,9 @@ def _why_not(backend: Backend, precision: str, request: _Request, *, explicit: b
     why = _why_no_gpu(index, catalog) if backend.device == "gpu" else ""
     if backend.name == "openvino":
         why = _why_not_on_cpu(catalog.cpu, precision, explicit, bool(request.fixed.backend))
+    elif backend.name == "cpu" and request.fixed.provider_options:
+        names = ", ".join(name for name, _ in request.fixed.provider_options)
+        why = f"{backend.provider} has no provider options ({names}): leave them out"
     why = why or _why_not_int8(backend, precision, catalog.cpu.features, request.quantised)
     if not why and provider is None:
         why = f"the installed ONNX Runtime has no {backend.provider}"
@@ -509,15 +513,20 @@ def _why_not_on_cpu(cpu: Cpu, precision: str, explicit: bool, fixed: bool) -> st
 
 
 def _why_not_int8(
-    backend: Backend, precision: str, features: frozenset[str], quantised: bool
+    backend: Backend, precision: str, features: frozenset[str], quantised: Rounded
 ) -> str:
     """What the model rules out by being quantised, or not."""
     if precision == "int8" and not quantised:
         return "the model is not quantised: make its int8 form with segrt quantize"
     if (backend.name, precision) == ("openvino", "int8"):
         # Measured on AVX2 alone: 94% of the labels of FP32, against 99% of the CPU provider's.
-        vnni = {"avx512_vnni", "avx_vnni", "amx_int8"} & features
-        return "" if vnni else "OpenVINO's int8 is inexact on CPUs without VNNI instructions"
+        if not {"avx512_vnni", "avx_vnni", "amx_int8"} & features:
+            return "OpenVINO's int8 is inexact on CPUs without VNNI instructions"
+        # Measured with VNNI: 94% of the labels with signed values, 99% with unsigned ones.
+        if quantised == "int8":
+            return "OpenVINO's int8 is inexact with signed values: quantise for --device cpu"
+    if (backend.name, precision, quantised) == ("tensorrt", "int8", "uint8"):
+        return "TensorRT takes signed values only: quantise for --device gpu"
     # ONNX Runtime's own providers can compute what a quantised layer stands for in FP32.
     others = quantised and precision != "int8" and backend.name != "cpu"
     if others and "int8" in backend.precisions:

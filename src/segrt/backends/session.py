@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock, local
@@ -83,7 +83,8 @@ class Session:
             raise ModelError(f"model file {file} does not exist")
         external_data.check(file)
         self.plan = plan
-        self.file = file
+        self.file = file.absolute()  # it is loaded again later, from another folder perhaps
+        self._state = _state(file)
         self._runs = 0
         uses_second_graph = plan.general.uses_second_graph
         self._has_second_graph = uses_second_graph and second_graph.exists(file)
@@ -276,33 +277,53 @@ class Session:
     def _count(self, runs: int) -> None:
         """Count runs, and let go of the session for all sizes if another graph is worth loading."""
         before, self._runs = self._runs, self._runs + runs
-        if before < _OFTEN <= self._runs and self._has_second_graph:
+        if before < _OFTEN <= self._runs and self._has_second_graph and self._is_unchanged():
             self._any = None
+
+    def _is_unchanged(self) -> bool:
+        """Whether the file is still the one that was loaded first."""
+        return _state(self.file) == self._state
 
     def _load_any(self) -> Any:
         """Load a session for all sizes."""
-        return native.load(self.file, self.plan.general, second=self._runs >= _OFTEN)
+        return self._load(self.plan.general, second=self._runs >= _OFTEN)
+
+    def _load(self, plan: Plan, fixed: Mapping[str, int] = native.NOT_FIXED, **options: Any) -> Any:
+        if not self._is_unchanged():
+            raise ModelError(
+                f"{self.file} was changed or removed after it was loaded: create the pipeline anew"
+            )
+        return native.load(self.file, plan, fixed, **options)
 
     def _deserves_its_own(self, shape: Shape) -> bool:
-        if self._shapes == "dynamic":
+        if self._shapes == "dynamic" or len(self._fixed(shape)) < len({*self._dims.values()}):
             return False
         self._recent.append(shape)
-        return self._shapes == "fixed" or self._recent.count(shape) >= _OFTEN
+        if self._shapes != "fixed" and self._recent.count(shape) < _OFTEN:
+            return False
+        return self._any is None or self._is_unchanged()
+
+    def _fixed(self, shape: Shape) -> dict[str, int]:
+        """The sizes of the named dimensions for an input shape; without contradictory ones."""
+        sizes: dict[str, set[int]] = {}
+        for axis, name in self._dims.items():
+            sizes.setdefault(name, set()).add(shape[axis])
+        return {name: min(found) for name, found in sizes.items() if len(found) == 1}
 
     def _build_for(self, shape: Shape) -> None:
         """Load a session of its own for an input shape."""
         if set(self._recent) == {shape}:  # all images have had this size so far
             self._any = None
-        fixed = {name: shape[axis] for axis, name in self._dims.items()}
+        fixed = self._fixed(shape)
         log.debug("inputs of %s recur: loading %s for them", shape, self.plan)
         try:
-            session = native.load(self.file, self.plan, fixed)
+            session = self._load(self.plan, fixed)
         except DeviceError as error:
             if self.plan.first is None:
                 raise
             log.warning("%s; %s runs instead", error, self.plan.first)
             self.plan = self.plan.first
-            session = native.load(self.file, self.plan, fixed)
+            session = self._load(self.plan, fixed)
         self._own[shape] = session
         if len(self._own) > OWN_SESSIONS:
             self._own.popitem(last=False)  # a thread that still runs it keeps it alive
@@ -315,6 +336,15 @@ class Session:
         self._own.clear()
         self._recent.clear()
         self._lock = Lock()
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """What changes with the content of a file; empty if it is gone."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def start(
@@ -357,7 +387,7 @@ def start(
         tuned=tuned,
         hpi_config=hpi_config,
         cache=cache.engine_cache(file, offered) if fast else None,
-        quantised=graph_tail.is_quantised(file),
+        quantised=graph_tail.rounded(file),
     )
     log.debug(
         "%s mode, device %s%s%s: %s",

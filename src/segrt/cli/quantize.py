@@ -40,10 +40,11 @@ def quantize(
     """
     if yes:
         consent.agree()
-    if out.exists():
-        raise ConfigError(f"{out} exists: delete it, or name another file")
     if out.suffix != ".onnx":
         raise ConfigError(f"{out} does not end in .onnx: name the file to write")
+    for written in (out, out.with_suffix(".json")):
+        if written.exists():
+            raise ConfigError(f"{written} exists: delete it, or name another file")
     limit = segrt_export.Limit(metric or ("miou" if labels else "agreement"), max_drop)
     file = model_file.find(model)
     with progress_bar() as bar:

@@ -31,7 +31,7 @@ from segrt.description import Description
 from segrt.errors import ConfigError, ExportError, InputError
 from segrt.files import is_same_file, sha256, write_atomic
 from segrt.folders import find_images
-from segrt.graph_tail import is_quantised
+from segrt.graph_tail import rounded
 from segrt.half_graph import import_path
 from segrt.metadata import KEY
 from segrt.network import first_line, standard
@@ -122,11 +122,12 @@ def quantize(
         target: path of the quantised model; the report is written next to it, with the suffix
             `.json`.
         images: folder of photos like those to come; a few dozen suffice.
-        labels: folder of label images, 8 bits with one channel, named `STEM.png` like the photos.
+        labels: folder of label images, 8 bits with one channel, named `STEM.png` like the photos,
+            in the same subfolders.
         limit: what may be lost.
         device: where it is to run. "cpu": unsigned values, which ONNX Runtime's CPU provider runs
             faster, and with one more bit after a ReLU. "gpu": signed values, symmetric around zero,
-            as TensorRT requires; OpenVINO runs both at the same speed.
+            as TensorRT requires; OpenVINO computes them inexactly, and does not run them.
         progress: called after each step.
 
     Returns:
@@ -148,7 +149,7 @@ def quantize(
     photos = _photos(images)
     network = _Network(onnx.load(str(file)), description)
     network.warn()
-    judge = _Judge(network, photos, labels, limit, progress)
+    judge = _Judge(network, photos, images, labels, limit, progress)
     network.quantise(photos[::2], device, progress)
     kept = judge.choose()
     report = {
@@ -158,7 +159,7 @@ def quantize(
         "device": device,
         "metric": limit.metric,
         "max_drop": limit.max_drop,
-        "calibrated_on": [photo.name for photo in photos[::2]],
+        "calibrated_on": [_name(photo, images) for photo in photos[::2]],
         **judge.report(kept),
     }
     data = network.serialize(kept)
@@ -193,7 +194,7 @@ def _open(file: Path) -> Description:
         ModelError: it takes bands.
     """
     described = open_exported(file)
-    if is_quantised(file):
+    if rounded(file):
         raise ExportError(f"{file} is quantised already: give the model it was made from")
     described.check_pictures("segrt calibrates and measures with photos")
     return described
@@ -212,6 +213,11 @@ def _photos(folder: Path) -> list[Path]:
         )
     count = min(len(files), MAX_PHOTOS)
     return [Path(files[number * len(files) // count]) for number in range(count)]
+
+
+def _name(photo: Path, folder: Path) -> str:
+    """The name of a photo within its folder."""
+    return photo.relative_to(folder).as_posix()
 
 
 class _Network:
@@ -365,13 +371,17 @@ class _Judge:
         self,
         network: _Network,
         photos: Sequence[Path],
+        images: Path,
         labels: Path | None,
         limit: Limit,
         progress: Progress,
     ) -> None:
         self._network, self._limit, self._progress = network, limit, progress
         self._photos, self._ranking = photos[1::2], photos[::2][:_RANKING]
-        self._truth = labels and {photo: labels / f"{photo.stem}.png" for photo in self._photos}
+        self._names = {photo: _name(photo, images) for photo in photos}
+        self._truth = labels and {
+            photo: (labels / self._names[photo]).with_suffix(".png") for photo in self._photos
+        }
         meta = network.description.meta
         self._reader = Truth(Layout.ADE20K if meta.reduce_labels else Layout.FOLDER)
         self._expected: dict[Path, _Labels] = {}
@@ -495,7 +505,7 @@ class _Judge:
         for done, photo in enumerate(photos, 1):
             found = labels(photo)
             same = int(np.count_nonzero(found == self._expected[photo]))
-            agreement[photo.name] = round(100 * same / found.size, 4)
+            agreement[self._names[photo]] = round(100 * same / found.size, 4)
             equal, pixels = equal + same, pixels + found.size
             if self._truth:
                 try:
