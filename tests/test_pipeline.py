@@ -684,5 +684,5 @@ def test_without_arguments_the_bundled_model_runs() -> None:
 
 @pytest.mark.parametrize("device", [0, "", False])
 def test_devices_that_are_no_names_are_refused(colour_model: Path, device: Any) -> None:
-    with pytest.raises(segrt.ConfigError, match="device"):
+    with pytest.raises(segrt.DeviceError, match="unknown device"):
         segrt.create_pipeline(model_dir=colour_model, device=device)
