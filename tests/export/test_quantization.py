@@ -204,6 +204,10 @@ def test_miou_is_that_of_the_labels(photos: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(truth / "1.png")
     with pytest.raises(InputError, match=r"1.png: labels of shape \(3, 3\) don't fit"):
         quantize(file, target, photos, labels=truth)
+    for void in truth.iterdir():
+        Image.fromarray(np.full(SIZE, 9, np.uint8)).save(void)
+    with pytest.raises(InputError, match="labels no pixel of the 5 photos that measure"):
+        quantize(file, target, photos, labels=truth)
     (truth / "1.png").unlink()
     with pytest.raises(InputError, match=r"photos/1.png has no labels: .*truth/1.png does not"):
         quantize(file, target, photos, labels=truth)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -394,6 +395,11 @@ class _Judge:
             seen.add(photo)
             progress("labels of the original", len(seen), len(photos) // 2 + _RANKING)
         self._float = self._score(self._photos, lambda photo: self._expected[photo], "original")
+        if self._float.miou is not None and math.isnan(self._float.miou):
+            raise InputError(
+                f"{labels} labels no pixel of the {len(self._photos)} photos that measure with a "
+                f"class of {network.description.meta.name}"
+            )
         self._scores: dict[int, _Score] = {}
         self._ranked: list[tuple[str, float]] = []
 
