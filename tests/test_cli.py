@@ -755,7 +755,7 @@ def test_videos_become_overlay_videos(tmp_path: Path, colour_model: Path) -> Non
 def test_a_resumed_job_has_the_same_overlays(tmp_path: Path, colour_model: Path) -> None:
     image, out = tmp_path / "a.png", tmp_path / "out"
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(image)
-    command = ["predict", image, "--model_dir", colour_model, "-o", out]
+    command: list[str | Path] = ["predict", image, "--model_dir", colour_model, "-o", out]
     command += ["--manifest", out / "m.jsonl"]
     _says(_inside(*command, "--only", "red"), 0, "1 segmented, 0 failed")
     _says(_inside(*command, "--resume", "--only", "red"), 0, "0 segmented, 0 failed")
