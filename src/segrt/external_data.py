@@ -7,12 +7,11 @@ them, and a model passed as bytes has no folder: its paths are relative to the c
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
 from segrt.errors import ModelError
-from segrt.protobuf import fields
+from segrt.protobuf import fields, mapped
 
 # The fields of each message that lead to tensors: number to type of message, from onnx.proto.
 _PATHS: dict[str, dict[int, str]] = {
@@ -49,15 +48,14 @@ def check(file: Path) -> None:
         ModelError: the file can't be read, is damaged, or names a file outside its folder.
     """
     try:
-        with file.open("rb") as opened:
-            # Not closed here: an error's traceback may still refer to parts of it.
-            named = set(
-                locations(memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)))
-            )
+        model = mapped(file)
+        named = set(locations(model))
     except OSError as error:
         raise ModelError(f"{file} can't be read: {error.strerror}") from None
-    except (ValueError, IndexError):  # ValueError also from mmap, for an empty file
+    except (ValueError, IndexError):
         raise damaged(file) from None
+    if not model:
+        raise damaged(file)
     for location in named:
         if problem := _problem(location, file):
             raise ModelError(f"{file} takes weights from {location!r:.200}, {problem}")

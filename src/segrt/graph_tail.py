@@ -5,12 +5,11 @@ Only as much of a graph is read as that takes, without the `onnx` package.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from segrt.protobuf import fields
+from segrt.protobuf import fields, mapped
 
 # Field numbers, from onnx.proto.
 GRAPH = 7  # of ModelProto
@@ -36,7 +35,7 @@ _NEUTRAL = {
     "Upsample",
 }
 
-# Their results are logits or probabilities if their inputs are, or neither.
+# They may make values of probabilities that are neither these nor logits.
 _ARITHMETIC = {
     "Add",
     "Clip",
@@ -77,8 +76,12 @@ LOGITS = {
 _SQUASHING = PROBABILITIES | {"Erf", "Exp", "Softplus", "Softsign", "Tanh"}
 
 
-_Node: TypeAlias = tuple[str, list[str]]
-"""Type and inputs of an operator."""
+class _Node(NamedTuple):
+    """An operator."""
+
+    op_type: str
+    inputs: list[str]
+    outputs: list[str]
 
 
 class Tail(NamedTuple):
@@ -111,15 +114,16 @@ def tail(model: memoryview, output: str) -> Tail:
     try:
         graphs = [value for number, _, value in fields(model) if number == GRAPH]
         for graph in graphs:
-            for number, _, node in fields(graph):
+            for number, _, value in fields(graph):
                 if number == NODE:
-                    made_by |= _outputs(node)
+                    node = _node(value)
+                    made_by |= dict.fromkeys(node.outputs, node)
     except (ValueError, IndexError):
         return Tail("", "")
     for _ in range(len(made_by) + 1):
         if output not in made_by:
             break
-        op_type, inputs = made_by[output]
+        op_type, inputs, _ = made_by[output]
         first = next(iter(inputs), "")
         if op_type not in _NEUTRAL:
             squashed = "" if op_type in PROBABILITIES else _squashed(output, made_by)
@@ -133,7 +137,7 @@ def _squashed(output: str, made_by: dict[str, _Node]) -> str:
     waiting, seen = [output], set[str]()
     while waiting:
         name = waiting.pop(0)
-        op_type, inputs = made_by.get(name, ("", []))
+        op_type, inputs, _ = made_by.get(name, _Node("", [], []))
         if op_type in _SQUASHING:
             return op_type
         if op_type in _ARITHMETIC | _NEUTRAL and name not in seen:
@@ -158,21 +162,16 @@ def rounded(file: Path) -> Rounded:
     Args:
         file: an `.onnx` file; a damaged one is not quantised.
     """
-    with file.open("rb") as opened:
-        if not opened.seek(0, 2):
-            return ""
-        # Not closed here: an error's traceback may still refer to parts of it.
-        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        graphs = [value for number, _, value in fields(memoryview(data)) if number == GRAPH]
+        graphs = [value for number, _, value in fields(mapped(file)) if number == GRAPH]
         nodes = (value for graph in graphs for number, _, value in fields(graph) if number == NODE)
         # Most nodes need no closer look, which halves the time.
         likely = (node for node in nodes if _QUANTIZE in bytes(node))
-        found = [inputs for op_type, inputs in map(_node, likely) if op_type == _QUANTIZE.decode()]
+        found = [node for node in map(_node, likely) if node.op_type == _QUANTIZE.decode()]
         if not found:
             return ""
-        zeros = {inputs[2] for inputs in found if len(inputs) > 2}
-        return "int8" if any(map(zeros.__contains__, _signed(graphs))) else "uint8"
+        zeros = {node.inputs[2] for node in found if len(node.inputs) > 2}
+        return "uint8" if zeros.isdisjoint(_signed(graphs)) else "int8"
     except (ValueError, IndexError):
         return ""
 
@@ -188,10 +187,6 @@ def _signed(graphs: list[memoryview]) -> Iterator[str]:
 
 
 def _node(node: memoryview) -> _Node:
-    return next(iter(_outputs(node).values()), ("", []))
-
-
-def _outputs(node: memoryview) -> dict[str, _Node]:
     op_type, inputs, outputs = "", list[str](), list[str]()
     for number, _, value in fields(node):
         if number == _OP_TYPE:
@@ -200,4 +195,4 @@ def _outputs(node: memoryview) -> dict[str, _Node]:
             inputs.append(bytes(value).decode())
         elif number == _OUTPUT:
             outputs.append(bytes(value).decode())
-    return dict.fromkeys(outputs, (op_type, inputs))
+    return _Node(op_type, inputs, outputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from segrt import external_data, graph_tail
 from segrt.errors import ModelError
 from segrt.metadata import MAX_BANDS, MAX_CLASSES, ModelMeta
-from segrt.protobuf import field
+from segrt.protobuf import field, mapped
 
 log = logging.getLogger("segrt")
 
@@ -164,9 +163,7 @@ def recognised(
     Raises:
         ModelError: no output can become labels, several can, or the network does not run.
     """
-    with file.open("rb") as opened:
-        # Not closed here: an error's traceback may still refer to parts of it.
-        model = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+    model = mapped(file)
     tails = {out.name: graph_tail.tail(model, out.name) for out in outputs}
     inner = {name: t.input for name, t in tails.items() if t.op_type == "ArgMax" and t.input}
     size, shapes = _probe(file, model, node, [out.name for out in outputs], inner)

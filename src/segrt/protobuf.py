@@ -5,10 +5,25 @@ See https://protobuf.dev/programming-guides/encoding/. Field numbers are those o
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
+from pathlib import Path
 
 LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}  # wire type: bytes of the value
+
+
+def mapped(file: Path) -> memoryview:
+    """The content of a file, mapped into memory.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    with file.open("rb") as opened:
+        if not opened.seek(0, 2):
+            return memoryview(b"")  # an empty file can't be mapped
+        # Never closed: an error's traceback may still refer to parts of it.
+        return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:

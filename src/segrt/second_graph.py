@@ -13,12 +13,11 @@ requires, because running models does not need the `onnx` package.
 from __future__ import annotations
 
 import base64
-import mmap
 from pathlib import Path
 
 from segrt import external_data
 from segrt.errors import ModelError
-from segrt.protobuf import fields, head
+from segrt.protobuf import fields, head, mapped
 
 KEY = "segrt.float32"
 """Metadata key of the second graph; the value is an ONNX model in base64."""
@@ -43,7 +42,7 @@ def read(file: Path) -> bytes | None:
     Raises:
         ModelError: the second graph is damaged, or refers to other files.
     """
-    return assemble(_mapped(file), str(file))
+    return assemble(mapped(file), str(file))
 
 
 def exists(file: Path) -> bool:
@@ -52,7 +51,7 @@ def exists(file: Path) -> bool:
     Raises:
         ModelError: see `read`.
     """
-    return _parts(_mapped(file), str(file)) is not None
+    return _parts(mapped(file), str(file)) is not None
 
 
 def assemble(model: memoryview, name: str = "the model") -> bytes | None:
@@ -64,14 +63,6 @@ def assemble(model: memoryview, name: str = "the model") -> bytes | None:
     whole = b"".join([graph, head(_GRAPH, sum(map(len, weights))), *weights])
     # Given to ONNX Runtime as bytes, the model has no folder to look for other files in.
     return None if [*external_data.locations(memoryview(whole))] else whole
-
-
-def _mapped(file: Path) -> memoryview:
-    """The contents of a file."""
-    with file.open("rb") as opened:
-        if not opened.seek(0, 2):
-            return memoryview(b"")  # an empty file can't be mapped
-        return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _parts(model: memoryview, name: str) -> tuple[bytes, list[memoryview]] | None:

@@ -296,25 +296,25 @@ class Session:
         return native.load(self.file, plan, fixed, **options)
 
     def _deserves_its_own(self, shape: Shape) -> bool:
-        if self._shapes == "dynamic" or len(self._fixed(shape)) < len({*self._dims.values()}):
+        if self._shapes == "dynamic":
             return False
         self._recent.append(shape)
         if self._shapes != "fixed" and self._recent.count(shape) < _OFTEN:
             return False
+        sizes = self._sizes(shape)
+        if len(sizes) > len(dict(sizes)):  # height and width have one name, but not one size
+            return False
         return self._any is None or self._is_unchanged()
 
-    def _fixed(self, shape: Shape) -> dict[str, int]:
-        """The sizes of the named dimensions for an input shape; without contradictory ones."""
-        sizes: dict[str, set[int]] = {}
-        for axis, name in self._dims.items():
-            sizes.setdefault(name, set()).add(shape[axis])
-        return {name: min(found) for name, found in sizes.items() if len(found) == 1}
+    def _sizes(self, shape: Shape) -> set[tuple[str, int]]:
+        """The named dimensions, with their sizes in an input shape."""
+        return {(name, shape[axis]) for axis, name in self._dims.items()}
 
     def _build_for(self, shape: Shape) -> None:
         """Load a session of its own for an input shape."""
         if set(self._recent) == {shape}:  # all images have had this size so far
             self._any = None
-        fixed = self._fixed(shape)
+        fixed = dict(self._sizes(shape))
         log.debug("inputs of %s recur: loading %s for them", shape, self.plan)
         try:
             session = self._load(self.plan, fixed)

@@ -16,7 +16,7 @@ from segrt.cli.polygons import PolygonOptions
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.geo import job
 from segrt.geo.job import LabelMap
-from segrt.geo.library import check_output
+from segrt.geo.library import files_of, refuse_source
 from segrt.names import Stems
 from segrt.slide import Progress
 
@@ -89,7 +89,7 @@ def geo(
 
         try:
             if target in files:
-                check_output(files[target], source)
+                refuse_source(files[target], files_of(source))
             labels = _shown(os.path.basename(source), segment)
             if target in files:
                 polygons.write(labels, files[target])

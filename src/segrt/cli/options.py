@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -99,3 +99,8 @@ class InferenceOptions:
 
     batch_size: Annotated[int | None, Parameter(group=INFERENCE)] = None
     """Images that run together."""
+
+
+def first_given(options: Mapping[str, bool]) -> str | None:
+    """The first of these that is true."""
+    return next((name for name, is_given in options.items() if is_given), None)

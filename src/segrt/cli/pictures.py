@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from segrt.cli.options import first_given
 from segrt.errors import ConfigError
 from segrt.look import Background, Legend, Look
 
@@ -57,7 +58,7 @@ class PictureOptions:
             "--names": self.names,
             "--side-by-side": self.side_by_side,
         }
-        if option := next((option for option, given in asked.items() if given), None):
+        if option := first_given(asked):
             raise ConfigError(
                 f"{option} is for pictures, but {name} is a video: segment it in another call, or "
                 "leave out the option"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -77,8 +77,7 @@ def predict(
     kept = None if output.overwrite else Kept(output)
     work = None
     if job.manifest or shard or on_ray or kept:
-        kind = {**output.kind, **(asdict(look) if output.overlay else {})}
-        settings = decisive(pipeline, request, reading, kind)
+        settings = decisive(pipeline, request, reading, output.kind(look))
         work = Job(images, settings, job, output.save_path)
     task = Task(inference=inference, reading=reading, output=output, look=look)
     coco = CocoFile(output.coco, per_region=output.per_region) if output.coco else None

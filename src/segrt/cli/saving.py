@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 
 from segrt import encode
 from segrt.cli import outputs, standard
 from segrt.cli.jobs import JobOptions
-from segrt.cli.options import OUTPUT, AsJson, InferenceOptions, SavePath
+from segrt.cli.options import OUTPUT, AsJson, InferenceOptions, SavePath, first_given
 from segrt.cli.standard import STDOUT
 from segrt.errors import ConfigError, InputError, SegrtError
 from segrt.frame import SegFailure
@@ -91,10 +91,10 @@ class OutputOptions:
             return parse_label_format(self.label_format)
         return None if self.show == "paddlex" else "rle"
 
-    @property
-    def kind(self) -> dict[str, str | bool]:
-        """What is saved of each image."""
-        return {"label_format": self.labels or "list", "overlay": self.overlay}
+    def kind(self, look: Look) -> dict[str, Any]:
+        """What is saved of each image, if its overlay has a look."""
+        labels = {"label_format": self.labels or "list", "overlay": self.overlay}
+        return labels | (asdict(look) if self.overlay else {})
 
     @property
     def file(self) -> Path | None:
@@ -138,11 +138,11 @@ class OutputOptions:
             "--shard does a part of them": job.shard is not None,
             "--no-clobber leaves out what has results": not self.overwrite,
         }
-        if self.coco and (why := _given(missing)):
+        if self.coco and (why := first_given(missing)):
             raise ConfigError(
                 f"--coco writes one file of all images, but {why}: leave out one of the options"
             )
-        option = _given({"--engine ray": on_ray, "--manifest": job.manifest is not None})
+        option = first_given({"--engine ray": on_ray, "--manifest": job.manifest is not None})
         if option and not self.overwrite:
             raise ConfigError(
                 f"--no-clobber does not go with {option}: --manifest with --resume leaves out what "
@@ -156,17 +156,12 @@ class OutputOptions:
             "--show paddlex": self.show == "paddlex",
             "--label-format": self.label_format is not None,
         }
-        if option := _given(other):
+        if option := first_given(other):
             raise ConfigError(
                 f"-o - writes a PNG to standard output, so {option} has no place there: leave out "
                 "one of them"
             )
         standard.check_output()
-
-
-def _given(options: Mapping[str, bool]) -> str | None:
-    """The first of these that is true."""
-    return next((name for name, is_given in options.items() if is_given), None)
 
 
 @dataclass

@@ -86,13 +86,9 @@ def _polygons(file: str, crs: Any, bounds: _Bounds) -> list[Any]:
         if geometries is None:  # a table
             continue
         try:
-            parts = shapely.from_wkb(geometries[geometries != None])  # noqa: E711
+            polygons = _polygons_in(shapely.force_2d(shapely.from_wkb(geometries)))
         except shapely.errors.ShapelyError as error:
             raise InputError(f"{file}: {error}") from None
-        while (shapely.get_type_id(parts) > 3).any():  # collections, and those in them
-            parts = shapely.get_parts(parts)
-        polygons = shapely.force_2d(parts[shapely.get_type_id(parts) == 3])
-        polygons = polygons[~shapely.is_empty(polygons)]
         if not len(polygons):
             continue
         if not np.isfinite(shapely.get_coordinates(polygons)).all():
@@ -126,10 +122,7 @@ def _moved(file: str, polygons: Any, before: Any, after: Any, bounds: _Bounds) -
         near = [shapely.box(*part) for part in _around(after, source, bounds)]
         invalid = ~shapely.is_valid(polygons)
         polygons[invalid] = shapely.make_valid(polygons[invalid])
-        parts = shapely.get_parts(shapely.intersection(polygons, shapely.union_all(near)))
-        while (shapely.get_type_id(parts) > 3).any():
-            parts = shapely.get_parts(parts)
-        parts = parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)]
+        parts = _polygons_in(shapely.intersection(polygons, shapely.union_all(near)))
         if not len(parts):
             return []
         # Straight edges may be curves in other coordinates.
@@ -137,6 +130,16 @@ def _moved(file: str, polygons: Any, before: Any, after: Any, bounds: _Bounds) -
         parts = shapely.segmentize(parts, max(right - left, high - low) / 200)
         shapes = [shapely.geometry.mapping(part) for part in parts]
         return list(transform_geom(source, after, shapes))
+
+
+def _polygons_in(geometries: Any) -> Any:
+    """The polygons among geometries and in their collections, and in collections of these."""
+    import shapely
+
+    while (shapely.get_type_id(geometries) > 3).any():
+        geometries = shapely.get_parts(geometries)
+    is_polygon = shapely.get_type_id(geometries) == 3
+    return geometries[is_polygon & ~shapely.is_empty(geometries)]
 
 
 def _around(crs: Any, other: Any, bounds: _Bounds) -> list[_Bounds]:

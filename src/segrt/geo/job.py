@@ -18,7 +18,7 @@ from segrt.backends.session import Session
 from segrt.errors import ConfigError, InputError
 from segrt.files import sha256
 from segrt.geo.area import Area
-from segrt.geo.library import check_output, files_of
+from segrt.geo.library import files_of, refuse_source
 from segrt.geo.output import (
     Layer,
     Parts,
@@ -115,8 +115,9 @@ def segment(
     file = Path(target)
     if file.suffix.lower() not in (".tif", ".tiff"):
         raise ConfigError(f"{file} is not valid as a label raster: use a name that ends in .tif")
+    scene = files_of(source)
     for written in (file, _scores_of(file)) if scores else (file,):
-        check_output(written, source)
+        refuse_source(written, scene)
     request = _request(pipeline, slide, scores, batch_size)
     with ExitStack() as stack:
         raster = stack.enter_context(
@@ -136,7 +137,7 @@ def segment(
                 f"{raster.path} has bands of {raster.dtype}, and {pipeline.model_name} takes uint8"
             )
         area = None if aoi is None else Area(aoi, raster.crs, raster.transform, raster.size)
-        settings = _settings(pipeline, request, raster, area, scale, nodata, resolution)
+        settings = _settings(pipeline, request, raster, scene, area, scale, nodata, resolution)
         layers = _layers(pipeline, raster, file, scores)
         if resume and _is_complete(layers, settings):
             return _label_map(pipeline, layers, read_tags(file))
@@ -276,6 +277,7 @@ def _settings(
     pipeline: Pipeline,
     request: Request,
     raster: Raster,
+    scene: Sequence[Path],
     area: Area | None,
     scale: ScaleLike,
     nodata: float | None,
@@ -286,8 +288,7 @@ def _settings(
     rule = f"percentile {low} to {high} of each band" if scale == "percentile" else "limits"
     session = pipeline.session
     # Programs that show a scene write statistics and overviews next to it.
-    files = [f for f in files_of(raster.path) if not f.name.endswith((".aux.xml", ".ovr"))]
-    states = [file.stat() for file in files]
+    states = [file.stat() for file in scene if not file.name.endswith((".aux.xml", ".ovr"))]
     return {
         "scene": raster.path,
         "scene_bytes": [state.st_size for state in states],

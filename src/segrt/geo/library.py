@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,15 @@ def files_of(path: str | os.PathLike[str]) -> list[Path]:
     return [Path(file) for file in found]
 
 
-def check_output(target: Path, raster: str | os.PathLike[str]) -> None:
-    """Refuse a file that a raster is read from, or whose name GDAL does not take.
+def refuse_source(target: Path, files: Sequence[Path]) -> None:
+    """Refuse to write one of the files that a raster is read from, or a name GDAL does not take.
 
     Raises:
-        ConfigError: it is part of the raster.
-        InputError: the raster can't be read, or the name is not in UTF-8.
+        ConfigError: it is one of them.
+        InputError: the name is not in UTF-8.
     """
     name_of(target)
-    if any(is_same_file(file, target) for file in files_of(raster)):
+    if any(is_same_file(file, target) for file in files):
         raise ConfigError(f"{target} is an input itself, or part of one: use another name")
 
 

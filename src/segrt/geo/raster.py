@@ -160,8 +160,8 @@ class Raster:
             InputError: they can't be read.
         """
         with calls(self.path):
-            own = self._rows
-            bands, valid = self._grid.read(rows, own) if self._grid else own(rows)
+            grid = self._grid
+            bands, valid = grid.read(rows, self._rows) if grid else self._rows(rows)
         if self._takes:
             dtype = self.dtype if self.dtype in BAND_DTYPES else np.dtype(np.float32)
             return np.ascontiguousarray(bands.transpose(1, 2, 0), dtype), valid

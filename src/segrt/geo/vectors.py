@@ -97,7 +97,7 @@ def polygons(
     check_output(target, min_area)
     for raster in (labels, scores):
         if raster is not None:
-            library.check_output(target, raster)
+            library.refuse_source(target, library.files_of(raster))
     columns = _Columns(has_scores=scores is not None)
     with calls(os.fspath(labels)) as rasterio, rasterio.open(labels) as source:
         _check_labels(source)
